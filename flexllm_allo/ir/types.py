@@ -1,0 +1,34 @@
+"""The predefined types by name: ``from flexllm_allo.ir.types import int8, float32``."""
+
+from __future__ import annotations
+
+from .dtypes import (
+    INDEX,
+    NAMED_WIDTHS,
+    ArrayType,
+    DType,
+    Fixed,
+    Float,
+    Index,
+    Int,
+    Stream,
+    StreamType,
+    UFixed,
+    UInt,
+)
+
+bool = UInt(1)  # noqa: A001  (Allo's name)
+index = INDEX
+float16 = Float(16, 10)
+bfloat16 = Float(16, 7)
+float32 = Float(32, 23)
+float64 = Float(64, 52)
+for _w in sorted(NAMED_WIDTHS):
+    globals()[f"int{_w}"] = Int(_w)
+    globals()[f"uint{_w}"] = UInt(_w)
+
+__all__ = [  # noqa: PLE0604
+    "ArrayType", "DType", "Fixed", "Float", "Index", "Int", "Stream", "StreamType", "UFixed", "UInt",
+    "bfloat16", "bool", "float16", "float32", "float64", "index",
+    *(f"{sign}{w}" for w in sorted(NAMED_WIDTHS) for sign in ("int", "uint")),
+]  # fmt: skip
