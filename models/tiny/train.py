@@ -1,15 +1,15 @@
 """Train the small Llama checkpoint in this folder, from text that ships with CPython.
 
-    python models/tiny/train.py                 # trains, writes the files next to this script
-    python models/tiny/train.py --evaluate      # only measures what is already there
+    python models/tiny/train.py
 
 Needs torch, numpy, tokenizers and safetensors; one CPU thread, no accelerator, no download.
-The default number of steps takes somewhat over twenty minutes on one core of a server processor.
+It writes the files next to this script, or to --out. The default number of steps takes somewhat
+over twenty minutes on one core of a server processor. measure.py has the model and the measures.
 
 Text: the language reference topics of ``pydoc`` and the docstrings of the standard library of the
 Python that runs this script, deduplicated by paragraph. Both are part of CPython and come under
-the Python Software Foundation License Version 2. About an eighth of the ``pydoc`` topics is kept out
-of the training text and written to ``heldout.txt``.
+the Python Software Foundation License Version 2. About an eighth of the ``pydoc`` topics is kept
+out of the training text and written to ``heldout.txt``.
 
 For the last part of the training (``QAT_SHARE``) the sequences are twice as long and every second
 step sees its matrices rounded to 4 bits per output channel (straight-through gradient), so that
@@ -35,17 +35,17 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from measure import (CONTEXT, EPS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, THETA, Weights,
+                     best_ratio, fake_quant, forward, linears, measure, perplexity)
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
 BOS, EOT = "<|begin_of_text|>", "<|end_of_text|>"
-VOCAB, HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 2048, 192, 512, 4, 6, 2, 32
-EPS, THETA, CONTEXT = 1e-5, 10000.0, 256
-BATCH_TOKENS, LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2048, 3e-3, 100, 0.1
+VOCAB, FFN = 2048, 512
+BATCH_TOKENS, LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2048, 4e-3, 100, 0.1
 DROPOUT, QAT_SHARE = 0.1, 0.3
 SKIPPED = {"test", "tests", "idlelib", "site-packages", "lib2to3", "idle_test", "__pycache__"}
-Weights = dict[str, Tensor]
 
 
 # ---- text ----------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def rows(documents: list[list[int]], steps: int, rng: np.random.Generator) -> It
         yield F.pad(batch, (1, 0), value=0)
 
 
-# ---- model ---------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------
 
 def initial_weights() -> Weights:
     """Parameters under the names of Hugging Face's LlamaForCausalLM (the head is the embedding)."""
@@ -137,85 +137,8 @@ def initial_weights() -> Weights:
     return w
 
 
-def forward(w: Weights, tokens: Tensor, int8_activations: bool = False,
-            dropout: float = 0.0) -> Tensor:
-    """Logits [sequence, position, vocabulary]. The head is lm_head.weight if there, else tied."""
-    batch, length = tokens.shape
-    inverse = THETA ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
-    angles = torch.arange(length)[:, None] * inverse.repeat(2)
-    cos, sin = angles.cos(), angles.sin()
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return F.rms_norm(x, (HIDDEN,), w[name + ".weight"], EPS)
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        if int8_activations:
-            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
-            x = (x / scale).round() * scale
-        return F.linear(x, w[name + ".weight"])
-
-    def heads(x: Tensor, rope: bool) -> Tensor:
-        x = x.view(batch, length, -1, HEAD_DIM).transpose(1, 2)
-        if rope:
-            first, second = x.chunk(2, -1)
-            x = x * cos + torch.cat((-second, first), -1) * sin
-        return x.repeat_interleave(HEADS // x.shape[1], dim=1)
-
-    x = F.dropout(F.embedding(tokens, w["model.embed_tokens.weight"]), dropout)
-    for i in range(LAYERS):
-        at = f"model.layers.{i}."
-        h = norm(x, at + "input_layernorm")
-        q, k, v = (heads(linear(h, f"{at}self_attn.{c}_proj"), c != "v") for c in "qkv")
-        h = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + F.dropout(linear(h.transpose(1, 2).flatten(2), at + "self_attn.o_proj"), dropout)
-        h = norm(x, at + "post_attention_layernorm")
-        h = F.silu(linear(h, at + "mlp.gate_proj")) * linear(h, at + "mlp.up_proj")
-        x = x + F.dropout(linear(h, at + "mlp.down_proj"), dropout)
-    head = "lm_head" if "lm_head.weight" in w else "model.embed_tokens"
-    return linear(norm(x, "model.norm"), head)
-
-
-# ---- integer weights -----------------------------------------------------------------------
-
-def fake_quant(w: Tensor, bits: int, ratio: Tensor | float) -> Tensor:
-    """Round to symmetric integers per output channel, the range being ratio * max |w|."""
-    top = 2 ** (bits - 1) - 1
-    scale = (w.abs().amax(1, keepdim=True) * ratio).clamp(min=1e-8) / top
-    return (w / scale).round().clamp(-top, top) * scale
-
-
-def best_ratio(w: Tensor, bits: int) -> Tensor:
-    """The clipping ratio with the least squared error, per output channel."""
-    ratios = torch.linspace(1.0, 0.4, 25)
-    errors = torch.stack([(fake_quant(w, bits, float(r)) - w).square().sum(1) for r in ratios])
-    return ratios[errors.argmin(0)][:, None]
-
-
-def linears(w: Weights) -> Weights:
-    """The matrices that multiply activations, the tied head as a matrix of its own."""
-    found = {name: p for name, p in w.items() if name.endswith("proj.weight")}
-    return found | {"lm_head.weight": w["model.embed_tokens.weight"]}
-
-
-@torch.no_grad()
-def quantised(w: Weights, bits: int) -> Weights:
-    return w | {n: fake_quant(p, bits, best_ratio(p, bits)) for n, p in linears(w).items()}
-
-
-# ---- training and evaluation ---------------------------------------------------------------
-
-@torch.no_grad()
-def perplexity(w: Weights, ids: list[int], int8_activations: bool = False) -> float:
-    """Every token once: windows of BOS and CONTEXT - 1 tokens, without overlap."""
-    total, stride = 0.0, CONTEXT - 1
-    for at in range(0, len(ids), stride):
-        target = torch.tensor(ids[at:at + stride])
-        logits = forward(w, F.pad(target, (1, 0), value=0)[None, :-1], int8_activations)
-        total += F.cross_entropy(logits[0], target, reduction="sum").item()
-    return math.exp(total / len(ids))
-
-
-def train(documents: list[list[int]], steps: int, seed: int, ids: list[int]) -> tuple[Weights, float]:
+def train(documents: list[list[int]], steps: int, seed: int,
+          ids: list[int]) -> tuple[Weights, float]:
     """Trained weights and the mean loss of the last hundred steps that ran without rounding."""
     torch.manual_seed(seed)
     w = {name: p.requires_grad_() for name, p in initial_weights().items()}
@@ -252,36 +175,18 @@ def train(documents: list[list[int]], steps: int, seed: int, ids: list[int]) -> 
     return {n: p.detach() for n, p in w.items()}, float(np.mean(losses[-100:]))
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Held-out perplexity of the stored checkpoint, as it is and with integer weights."""
-    w = {n: p.float() for n, p in load_file(folder / "model.safetensors").items()}
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    text = (folder / "heldout.txt").read_text(encoding="utf-8")
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    found = {"float": perplexity(w, ids)}
-    for bits in (8, 4):
-        rounded = quantised(w, bits)
-        found[f"int{bits}_weights"] = perplexity(rounded, ids)
-        found[f"int{bits}_weights_int8_activations"] = perplexity(rounded, ids, True)
-    return found
-
-
 def dump(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train or measure the small checkpoint.")
+    parser = argparse.ArgumentParser(description="Train the small checkpoint.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluate", action="store_true", help="only measure the stored files")
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if args.evaluate:
-        print(json.dumps(measure(args.out), indent=2))
-        return
     start = time.time()
     documents, kept_out = collect()
     tokenizer = train_tokenizer(documents)
