@@ -1,0 +1,138 @@
+"""What a kernel may call: loops, scalar math, template parameters.
+
+Every intrinsic is also an ordinary Python function on numbers and NumPy arrays, so that a kernel's
+formulas can be tried in the interpreter prompt.  The compiler recognises them by their
+``__intrinsic__`` mark, never by module or name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def intrinsic(name: str) -> Callable[[F], F]:
+    """Mark a function as known to the compiler under `name`."""
+
+    def mark(fn: F) -> F:
+        fn.__intrinsic__ = name  # type: ignore[attr-defined]
+        return fn
+
+    return mark
+
+
+@intrinsic("grid")
+def grid(*extents: int, name: str = "", pipeline: Any = None, unroll: Any = None) -> Any:
+    """A perfect loop nest over ``range(extent)`` for each extent; `name` names its band."""
+    del name, pipeline, unroll
+    return np.ndindex(*extents) if len(extents) > 1 else range(*extents)
+
+
+@intrinsic("reduction")
+def reduction(*extents: int, name: str = "", pipeline: Any = None, unroll: Any = None) -> Any:
+    """`grid` whose loops accumulate into what does not depend on them."""
+    return grid(*extents, name=name, pipeline=pipeline, unroll=unroll)
+
+
+def _unary(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def call(x: Any) -> Any:
+        return fn(x)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"{name} of a float; the C library's function of the operand's precision."
+    return intrinsic(name)(call)
+
+
+exp = _unary("exp", np.exp)
+log = _unary("log", np.log)
+log2 = _unary("log2", np.log2)
+log10 = _unary("log10", np.log10)
+sqrt = _unary("sqrt", np.sqrt)
+sin = _unary("sin", np.sin)
+cos = _unary("cos", np.cos)
+tan = _unary("tan", np.tan)
+tanh = _unary("tanh", np.tanh)
+abs = _unary("abs", np.abs)  # noqa: A001  (Allo's name)
+floor = _unary("floor", np.floor)
+
+
+@intrinsic("round")
+def round(x: Any) -> Any:  # noqa: A001
+    """The nearest whole number, halves away from zero (C's ``roundf``)."""
+    return np.copysign(np.floor(np.abs(x) + 0.5), x)
+
+
+@intrinsic("power")
+def power(x: Any, y: Any) -> Any:
+    """``x ** y`` as a float."""
+    return np.power(x, y)
+
+
+class Param:
+    """A template parameter: stands for a type or a size until the kernel is instantiated."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __repr__(self) -> str:
+        return self.__name__
+
+    def __getitem__(self, shape: Any) -> Any:
+        return self
+
+
+def params(names: str) -> Any:
+    """Template parameters by name: ``T, N = params("T, N")``; the form of PEP 695 for Python 3.11.
+
+    A single name gives the parameter itself, several a tuple.
+    """
+    made = tuple(Param(n) for n in names.replace(",", " ").split())
+    return made[0] if len(made) == 1 else made
+
+
+def template(*parameters: Any) -> Callable[[F], F]:
+    """Declare the order of a kernel's template parameters (what ``f[...]`` binds).
+
+    Trailing parameters that the arguments determine may be left out at a call.
+    """
+
+    def mark(fn: F) -> F:
+        fn.__type_params__ = parameters  # type: ignore[attr-defined]
+        return fn
+
+    return mark
+
+
+@contextmanager
+def _meta(*_: Any) -> Iterator[None]:
+    yield
+
+
+meta_if = intrinsic("meta_if")(_meta)
+
+
+@intrinsic("meta_elif")
+@contextmanager
+def meta_elif(condition: Any) -> Iterator[None]:
+    """The next branch of a compile-time selection."""
+    del condition
+    yield
+
+
+@intrinsic("meta_else")
+@contextmanager
+def meta_else() -> Iterator[None]:
+    """The last branch of a compile-time selection."""
+    yield
+
+
+@intrinsic("meta_for")
+@contextmanager
+def meta_for(*bounds: int) -> Iterator[int]:
+    """Repeat the body at compile time for each value of the range."""
+    yield bounds[0] if len(bounds) > 1 else 0

@@ -1,0 +1,290 @@
+"""Calls in a kernel: conversions, math, FIFO reads, other kernels."""
+
+from __future__ import annotations
+
+import ast
+import types
+from typing import Any
+
+from ..errors import FrontendError, Place
+from ..ir import nodes as ir
+from ..ir.convert import cast, literal
+from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
+from ..ir.promotion import common_type
+from .context import Context
+from .names import NotConstant
+
+_MATH = {
+    "exp", "log", "log2", "log10", "sqrt", "sin", "cos", "tan", "tanh", "floor", "round", "power",
+}  # fmt: skip
+_BUILTINS: dict[Any, str] = {min: "min", max: "max", int: "int", float: "float", abs: "abs"}
+
+
+Target = str | ir.Buffer
+
+
+def lower_call(
+    ctx: Context, node: ast.Call, targets: list[Target] | None = None
+) -> ir.Expr | list[ir.Buffer]:
+    """A scalar value, or the result buffers of a kernel call.
+
+    Args:
+        targets: for each result the buffer to write into, or the name of a new one.
+
+    Raises:
+        FrontendError: FX101 unknown function, FX107 arguments do not fit, FX108 templates.
+    """
+    if isinstance(node.func, ast.Attribute) and (read := _method(ctx, node)) is not None:
+        return read
+    callee, explicit = resolve_callee(ctx, node.func)
+    if isinstance(callee, DType):
+        return cast(_one_argument(ctx, node), callee, ctx.span(node), implicit=False)
+    name = getattr(callee, "__intrinsic__", None) or _builtin_name(callee)
+    if name is not None:
+        return _intrinsic(ctx, name, node)
+    if isinstance(callee, types.FunctionType):
+        return call_kernel(ctx, node, callee, explicit, targets)
+    raise ctx.error("FX101", f"Unsupported function call {ast.unparse(node.func)}", node)
+
+
+def _builtin_name(callee: Any) -> str | None:
+    try:
+        return _BUILTINS.get(callee)
+    except TypeError:  # unhashable object
+        return None
+
+
+def resolve_callee(ctx: Context, func: ast.expr) -> tuple[Any, tuple[Any, ...]]:
+    """The object called and its explicit template arguments: ``f[int8, 4](x)``."""
+    explicit: tuple[Any, ...] = ()
+    if isinstance(func, ast.Subscript):
+        value = ctx.require_constant(func.slice, "a template argument")
+        explicit = value if isinstance(value, tuple) else (value,)
+        func = func.value
+    try:
+        return ctx.constant(func), explicit
+    except NotConstant:
+        name = ast.unparse(func)
+        hint = "a kernel may call other kernels, intrinsics of flexllm_allo, min, max, int, float, abs"
+        raise ctx.error("FX102", f"Unsupported function call {name}", func, hint) from None
+
+
+def _method(ctx: Context, node: ast.Call) -> ir.Expr | None:
+    """``fifo.get()`` and ``x.bitcast()``; None for attributes of modules."""
+    assert isinstance(node.func, ast.Attribute)
+    stream = stream_operand(ctx, node.func.value)
+    if stream is None:
+        return None
+    if node.func.attr != "get":
+        raise ctx.error("FX101", f"a stream has no .{node.func.attr}() that gives a value", node)
+    buffer, indices = stream
+    target = ctx.temporary(f"{buffer.name}_token", buffer.dtype, node)
+    ctx.emit(ir.Get(target.name, buffer.name, indices, ctx.span(node)))
+    return ir.Load(target.name, (), target.dtype, ctx.span(node))
+
+
+def stream_operand(
+    ctx: Context, node: ast.expr
+) -> tuple[ir.Buffer, tuple[ir.Expr, ...]] | None:
+    """The FIFO (and its indices, for an array of FIFOs) an expression names, or None."""
+    items: list[ast.expr] = []
+    while isinstance(node, ast.Subscript):
+        part = node.slice
+        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
+        node = node.value
+    symbol = ctx.find(node.id) if isinstance(node, ast.Name) else None
+    if not isinstance(symbol, ir.Buffer) or not symbol.is_stream:
+        return None
+    if len(items) != len(symbol.shape):
+        raise ctx.error("FX106", f"{symbol.name} has {len(symbol.shape)} dimensions", node)
+    return symbol, tuple(ctx.lower_index(i) for i in items)
+
+
+def _one_argument(ctx: Context, node: ast.Call) -> ir.Expr:
+    if len(node.args) != 1 or node.keywords:
+        raise ctx.error("FX107", f"{ast.unparse(node.func)} takes one argument", node)
+    return ctx.lower_expr(node.args[0])
+
+
+def _intrinsic(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
+    span = ctx.span(node)
+    if name in ("int", "float"):
+        t = INT32 if name == "int" else FLOAT32
+        return cast(_one_argument(ctx, node), t, span, implicit=False)
+    if name in ("min", "max"):
+        return _extreme(ctx, name, node)
+    if name == "abs":
+        value = _one_argument(ctx, node)
+        if value.type.is_float:
+            return ir.Math("abs", (value,), value.type, span)
+        zero = cast(literal(0, span), value.type)
+        negated = ir.Unary("-", value, value.type, span)
+        below = ir.Binary("<", value, zero, BOOL, span)
+        return ir.Select(below, negated, value, value.type, span) if value.type.signed else value
+    if name in _MATH:
+        return _math(ctx, name, node)
+    raise ctx.error("FX101", f"{name} cannot stand in an expression", node)
+
+
+def _extreme(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
+    if len(node.args) != 2 or node.keywords:
+        raise ctx.error("FX107", "Only support two arguments for min and max", node)
+    left, right = ctx.lower_expr(node.args[0]), ctx.lower_expr(node.args[1])
+    left, right = ctx.match_literals(left, right)
+    t = common_type(left.type, right.type)
+    return ir.Binary(name, cast(left, t), cast(right, t), t, ctx.span(node))
+
+
+def _math(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
+    wanted = 2 if name == "power" else 1
+    if len(node.args) != wanted or node.keywords:
+        raise ctx.error("FX107", f"{name} takes {wanted} argument(s)", node)
+    args = [ctx.lower_expr(a) for a in node.args]
+    t = args[0].type
+    if not t.is_float:
+        hint = f"convert it first: {name}(float({ast.unparse(node.args[0])}))"
+        raise ctx.error("FX109", f"{name} is defined for floats, got {t}", node, hint)
+    return ir.Math(name, tuple(cast(a, t) for a in args), t, ctx.span(node))
+
+
+
+
+
+# ------------------------------------------------------------------------------- other kernels
+
+Operand = ir.Expr | tuple[ir.View, ir.Buffer]
+
+
+def call_kernel(
+    ctx: Context,
+    node: ast.Call,
+    fn: types.FunctionType,
+    explicit: tuple[Any, ...],
+    targets: list[Target] | None = None,
+) -> list[ir.Buffer]:
+    """Emit the call and return the buffers that hold its results."""
+    operands = [_operand(ctx, a) for a in _positional(ctx, node, fn)]
+    shapes = [_type_of(o) for o in operands]
+    callee = ctx.program.instantiate(fn, explicit, shapes, ctx.span(node))
+    if len(operands) != len(callee.inputs):
+        raise FrontendError(
+            "FX107",
+            f"{fn.__name__} takes {len(callee.inputs)} arguments, got {len(operands)}",
+            [Place(ctx.span(node)), Place(callee.span, "the kernel")],
+        )
+    args: list[ir.Expr | ir.View] = [
+        _fit(ctx, operand, param, node_arg, callee)
+        for operand, param, node_arg in zip(operands, callee.inputs, node.args, strict=False)
+    ]
+    results = _results(ctx, node, callee, targets, operands)
+    args += [ir.View(r.name, (), ctx.span(node)) for r in results]
+    ctx.emit(ir.Call(callee.name, tuple(args), ctx.span(node)))
+    return results
+
+
+def _results(
+    ctx: Context,
+    node: ast.Call,
+    callee: ir.Function,
+    targets: list[Target] | None,
+    operands: list[Operand],
+) -> list[ir.Buffer]:
+    """Where the results go: the target itself when it fits and is no argument too, else a new buffer."""
+    outputs = callee.outputs
+    if targets is not None and len(targets) != len(outputs):
+        message = f"{callee.origin} returns {len(outputs)} value(s), {len(targets)} wanted"
+        raise FrontendError("FX107", message, [ctx.span(node), Place(callee.span, "the kernel")])
+    read = {o[1].name for o in operands if isinstance(o, tuple)}
+    made: list[ir.Buffer] = []
+    for out, target in zip(outputs, targets or [o.name for o in outputs], strict=True):
+        if isinstance(target, ir.Buffer):
+            same = (target.dtype, target.shape) == (out.dtype, out.shape)
+            if same and target.shape and target.name not in read:
+                made.append(target)
+                continue
+            target = f"{target.name}_new"
+        buffer = ir.Buffer(ctx.fresh(target), out.dtype, out.shape, span=ctx.span(node))
+        ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
+        made.append(buffer)
+    return made
+
+
+def _positional(ctx: Context, node: ast.Call, fn: types.FunctionType) -> list[ast.expr]:
+    """Positional arguments, keyword ones put in their places (and into `node.args`)."""
+    if not node.keywords:
+        return node.args
+    order = list(fn.__code__.co_varnames[: fn.__code__.co_argcount])
+    named = {k.arg: k.value for k in node.keywords}
+    wanted = order[len(node.args) :]
+    if set(named) != set(wanted):
+        raise ctx.error("FX107", f"{fn.__name__} takes ({', '.join(order)})", node)
+    node.args = [*node.args, *(named[n] for n in wanted)]
+    node.keywords = []
+    return node.args
+
+
+def _operand(ctx: Context, node: ast.expr) -> Operand:
+    """A scalar, or a view with the shape that is left after its indices."""
+    view = view_of(ctx, node)
+    if view is not None:
+        return view
+    if isinstance(node, ast.Call):
+        value = lower_call(ctx, node)
+        if isinstance(value, list):
+            if len(value) != 1:
+                raise ctx.error("FX107", "a call with several results cannot be an argument", node)
+            buffer = value[0]
+            if buffer.shape:
+                return ir.View(buffer.name, (), ctx.span(node)), buffer
+            return ir.Load(buffer.name, (), buffer.dtype, ctx.span(node))
+        return value
+    return ctx.lower_expr(node)
+
+
+def view_of(ctx: Context, node: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
+    """The array (or FIFO) an expression names: a buffer, or ``A[i]`` with rank left over."""
+    items: list[ast.expr] = []
+    base = node
+    while isinstance(base, ast.Subscript):
+        part = base.slice
+        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
+        base = base.value
+    symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
+    if not isinstance(symbol, ir.Buffer):
+        return None
+    if not symbol.is_stream and len(items) >= len(symbol.shape):
+        return None
+    if any(isinstance(i, ast.Slice) for i in items):
+        raise ctx.error("FX106", "Unsupported slice type: only leading indices make a view", node)
+    indices = tuple(ctx.check_index(symbol, d, i) for d, i in enumerate(items))
+    rest = ir.Buffer(
+        symbol.name, symbol.dtype, symbol.shape[len(items) :], symbol.depth, span=symbol.span
+    )
+    return ir.View(symbol.name, indices, ctx.span(node)), rest
+
+
+def _type_of(operand: Operand) -> Any:
+    if isinstance(operand, tuple):
+        return ArrayType(operand[1].dtype, operand[1].shape)
+    return ArrayType(operand.type, ())
+
+
+def _fit(
+    ctx: Context, operand: Operand, param: ir.Buffer, node: ast.expr, callee: ir.Function
+) -> ir.Expr | ir.View:
+    """Check one argument against its parameter; scalars are converted."""
+    if isinstance(operand, tuple):
+        view, rest = operand
+        given, wanted = ArrayType(rest.dtype, rest.shape), ArrayType(param.dtype, param.shape)
+        if given != wanted or rest.is_stream != param.is_stream:
+            code = "FX105" if rest.shape != param.shape else "FX104"
+            message = f"parameter {param.name} of {callee.origin} is {wanted}, got {given}"
+            places = [Place(ctx.span(node)), Place(param.span, "declared here")]
+            raise FrontendError(code, message, places)
+        return view
+    if param.shape or param.is_stream:
+        message = f"parameter {param.name} of {callee.origin} is an array, got a scalar"
+        raise FrontendError("FX105", message, [ctx.span(node), Place(param.span, "declared here")])
+    return cast(operand, param.dtype, ctx.span(node))
+
+

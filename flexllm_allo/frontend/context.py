@@ -1,0 +1,185 @@
+"""The state while one function is lowered: scopes, the block being filled, fresh names, places."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..errors import FrontendError, Place, Span, did_you_mean
+from ..ir import nodes as ir
+from ..ir.dtypes import DType
+from .names import NotConstant, evaluate
+from .source import Source
+
+
+@dataclass(frozen=True)
+class LoopSymbol:
+    """A name bound to the variable of an enclosing loop."""
+
+    var: str
+
+
+@dataclass(frozen=True)
+class ConstSymbol:
+    """A name bound to a value known at compile time (ConstExpr, meta_for, process ids)."""
+
+    value: Any
+
+
+Symbol = ir.Buffer | LoopSymbol | ConstSymbol
+
+
+@dataclass
+class Scope:
+    symbols: dict[str, tuple[Symbol, Span]] = field(default_factory=lambda: {})
+
+
+class Instances(Protocol):
+    """What a function being lowered needs of the program: other kernel instances."""
+
+    def instantiate(
+        self, fn: Callable[..., Any], explicit: tuple[Any, ...], args: list[Any], at: Span
+    ) -> ir.Function: ...
+
+
+class Lowering(Protocol):
+    """The expression rules, handed in so that `calls` and `expressions` need not import each other."""
+
+    def lower_expr(self, ctx: Context, node: ast.expr) -> ir.Expr: ...
+    def lower_index(self, ctx: Context, node: ast.expr) -> ir.Expr: ...
+    def check_index(self, ctx: Context, buffer: ir.Buffer, dim: int, node: ast.expr) -> ir.Expr: ...
+    def match_literals(self, left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]: ...
+
+
+class Context:
+    """Everything `expressions` and `statements` share while they lower one function."""
+
+    def __init__(
+        self, source: Source, names: Mapping[str, Any], program: Instances, lowering: Lowering
+    ) -> None:
+        self.source = source
+        self.lowering = lowering
+        self.names = names
+        self.program = program
+        self.scopes: list[Scope] = [Scope()]
+        self.blocks: list[list[ir.Stmt]] = [[]]
+        self.taken: set[str] = set()
+        self.loop_statements = 0  # completed ones: numbers unnamed bands as Allo does
+
+    # ---- places and errors
+
+    def span(self, node: ast.AST) -> Span:
+        return self.source.span(node)
+
+    def error(self, code: str, message: str, node: ast.AST, hint: str = "") -> FrontendError:
+        return FrontendError(code, message, self.span(node), hint)
+
+    # ---- expressions
+
+    def lower_expr(self, node: ast.expr) -> ir.Expr:
+        return self.lowering.lower_expr(self, node)
+
+    def lower_index(self, node: ast.expr) -> ir.Expr:
+        return self.lowering.lower_index(self, node)
+
+    def check_index(self, buffer: ir.Buffer, dim: int, node: ast.expr) -> ir.Expr:
+        return self.lowering.check_index(self, buffer, dim, node)
+
+    def match_literals(self, left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
+        return self.lowering.match_literals(left, right)
+
+    # ---- blocks
+
+    def emit(self, stmt: ir.Stmt) -> None:
+        self.blocks[-1].append(stmt)
+
+    @contextmanager
+    def block(self) -> Iterator[list[ir.Stmt]]:
+        """A nested block with a scope of its own; yields the list its statements go to."""
+        body: list[ir.Stmt] = []
+        self.blocks.append(body)
+        self.scopes.append(Scope())
+        try:
+            yield body
+        finally:
+            self.blocks.pop()
+            self.scopes.pop()
+
+    # ---- names
+
+    def fresh(self, stem: str) -> str:
+        """A buffer name not used in this function yet: the stem itself, else numbered."""
+        name, n = stem, 0
+        while name in self.taken:
+            n += 1
+            name = f"{stem}_{n}"
+        self.taken.add(name)
+        return name
+
+    def find(self, name: str) -> Symbol | None:
+        for scope in reversed(self.scopes):
+            if name in scope.symbols:
+                return scope.symbols[name][0]
+        return None
+
+    def where(self, name: str) -> Span | None:
+        for scope in reversed(self.scopes):
+            if name in scope.symbols:
+                return scope.symbols[name][1]
+        return None
+
+    def bind(self, name: str, symbol: Symbol, node: ast.AST) -> None:
+        self.scopes[-1].symbols[name] = (symbol, self.span(node))
+
+    def unknown_name(self, node: ast.Name) -> FrontendError:
+        visible = [n for scope in self.scopes for n in scope.symbols]
+        hint = did_you_mean(node.id, visible) if visible else ""
+        return self.error("FX102", f"Variable {node.id} not defined in current scope.", node, hint)
+
+    def declare(
+        self, name: str, dtype: DType, shape: tuple[int, ...], node: ast.AST, **more: Any
+    ) -> ir.Buffer:
+        """Allocate a local buffer and bind the Python name to it."""
+        previous = self.where(name)
+        if previous is not None and isinstance(self.find(name), LoopSymbol):
+            places = [Place(self.span(node)), Place(previous, "the loop")]
+            raise FrontendError("FX111", f"{name} is the variable of an enclosing loop", places)
+        buffer = ir.Buffer(self.fresh(name), dtype, shape, span=self.span(node), **more)
+        self.bind(name, buffer, node)
+        return buffer
+
+    def temporary(self, stem: str, dtype: DType, node: ast.AST) -> ir.Buffer:
+        """A scalar without a Python name."""
+        buffer = ir.Buffer(self.fresh(stem), dtype, (), span=self.span(node))
+        self.emit(ir.Alloc(buffer, span=self.span(node)))
+        return buffer
+
+    # ---- compile-time values
+
+    def constant(self, node: ast.expr) -> Any:
+        """The compile-time value of an expression.
+
+        Raises:
+            NotConstant: it is not one.
+        """
+        values = dict(self.names)
+        for scope in self.scopes:
+            for name, (symbol, _) in scope.symbols.items():
+                if isinstance(symbol, ConstSymbol):
+                    values[name] = symbol.value
+        return evaluate(node, values, self._is_runtime)
+
+    def _is_runtime(self, name: str) -> bool:
+        return isinstance(self.find(name), ir.Buffer | LoopSymbol)
+
+    def require_constant(self, node: ast.expr, what: str) -> Any:
+        try:
+            return self.constant(node)
+        except NotConstant:
+            text = ast.unparse(node)
+            raise self.error(
+                "FX113", f"{what} must be known at compile time, got `{text}`", node
+            ) from None

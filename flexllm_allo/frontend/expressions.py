@@ -1,0 +1,336 @@
+"""Expressions of the kernel language -> typed IR expressions.
+
+One function per kind of AST node, found through `_LOWER`; that table is the list of what the
+language supports.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import DTypeError, FrontendError
+from ..ir import nodes as ir
+from ..ir.convert import cast, constant_as, literal
+from ..ir.dtypes import BOOL, FLOAT32, INDEX, INT32, DType, Float, UInt
+from ..ir.promotion import common_type, negative_type, result_type
+from .calls import lower_call
+from .context import ConstSymbol, Context, LoopSymbol
+from .names import NotConstant
+
+_BINARY: dict[type, str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%",
+    ast.Pow: "**", ast.LShift: "<<", ast.RShift: ">>", ast.BitAnd: "&", ast.BitOr: "|",
+    ast.BitXor: "^",
+}  # fmt: skip
+_COMPARE: dict[type, str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+}  # fmt: skip
+
+
+def lower_expr(ctx: Context, node: ast.expr) -> ir.Expr:
+    """The IR of a scalar expression.
+
+    Raises:
+        FrontendError: FX101 unsupported syntax, FX102 unknown name, FX106 bad index,
+            FX109 operator not defined for the types.
+    """
+    if not isinstance(node, ast.Call | ast.BinOp):
+        number = _folded(ctx, node)
+        if number is not None:
+            return number
+    handler = _LOWER.get(type(node))
+    if handler is None:
+        name = type(node).__name__
+        hint = "docs/language.md lists the expressions a kernel may use"
+        raise ctx.error("FX101", f'Unsupported node "{name}" in a kernel', node, hint)
+    return handler(ctx, node)
+
+
+def _folded(ctx: Context, node: ast.expr) -> ir.Const | None:
+    """Names, attributes and elements that are numbers at compile time."""
+    try:
+        value = ctx.constant(node)
+    except NotConstant:
+        return None
+    if isinstance(value, bool | int | float):
+        return literal(value, ctx.span(node))
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return literal(value.item(), ctx.span(node))
+    return None
+
+
+def binary(ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) -> ir.Expr:
+    """``left op right`` with the promotion rules applied and the casts made explicit."""
+    span = ctx.span(node)
+    left, right = match_literals(left, right)
+    try:
+        t = result_type(op, left.type, right.type)
+    except DTypeError as error:
+        raise FrontendError("FX109", error.message, span) from None
+    if op in ("<<", ">>"):
+        return ir.Binary(op, left, right, t, span)
+    if op == "*" and not t.is_float and t != INDEX:
+        return ir.Binary(op, left, right, t, span)
+    if op == "**":
+        return ir.Math("power", (cast(left, t), cast(right, t)), t, span)
+    if op in ("/", "//"):
+        return _division(op, left, right, t, span)
+    return ir.Binary(op, cast(left, t), cast(right, t), t, span)
+
+
+def match_literals(left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
+    """A literal beside a float takes that float's type (0.1 stays exact beside a float64)."""
+    if isinstance(left, ir.Const) and isinstance(right.type, Float) and not left.type.is_fixed:
+        return constant_as(_exact(left), right.type, left.span), right
+    if isinstance(right, ir.Const) and isinstance(left.type, Float) and not right.type.is_fixed:
+        return left, constant_as(_exact(right), left.type, right.span)
+    return left, right
+
+
+def _exact(const: ir.Const) -> int | float:
+    """The number as written: a float32 literal remembers its shortest decimal."""
+    if const.type == FLOAT32:
+        import numpy as np
+
+        return float(str(np.float32(const.value)))
+    return const.value
+
+
+def _division(op: str, left: ir.Expr, right: ir.Expr, t: DType, span: Any) -> ir.Expr:
+    """Integers divide in their common type, then take the width of the left one."""
+    if t.is_fixed:
+        return ir.Binary("/", left, right, t, span)
+    if t.is_float:
+        return ir.Binary(op, cast(left, t), cast(right, t), t, span)
+    wide = common_type(left.type, right.type)
+    return cast(ir.Binary("//", cast(left, wide), cast(right, wide), wide, span), t, span)
+
+
+def truth(ctx: Context, value: ir.Expr, node: ast.AST) -> ir.Expr:
+    """A condition: a bool as it is, any other number compared with zero."""
+    if value.type == BOOL:
+        return value
+    zero = constant_as(0, value.type, value.span)
+    return ir.Binary("!=", value, zero, BOOL, ctx.span(node))
+
+
+def lower_condition(ctx: Context, node: ast.expr) -> ir.Expr:
+    return truth(ctx, lower_expr(ctx, node), node)
+
+
+def lower_index(ctx: Context, node: ast.expr) -> ir.Expr:
+    """An index or loop bound: arithmetic of loop variables and literals stays of type index."""
+    value = _folded(ctx, node)
+    if value is not None:
+        return cast(value, INDEX)
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        op = _BINARY[type(node.op)]
+        if op in ("+", "-", "*", "//", "%"):
+            left, right = lower_index(ctx, node.left), lower_index(ctx, node.right)
+            if isinstance(left, ir.Const) and isinstance(right, ir.Const):
+                return _fold_index(op, int(left.value), int(right.value), ctx, node)
+            return ir.Binary(op, left, right, INDEX, ctx.span(node))
+    return cast(lower_expr(ctx, node), INDEX, ctx.span(node))
+
+
+def _fold_index(op: str, a: int, b: int, ctx: Context, node: ast.BinOp) -> ir.Const:
+    if op in ("//", "%") and b == 0:
+        raise ctx.error("FX106", "division by zero in an index", node)
+    values = {"+": a + b, "-": a - b, "*": a * b, "//": b and a // b, "%": b and a % b}
+    return ir.Const(values[op], INDEX, ctx.span(node))
+
+
+# ------------------------------------------------------------------------- one per kind of node
+
+
+def _name(ctx: Context, node: ast.Name) -> ir.Expr:
+    symbol = ctx.find(node.id)
+    span = ctx.span(node)
+    if isinstance(symbol, LoopSymbol):
+        return ir.LoopVar(symbol.var, INDEX, span)
+    if isinstance(symbol, ir.Buffer):
+        if symbol.shape or symbol.is_stream:
+            what = "a stream; read it with .get()" if symbol.is_stream else "an array"
+            raise ctx.error("FX104", f"{node.id} is {what}, a scalar is needed here", node)
+        return ir.Load(symbol.name, (), symbol.dtype, span)
+    if isinstance(symbol, ConstSymbol) or node.id in ctx.names:
+        raise ctx.error("FX104", f"{node.id} is no number", node)
+    raise ctx.unknown_name(node)
+
+
+def _constant(ctx: Context, node: ast.Constant) -> ir.Expr:
+    raise ctx.error("FX101", f"literal {node.value!r} is no number", node)
+
+
+def _binop(ctx: Context, node: ast.BinOp) -> ir.Expr:
+    op = _BINARY.get(type(node.op))
+    if op is None:
+        raise ctx.error("FX101", f'Unsupported node "{type(node.op).__name__}" in a kernel', node)
+    if op != "/" and _all_literals(node):  # sizes such as M // 2; a / b keeps the kernel's rule
+        number = _folded(ctx, node)
+        if number is not None:
+            return number
+    return binary(ctx, op, lower_expr(ctx, node.left), lower_expr(ctx, node.right), node)
+
+
+def _all_literals(node: ast.AST) -> bool:
+    return not any(isinstance(n, ast.Call | ast.Div) for n in ast.walk(node))
+
+
+def _unary(ctx: Context, node: ast.UnaryOp) -> ir.Expr:
+    span = ctx.span(node)
+    if isinstance(node.op, ast.Not):
+        return ir.Unary("not", lower_condition(ctx, node.operand), BOOL, span)
+    value = lower_expr(ctx, node.operand)
+    if isinstance(node.op, ast.UAdd):
+        return value
+    if isinstance(node.op, ast.Invert):
+        if not value.type.is_integer:
+            raise ctx.error("FX109", f"operator ~ is not defined for {value.type}", node)
+        value = cast(value, INT32) if value.type == INDEX else value
+        return ir.Unary("~", value, value.type, span)
+    t = negative_type(value.type)
+    return ir.Unary("-", cast(value, t), t, span)
+
+
+def _compare(ctx: Context, node: ast.Compare) -> ir.Expr:
+    op = _COMPARE.get(type(node.ops[0]))
+    if len(node.ops) > 1:
+        hint = "join two comparisons with `and`"
+        raise ctx.error("FX101", "Only support one comparator for now", node, hint)
+    if op is None:
+        raise ctx.error("FX101", f'Unsupported node "{type(node.ops[0]).__name__}"', node)
+    left, right = match_literals(
+        lower_expr(ctx, node.left), lower_expr(ctx, node.comparators[0])
+    )
+    t = common_type(left.type, right.type)
+    return ir.Binary(op, cast(left, t), cast(right, t), BOOL, ctx.span(node))
+
+
+def _boolop(ctx: Context, node: ast.BoolOp) -> ir.Expr:
+    op = "and" if isinstance(node.op, ast.And) else "or"
+    value = lower_condition(ctx, node.values[0])
+    for item in node.values[1:]:
+        value = ir.Logic(op, value, lower_condition(ctx, item), BOOL, ctx.span(node))
+    return value
+
+
+def _ifexp(ctx: Context, node: ast.IfExp) -> ir.Expr:
+    condition = lower_condition(ctx, node.test)
+    then, other = match_literals(lower_expr(ctx, node.body), lower_expr(ctx, node.orelse))
+    t = common_type(then.type, other.type)
+    return ir.Select(condition, cast(then, t), cast(other, t), t, ctx.span(node))
+
+
+def _subscript(ctx: Context, node: ast.Subscript) -> ir.Expr:
+    base, subscripts = flatten_subscript(node)
+    if not isinstance(base, ast.Name):
+        raise ctx.error("FX101", f"`{ast.unparse(base)}` cannot be indexed", node)
+    symbol = ctx.find(base.id)
+    if symbol is None and base.id not in ctx.names:
+        raise ctx.unknown_name(base)
+    if not isinstance(symbol, ir.Buffer):
+        raise ctx.error("FX104", f"{base.id} is no array", node)
+    rank = len(symbol.shape)
+    indices = tuple(check_index(ctx, symbol, d, s) for d, s in enumerate(subscripts[:rank]))
+    if len(subscripts) < rank:
+        left = symbol.shape[len(subscripts) :]
+        raise ctx.error(
+            "FX105", f"`{ast.unparse(node)}` is an array of shape {left}, a scalar is needed here", node
+        )
+    value: ir.Expr = ir.Load(symbol.name, indices, symbol.dtype, ctx.span(node))
+    for item in subscripts[rank:]:
+        value = _bits(ctx, value, item, node)
+    return value
+
+
+def flatten_subscript(node: ast.Subscript) -> tuple[ast.expr, list[ast.expr]]:
+    """``A[i][j, k]`` -> (A, [i, j, k])."""
+    items: list[ast.expr] = []
+    base: ast.expr = node
+    while isinstance(base, ast.Subscript):
+        part = base.slice
+        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
+        base = base.value
+    return base, items
+
+
+def check_index(ctx: Context, buffer: ir.Buffer, dim: int, node: ast.expr) -> ir.Expr:
+    """One index of an access; constant ones are checked against the extent."""
+    if isinstance(node, ast.Slice):
+        raise ctx.error("FX106", "a slice cannot stand here", node)
+    index = lower_index(ctx, node)
+    if isinstance(index, ir.Const) and not 0 <= index.value < buffer.shape[dim]:
+        what = "Unsupported negative index" if index.value < 0 else "Index out of range"
+        raise ctx.error(
+            "FX106",
+            f"{what}: {index.value} in dimension {dim + 1} of {buffer.name}, "
+            f"which has {buffer.shape[dim]} elements",
+            node,
+        )
+    return index
+
+
+def _bits(ctx: Context, value: ir.Expr, item: ast.expr, node: ast.AST) -> ir.Expr:
+    """``x[k]`` is one bit, ``x[lo:hi]`` is UInt(hi - lo)."""
+    if not value.type.is_integer:
+        raise ctx.error("FX106", "Can only access bit (slice) for integers", node)
+    if not isinstance(item, ast.Slice):
+        return ir.BitSlice(value, lower_index(ctx, item), BOOL, ctx.span(node))
+    if item.lower is None or item.upper is None or item.step is not None:
+        raise ctx.error("FX106", "a bit slice needs both bounds and no step", node)
+    width = _slice_width(ctx, item)
+    if width <= 0:
+        raise ctx.error("FX106", f"a bit slice of {width} bits", node)
+    return ir.BitSlice(value, lower_index(ctx, item.lower), UInt(width), ctx.span(node))
+
+
+def _slice_width(ctx: Context, item: ast.Slice) -> int:
+    """hi - lo, which must be the same at two different values of every name in it."""
+    assert item.lower is not None and item.upper is not None
+    difference = ast.BinOp(item.upper, ast.Sub(), item.lower)
+    ast.copy_location(difference, item.upper)
+    ast.fix_missing_locations(difference)
+    names = {n.id for n in ast.walk(difference) if isinstance(n, ast.Name)}
+    free = [n for n in names if isinstance(ctx.find(n), ir.Buffer | LoopSymbol)]
+    from .names import evaluate
+
+    widths: set[Any] = set()
+    for probe in (3, 1009):
+        known = dict(ctx.names) | {n: probe + 17 * i for i, n in enumerate(free)}
+        try:
+            widths.add(evaluate(difference, known, lambda _: False))
+        except NotConstant:
+            widths.add(None)
+    if len(widths) != 1 or None in widths:
+        raise ctx.error("FX106", "Cannot infer the bitwidth of the slice", item.upper)
+    return int(widths.pop())
+
+
+def _call(ctx: Context, node: ast.Call) -> ir.Expr:
+    value = lower_call(ctx, node)
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1 or value[0].shape:
+        raise ctx.error("FX107", f"`{ast.unparse(node.func)}` does not return a scalar", node)
+    return ir.Load(value[0].name, (), value[0].dtype, ctx.span(node))
+
+
+_LOWER: dict[type, Callable[[Context, Any], ir.Expr]] = {
+    ast.Name: _name,
+    ast.Constant: _constant,
+    ast.BinOp: _binop,
+    ast.UnaryOp: _unary,
+    ast.Compare: _compare,
+    ast.BoolOp: _boolop,
+    ast.IfExp: _ifexp,
+    ast.Subscript: _subscript,
+    ast.Call: _call,
+}
+
+
+def operator_name(op: ast.operator) -> str | None:
+    """The IR's name of an AST operator, or None when the language has none."""
+    return _BINARY.get(type(op))

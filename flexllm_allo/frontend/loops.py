@@ -1,0 +1,130 @@
+"""``for`` over range, grid and reduction."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..ir import nodes as ir
+from ..ir.dtypes import INDEX
+from .context import Context, LoopSymbol
+from .names import NotConstant
+
+LowerBody = Callable[[Context, list[ast.stmt]], None]
+Bounds = tuple[ir.Expr, ir.Expr, int]
+_OPTIONS = ("name", "pipeline", "unroll")
+
+
+def lower_for(ctx: Context, node: ast.For, lower_body: LowerBody) -> None:
+    """One loop statement: a nest of one loop per extent.
+
+    Raises:
+        FrontendError: FX110 the header is no range, grid or reduction; FX111 the iterator's name
+            is in use.
+    """
+    if node.orelse:
+        raise ctx.error("FX101", "for ... else is not supported", node)
+    kind, call = _header(ctx, node)
+    options = _options(ctx, call)
+    bounds = _bounds(ctx, kind, call)
+    names = _iterators(ctx, node, len(bounds))
+    statement = ctx.loop_statements
+    band = options.get("name") or "_".join(["S", *names, str(statement)])
+    with ctx.block() as body:
+        for name, target in zip(names, _targets(node), strict=True):
+            ctx.bind(name, LoopSymbol(name), target)
+        lower_body(ctx, node.body)
+    ctx.loop_statements += 1
+    attrs = _attributes(ctx, options, len(names), kind == "reduction", call)
+    stmts: tuple[ir.Stmt, ...] = tuple(body)
+    for level in reversed(range(len(names))):
+        lower, upper, step = bounds[level]
+        loop = ir.For(names[level], lower, upper, stmts, step, None, attrs[level], ctx.span(node))
+        stmts = (replace(loop, band=str(band)) if level == 0 else loop,)
+    ctx.emit(stmts[0])
+
+
+def _header(ctx: Context, node: ast.For) -> tuple[str, ast.Call]:
+    hint = "loops run over range(...), grid(...) or reduction(...)"
+    call = node.iter
+    if not isinstance(call, ast.Call):
+        raise ctx.error("FX110", f"cannot loop over `{ast.unparse(call)}`", call, hint)
+    try:
+        callee = ctx.constant(call.func)
+    except NotConstant:
+        callee = None
+    kind = "range" if callee is range else getattr(callee, "__intrinsic__", None)
+    if kind not in ("range", "grid", "reduction"):
+        raise ctx.error("FX110", f"cannot loop over `{ast.unparse(call)}`", call, hint)
+    return kind, call
+
+
+def _options(ctx: Context, call: ast.Call) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for keyword in call.keywords:
+        if keyword.arg not in _OPTIONS:
+            hint = "known options: " + ", ".join(_OPTIONS)
+            raise ctx.error("FX110", f"unknown loop option {keyword.arg}", keyword.value, hint)
+        options[keyword.arg] = ctx.require_constant(keyword.value, keyword.arg)
+    return options
+
+
+def _bounds(ctx: Context, kind: str, call: ast.Call) -> list[Bounds]:
+    if not call.args:
+        raise ctx.error("FX110", f"{kind} needs at least one extent", call)
+    zero = ir.Const(0, INDEX, ctx.span(call))
+    if kind != "range":
+        return [(zero, ctx.lower_index(a), 1) for a in call.args]
+    if len(call.args) > 3:
+        raise ctx.error("FX110", "range takes at most three arguments", call)
+    step = 1
+    if len(call.args) == 3:
+        step = ctx.require_constant(call.args[2], "the step of a loop")
+        if step < 1:
+            message = f"Step in for loop range should be positive, got: {step}"
+            raise ctx.error("FX110", message, call.args[2])
+    values = [ctx.lower_index(a) for a in call.args[:2]]
+    lower, upper = (zero, values[0]) if len(values) == 1 else (values[0], values[1])
+    return [(lower, upper, step)]
+
+
+def _targets(node: ast.For) -> list[ast.expr]:
+    return list(node.target.elts) if isinstance(node.target, ast.Tuple) else [node.target]
+
+
+def _iterators(ctx: Context, node: ast.For, count: int) -> list[str]:
+    targets = _targets(node)
+    if len(targets) != count:
+        message = f"{len(targets)} iterators for {count} extents"
+        raise ctx.error("FX110", message, node.target)
+    names: list[str] = []
+    for target in targets:
+        if not isinstance(target, ast.Name):
+            raise ctx.error("FX110", "an iterator must be a name", target)
+        if ctx.find(target.id) is not None or target.id in names:
+            hint = "Please choose a different name for the loop iterator."
+            raise ctx.error("FX111", f"{target.id} is already in use here", target, hint)
+        names.append(target.id)
+    return names
+
+
+def _attributes(
+    ctx: Context, options: dict[str, Any], count: int, reduction: bool, call: ast.Call
+) -> list[ir.LoopAttrs]:
+    """``pipeline=True`` is II 1 on the innermost loop; a list speaks of every loop."""
+    attrs = [ir.LoopAttrs(reduction=reduction) for _ in range(count)]
+    for key in ("pipeline", "unroll"):
+        given = options.get(key)
+        if given is None:
+            continue
+        values = given if isinstance(given, list | tuple) else [*[False] * (count - 1), given]
+        if len(values) != count:  # pyright: ignore[reportUnknownArgumentType]
+            raise ctx.error("FX110", f"{key} has {len(values)} entries for {count} loops", call)  # pyright: ignore
+        for level, value in enumerate(values):  # pyright: ignore[reportUnknownArgumentType]
+            if value is False or (value == 0 and value is not True):
+                continue
+            factor = (1 if key == "pipeline" else 0) if value is True else int(value)  # pyright: ignore
+            attrs[level] = replace(attrs[level], **{key: factor})
+    return attrs

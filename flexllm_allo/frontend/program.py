@@ -1,0 +1,247 @@
+"""Kernels -> a program: one function per kernel instance, callees first."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import UNKNOWN, FrontendError, Place, Span
+from ..ir import nodes as ir
+from ..ir.convert import cast
+from ..ir.dtypes import ArrayType, DType, StreamType
+from . import expressions
+from .annotations import (
+    annotated_type,
+    deduce,
+    result_annotations,
+    template_parameters,
+)
+from .arrays import copy_array
+from .calls import lower_call, view_of
+from .context import Context
+from .names import Names, function_names
+from .source import Source, function_source, string_source
+from .statements import lower_body
+
+
+class _Expressions:
+    """`context.Lowering` over the functions of `expressions`."""
+
+    lower_expr = staticmethod(expressions.lower_expr)
+    lower_index = staticmethod(expressions.lower_index)
+    check_index = staticmethod(expressions.check_index)
+    match_literals = staticmethod(expressions.match_literals)
+
+
+class ProgramBuilder:
+    """Lowers kernels on demand; implements `context.Instances`."""
+
+    def __init__(self, callers: Mapping[str, Any]) -> None:
+        self.callers = callers
+        self.functions: list[ir.Function] = []
+        self._made: dict[tuple[Any, ...], ir.Function] = {}
+        self._names: set[str] = set()
+        self._open: list[Callable[..., Any]] = []
+
+    def instantiate(
+        self,
+        fn: Callable[..., Any],
+        explicit: Sequence[Any],
+        args: Sequence[Any],
+        at: Span,
+    ) -> ir.Function:
+        """The function for a kernel with these template arguments, lowered once.
+
+        Args:
+            explicit: template arguments as written in ``f[...]``; a string is an instance id.
+            args: `ArrayType`s of the call's arguments, from which the rest is deduced.
+
+        Raises:
+            FrontendError: FX107 recursion; FX108 a parameter is bound twice or not at all.
+        """
+        source = function_source(fn)
+        names = function_names(fn, self.callers)
+        declared = getattr(fn, "__type_params__", ())
+        return self._instance(fn, source, names, declared, explicit, args, at)
+
+    def from_string(self, text: str, names: Names, explicit: Sequence[Any]) -> ir.Function:
+        """The first function of a source string; the others are visible to it by name."""
+        first, *others = string_source(text)
+        scope: Names = {}
+        code = compile(text, first.file, "exec")
+        visible = dict(names)
+        exec(code, visible, scope)
+        for other in others:
+            visible[other.tree.name] = scope[other.tree.name]
+        fn = scope[first.tree.name]
+        declared = getattr(fn, "__type_params__", ())
+        return self._instance(fn, first, visible, declared, explicit, [], UNKNOWN)
+
+    def _instance(
+        self,
+        fn: Callable[..., Any],
+        source: Source,
+        names: Names,
+        declared: Any,
+        explicit: Sequence[Any],
+        args: Sequence[Any],
+        at: Span,
+    ) -> ir.Function:
+        parameters = template_parameters(source.tree, names, declared)
+        ids = [e for e in explicit if isinstance(e, str)]
+        given = [e for e in explicit if not isinstance(e, str)]
+        bindings = self._bind(source, parameters, given, args, at)
+        key = (fn, tuple(bindings.items()), tuple(ids))
+        if key in self._made:
+            return self._made[key]
+        if fn in self._open:
+            places = [Place(at), Place(source.span(source.tree), "the kernel")]
+            hint = "hardware has no call stack: write it as a loop"
+            raise FrontendError("FX107", f"{source.tree.name} calls itself", places, hint)
+        self._open.append(fn)
+        function = _lower_function(self, source, {**names, **bindings})
+        self._open.pop()
+        name = self._unique("_".join([source.tree.name, *ids]))
+        function = replace(
+            function, name=name, origin=source.tree.name, bindings=tuple(bindings.items())
+        )
+        self._made[key] = function
+        self.functions.append(function)
+        return function
+
+    def _unique(self, stem: str) -> str:
+        name, n = stem, 0
+        while name in self._names:
+            n += 1
+            name = f"{stem}_{n}"
+        self._names.add(name)
+        return name
+
+    def _bind(
+        self, source: Source, parameters: list[str], given: list[Any], args: Sequence[Any], at: Span
+    ) -> dict[str, Any]:
+        places = [Place(at), Place(source.span(source.tree), "the kernel")]
+        if len(given) > len(parameters):
+            message = f"Type parameters mismatch, got {len(given)} and {len(parameters)}"
+            raise FrontendError("FX108", message, places)
+        bindings = dict(zip(parameters, given, strict=False))
+        for name, value in deduce(source.tree, parameters, list(args)).items():
+            bindings.setdefault(name, value)
+        missing = [p for p in parameters if p not in bindings]
+        if missing:
+            hint = f"name them at the call: {source.tree.name}[{', '.join(parameters)}](...)"
+            message = f"template parameter {', '.join(missing)} of {source.tree.name} is not determined"
+            raise FrontendError("FX108", message, places, hint)
+        for name, value in bindings.items():
+            if not isinstance(value, DType) and not hasattr(value, "__index__"):
+                raise FrontendError("FX108", f"Cannot resolve type {name} with {value!r}", places)
+        return {p: bindings[p] for p in parameters}
+
+
+def _lower_function(program: ProgramBuilder, source: Source, names: Names) -> ir.Function:
+    ctx = Context(source, names, program, _Expressions())
+    node = source.tree
+    params = _parameters(ctx, node)
+    body = list(node.body)
+    returned = body.pop() if body and isinstance(body[-1], ast.Return) else None
+    lower_body(ctx, body)
+    outputs = _results(ctx, node, returned)
+    statements = tuple(ctx.blocks[0])
+    return ir.Function(
+        node.name, (*params, *outputs), statements, len(outputs), span=source.span(node)
+    )
+
+
+def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
+    extra = node.args.vararg or node.args.kwarg
+    if extra or node.args.kwonlyargs or node.args.defaults:
+        hint = "give every argument a type and no default"
+        raise ctx.error("FX101", "kernels take plain positional arguments", extra or node, hint)
+    params: list[ir.Buffer] = []
+    for arg in node.args.args:
+        if arg.annotation is None:
+            hint = f"for instance `{arg.arg}: float32[16]`"
+            raise ctx.error("FX103", f"parameter {arg.arg} has no type", arg, hint)
+        t = annotated_type(ctx, arg.annotation)
+        depth = t.depth if isinstance(t, StreamType) else None
+        memory = t.memory if isinstance(t, ArrayType) else None
+        span = ctx.span(arg)
+        buffer = ir.Buffer(ctx.fresh(arg.arg), t.dtype, t.shape, depth, memory=memory, span=span)
+        ctx.bind(arg.arg, buffer, arg)
+        params.append(buffer)
+    return params
+
+
+# -------------------------------------------------------------------------------------- results
+
+
+def _results(ctx: Context, node: ast.FunctionDef, returned: ast.stmt | None) -> list[ir.Buffer]:
+    """Turn the returned values into trailing parameters."""
+    wanted = [annotated_type(ctx, a) for a in result_annotations(node)]
+    values: list[ast.expr] = []
+    if isinstance(returned, ast.Return) and returned.value is not None:
+        values = list(returned.value.elts) if isinstance(returned.value, ast.Tuple) else [returned.value]
+    if len(values) != len(wanted):
+        at: ast.AST = returned or node
+        if not wanted:
+            raise ctx.error("FX112", "Return value should have a dtype in function signature", at)
+        if not values:
+            raise ctx.error("FX112", "Missing return statement", at)
+        message = f"{len(values)} values are returned, the signature has {len(wanted)}"
+        raise ctx.error("FX112", message, at)
+    outputs: list[ir.Buffer] = []
+    for value, t in zip(values, wanted, strict=True):
+        outputs.append(_result(ctx, value, t, {o.name for o in outputs}))
+    return outputs
+
+
+def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
+    if isinstance(t, StreamType):
+        raise ctx.error("FX112", "a stream cannot be returned; pass it as an argument", value)
+    if not t.shape:
+        scalar = ctx.lower_expr(value)
+        buffer = ir.Buffer(ctx.fresh("result"), t.dtype, (), span=ctx.span(value))
+        ctx.emit(ir.Store(buffer.name, (), cast(scalar, t.dtype), ctx.span(value)))
+        return buffer
+    source = _returned_array(ctx, value)
+    given = ArrayType(source[1].dtype, source[1].shape)
+    if given != ArrayType(t.dtype, t.shape):
+        code = "FX105" if source[1].shape != t.shape else "FX104"
+        raise ctx.error(code, f"the result is declared as {t}, `{ast.unparse(value)}` is {given}", value)
+    local = _plain_local(ctx, source[0])
+    if local is not None and local.name not in used:
+        _drop_alloc(ctx, local.name)
+        return local
+    buffer = ir.Buffer(ctx.fresh("result"), t.dtype, t.shape, span=ctx.span(value))
+    copy_array(ctx, buffer, (), *source, value)
+    return buffer
+
+
+def _returned_array(ctx: Context, value: ast.expr) -> tuple[ir.View, ir.Buffer]:
+    view = view_of(ctx, value)
+    if view is not None:
+        return view
+    if isinstance(value, ast.Call):
+        made = lower_call(ctx, value)
+        if isinstance(made, list) and len(made) == 1 and made[0].shape:
+            return ir.View(made[0].name, (), ctx.span(value)), made[0]
+    raise ctx.error("FX112", f"`{ast.unparse(value)}` is not the array the signature names", value)
+
+
+def _plain_local(ctx: Context, view: ir.View) -> ir.Buffer | None:
+    """The local array a view names as a whole, when it can simply become the result."""
+    for stmt in ctx.blocks[0]:
+        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == view.buffer:
+            return stmt.buffer if stmt.init is None and not view.indices else None
+    return None
+
+
+def _drop_alloc(ctx: Context, name: str) -> None:
+    ctx.blocks[0] = [
+        s for s in ctx.blocks[0] if not (isinstance(s, ir.Alloc) and s.buffer.name == name)
+    ]
+
+
+__all__ = ["ProgramBuilder"]

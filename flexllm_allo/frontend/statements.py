@@ -1,0 +1,326 @@
+"""Statements of the kernel language -> IR statements. `_LOWER` lists what is supported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import FrontendError, Place
+from ..ir import nodes as ir
+from ..ir.convert import cast, constant_as
+from ..ir.dtypes import ArrayType, StreamType
+from .annotations import annotated_type
+from .arrays import copy_array, fill_array
+from .calls import Target, lower_call, resolve_callee, stream_operand, view_of
+from .context import ConstSymbol, Context, LoopSymbol
+from .expressions import binary, lower_condition, operator_name
+from .loops import lower_for
+from .meta import lower_with
+from .names import NotConstant
+
+
+def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
+    """Append the IR of the statements to the current block."""
+    i = 0
+    while i < len(body):
+        node = body[i]
+        if isinstance(node, ast.With):
+            i += lower_with(ctx, body, i, lower_body)
+            continue
+        handler = _LOWER.get(type(node))
+        if handler is None:
+            name = type(node).__name__
+            hint = "docs/language.md lists the statements a kernel may use"
+            raise ctx.error("FX101", f'Unsupported node "{name}" in a kernel', node, hint)
+        handler(ctx, node)
+        i += 1
+
+
+# ----------------------------------------------------------------------------------- assignment
+
+
+def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
+    if not isinstance(node.target, ast.Name):
+        raise ctx.error("FX103", "only a name can be declared with a type", node.target)
+    name = node.target.id
+    declared = annotated_type(ctx, node.annotation)
+    existing = ctx.find(name)
+    if isinstance(existing, ir.Buffer) and node.value is not None:
+        same = (existing.dtype, existing.shape) == (declared.dtype, declared.shape)
+        if not same:
+            places = [Place(ctx.span(node)), Place(existing.span, "declared here")]
+            raise FrontendError("FX104", f"Invalid assignment to {name}, type mismatch.", places)
+        _assign_name(ctx, node.target, node.value)
+        return
+    if existing is not None and name in ctx.scopes[-1].symbols:
+        places = [Place(ctx.span(node)), Place(ctx.where(name) or ctx.span(node), "first")]
+        raise FrontendError("FX111", f"{name} is declared twice", places)
+    if isinstance(declared, StreamType):
+        buffer = ctx.declare(name, declared.dtype, declared.shape, node, depth=declared.depth)
+        ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
+        return
+    _declare_array(ctx, name, declared, node)
+
+
+def _declare_array(ctx: Context, name: str, declared: ArrayType, node: ast.AnnAssign) -> None:
+    value = node.value
+    if value is None:
+        buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
+        ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
+        return
+    contents = _constant_array(ctx, value, declared)
+    if contents is not None:
+        buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
+        ctx.emit(ir.Alloc(buffer, contents, ctx.span(node)))
+        return
+    if declared.shape and isinstance(value, ast.Call):
+        made = lower_call(ctx, value, [name])
+        if isinstance(made, list):
+            _bind_result(ctx, name, made[0], declared, node)
+            return
+        buffer = _declared(ctx, name, declared, node)
+        fill_array(ctx, buffer, cast(made, declared.dtype), node)
+        return
+    if declared.shape:
+        source = view_of(ctx, value)
+        scalar = None if source else cast(ctx.lower_expr(value), declared.dtype)
+        buffer = _declared(ctx, name, declared, node)
+        if source:
+            copy_array(ctx, buffer, (), *source, node)
+        elif scalar is not None:
+            fill_array(ctx, buffer, scalar, node)
+        return
+    scalar = cast(ctx.lower_expr(value), declared.dtype, ctx.span(value))
+    buffer = _declared(ctx, name, declared, node)
+    ctx.emit(ir.Store(buffer.name, (), scalar, ctx.span(node)))
+
+
+def _declared(ctx: Context, name: str, declared: ArrayType, node: ast.AST) -> ir.Buffer:
+    buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
+    ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
+    return buffer
+
+
+def _bind_result(
+    ctx: Context, name: str, made: ir.Buffer, declared: ArrayType, node: ast.AST
+) -> None:
+    given = ArrayType(made.dtype, made.shape)
+    if given != ArrayType(declared.dtype, declared.shape):
+        raise ctx.error("FX104", f"{name} is declared as {declared}, the call gives {given}", node)
+    ctx.bind(name, made, node)
+
+
+def _constant_array(
+    ctx: Context, value: ast.expr, declared: ArrayType
+) -> tuple[int | float, ...] | None:
+    """Flat raw contents of a list or NumPy constant, or None when it is no array constant."""
+    if not declared.shape:
+        return None
+    try:
+        known = ctx.constant(value)
+    except NotConstant:
+        return None
+    if not isinstance(known, list | tuple | np.ndarray):
+        return None
+    array: Any = np.asarray(known)  # pyright: ignore[reportUnknownArgumentType]
+    if array.shape != declared.shape:
+        message = f"Shape mismatch, got {array.shape} and {declared.shape}"
+        raise ctx.error("FX105", message, value)
+    return tuple(constant_as(x, declared.dtype).value for x in array.reshape(-1).tolist())
+
+
+def _assign(ctx: Context, node: ast.Assign) -> None:
+    if len(node.targets) != 1:
+        raise ctx.error("FX101", "chained assignment not supported", node)
+    target = node.targets[0]
+    if isinstance(target, ast.Tuple):
+        _assign_tuple(ctx, target, node.value)
+    elif isinstance(target, ast.Name):
+        _assign_name(ctx, target, node.value)
+    elif isinstance(target, ast.Subscript):
+        _assign_element(ctx, target, node.value)
+    else:
+        raise ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target)
+
+
+def _assign_name(ctx: Context, target: ast.Name, value: ast.expr) -> None:
+    symbol = ctx.find(target.id)
+    if isinstance(symbol, LoopSymbol | ConstSymbol):
+        raise ctx.error("FX104", f"{target.id} cannot be assigned to", target)
+    if isinstance(value, ast.Call):
+        made = lower_call(ctx, value, [symbol or target.id] if _is_kernel(ctx, value) else None)
+        if isinstance(made, list):
+            _take(ctx, target, symbol, made[0])
+        else:
+            _store_scalar(ctx, target, symbol, made)
+        return
+    source = view_of(ctx, value)
+    if source is not None and source[1].shape:
+        if symbol is None:
+            symbol = ctx.declare(target.id, source[1].dtype, source[1].shape, target)
+            ctx.emit(ir.Alloc(symbol, span=ctx.span(target)))
+        copy_array(ctx, symbol, (), *source, target)
+    elif symbol is not None and symbol.shape:
+        fill_array(ctx, symbol, cast(ctx.lower_expr(value), symbol.dtype), target)
+    else:
+        _store_scalar(ctx, target, symbol, ctx.lower_expr(value))
+
+
+def _is_kernel(ctx: Context, node: ast.Call) -> bool:
+    if isinstance(node.func, ast.Attribute) and stream_operand(ctx, node.func.value):
+        return False
+    callee, _ = resolve_callee(ctx, node.func)
+    return callable(callee) and not hasattr(callee, "__intrinsic__") and hasattr(callee, "__code__")
+
+
+def _store_scalar(
+    ctx: Context, target: ast.Name, symbol: ir.Buffer | None, value: ir.Expr
+) -> None:
+    if symbol is None:
+        symbol = ctx.declare(target.id, value.type, (), target)
+        ctx.emit(ir.Alloc(symbol, span=ctx.span(target)))
+    if symbol.shape:
+        fill_array(ctx, symbol, cast(value, symbol.dtype), target)
+        return
+    ctx.emit(ir.Store(symbol.name, (), cast(value, symbol.dtype), ctx.span(target)))
+
+
+def _take(ctx: Context, target: ast.Name, symbol: ir.Buffer | None, made: ir.Buffer) -> None:
+    """Give the result of a call its Python name, or copy it into what has that name."""
+    if symbol is None:
+        ctx.bind(target.id, made, target)
+    elif made.name == symbol.name:
+        return
+    elif not symbol.shape:
+        load = ir.Load(made.name, (), made.dtype, ctx.span(target))
+        _store_scalar(ctx, target, symbol, load)
+    else:
+        view = ir.View(made.name, (), ctx.span(target))
+        copy_array(ctx, symbol, (), view, made, target)
+
+
+def _assign_tuple(ctx: Context, target: ast.Tuple, value: ast.expr) -> None:
+    names = [t for t in target.elts if isinstance(t, ast.Name)]
+    if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
+        held: list[ast.expr] = []
+        for item in value.elts:  # all right sides first: x, y = y, x swaps
+            scalar = ctx.lower_expr(item)
+            temp = ctx.temporary("held", scalar.type, item)
+            ctx.emit(ir.Store(temp.name, (), scalar, ctx.span(item)))
+            ctx.bind(temp.name, temp, item)
+            held.append(ast.copy_location(ast.Name(temp.name, ast.Load()), item))
+        for t, h in zip(target.elts, held, strict=True):
+            _assign(ctx, ast.copy_location(ast.Assign([t], h), t))
+        return
+    if len(names) != len(target.elts) or not isinstance(value, ast.Call):
+        raise ctx.error("FX101", "only calls and tuples can be unpacked into names", target)
+    symbols = [ctx.find(n.id) if n.id != "_" else None for n in names]
+    targets: list[Target] = [
+        s if isinstance(s, ir.Buffer) else n.id for s, n in zip(symbols, names, strict=True)
+    ]
+    made = lower_call(ctx, value, targets)
+    if not isinstance(made, list):
+        raise ctx.error("FX107", f"`{ast.unparse(value.func)}` returns one value", value)
+    for name, symbol, buffer in zip(names, symbols, made, strict=True):
+        if name.id != "_":
+            _take(ctx, name, symbol if isinstance(symbol, ir.Buffer) else None, buffer)
+
+
+def _assign_element(ctx: Context, target: ast.Subscript, value: ast.expr) -> None:
+    view = view_of(ctx, target)
+    if view is not None and view[1].shape:
+        source = view_of(ctx, value)
+        if source is None:
+            scalar = cast(ctx.lower_expr(value), view[1].dtype)
+            fill_array(ctx, view[1], scalar, target, view[0].indices)
+        else:
+            copy_array(ctx, view[1], view[0].indices, *source, target)
+        return
+    place = ctx.lower_expr(target)
+    if not isinstance(place, ir.Load):
+        raise ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target)
+    scalar = cast(ctx.lower_expr(value), place.type, ctx.span(value))
+    ctx.emit(ir.Store(place.buffer, place.indices, scalar, ctx.span(target)))
+
+
+def _aug_assign(ctx: Context, node: ast.AugAssign) -> None:
+    op = operator_name(node.op)
+    if op is None or op == "**":
+        raise ctx.error("FX101", f'Unsupported node "{type(node.op).__name__}"', node)
+    place = ctx.lower_expr(node.target)
+    if not isinstance(place, ir.Load):
+        raise ctx.error("FX101", f"cannot assign to `{ast.unparse(node.target)}`", node.target)
+    value = binary(ctx, op, place, ctx.lower_expr(node.value), node)
+    store = ir.Store(place.buffer, place.indices, cast(value, place.type), ctx.span(node))
+    ctx.emit(store)
+
+
+# --------------------------------------------------------------------------------- control flow
+
+
+def _for(ctx: Context, node: ast.For) -> None:
+    lower_for(ctx, node, lower_body)
+
+
+def _while(ctx: Context, node: ast.While) -> None:
+    if node.orelse:
+        raise ctx.error("FX101", "while ... else is not supported", node)
+    with ctx.block() as hoisted:
+        condition = lower_condition(ctx, node.test)
+    if hoisted:
+        hint = "assign the result to a variable before the loop and at its end"
+        raise ctx.error("FX101", "a loop condition cannot call kernels or read streams", node.test, hint)
+    with ctx.block() as body:
+        lower_body(ctx, node.body)
+    ctx.emit(ir.While(condition, tuple(body), ctx.span(node)))
+
+
+def _if(ctx: Context, node: ast.If) -> None:
+    condition = lower_condition(ctx, node.test)
+    with ctx.block() as then:
+        lower_body(ctx, node.body)
+    with ctx.block() as otherwise:
+        lower_body(ctx, node.orelse)
+    ctx.emit(ir.If(condition, tuple(then), tuple(otherwise), ctx.span(node)))
+
+
+def _expr(ctx: Context, node: ast.Expr) -> None:
+    value = node.value
+    if isinstance(value, ast.Constant):
+        return  # a docstring or comment
+    if not isinstance(value, ast.Call):
+        raise ctx.error("FX101", "only a call can stand alone", node)
+    if isinstance(value.func, ast.Attribute) and value.func.attr == "put":
+        stream = stream_operand(ctx, value.func.value)
+        if stream is not None and len(value.args) == 1:
+            token = cast(ctx.lower_expr(value.args[0]), stream[0].dtype)
+            ctx.emit(ir.Put(stream[0].name, stream[1], token, ctx.span(node)))
+            return
+    lower_call(ctx, value)
+
+
+def _pass(ctx: Context, node: ast.Pass) -> None:
+    del ctx, node
+
+
+def _misplaced_return(ctx: Context, node: ast.Return) -> None:
+    hint = "compute the value into a variable and return it at the end"
+    raise ctx.error("FX112", "return is only supported as the last statement", node, hint)
+
+
+_LOWER: dict[type, Callable[[Context, Any], None]] = {
+    ast.AnnAssign: _ann_assign,
+    ast.Assign: _assign,
+    ast.AugAssign: _aug_assign,
+    ast.For: _for,
+    ast.While: _while,
+    ast.If: _if,
+    ast.Expr: _expr,
+    ast.Pass: _pass,
+    ast.Return: _misplaced_return,
+}
+
+__all__ = ["lower_body"]
