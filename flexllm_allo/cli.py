@@ -1,0 +1,286 @@
+"""The command line. Commands parse options, call the library and write results; there is no logic here.
+
+Results go to stdout and to the files named, progress and errors to stderr. A refusal (`FlexError`)
+and a bad option end with exit code 2; any other exception is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from . import __version__
+from .errors import FlexError, UsageError
+
+if TYPE_CHECKING:
+    from .runtime.outputs import OutputFile
+    from .runtime.session import Session
+
+Advance = Callable[[int, int | None], None]
+"""Called with (steps done, steps in all or None)."""
+
+
+class Stage(StrEnum):
+    """How the logits are computed: all tokens in one pass, or token by token."""
+
+    prefill = "prefill"
+    decode = "decode"
+
+
+class _Group(TyperGroup):
+    """The one place where a refusal becomes a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FlexError as error:
+            _show(error)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="LLM accelerators for FPGAs from Python kernels and schedules.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Directory = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Hugging Face folder: config.json, *.safetensors, tokenizer.json."),
+]
+Recipe = Annotated[str, typer.Option(help="Quantization: none (float32), w8a8kv8 or w4a8kv8.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the library does.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("build/demo"),
+) -> None:
+    """Run the shipped checkpoint end to end: CPU, C simulation, perplexity, Vitis HLS project."""
+    from .runtime.demo import run_demo
+
+    with _progress("demo") as advance:
+        summary = run_demo(out, advance)
+    _table("demo", {key: str(value) for key, value in summary.items()})
+
+
+@app.command()
+def build(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Folder of the project.")],
+    recipe: Recipe = "w8a8kv8",
+    device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
+    target: Annotated[str, typer.Option(help="Backend.")] = "vitis_hls",
+    mode: Annotated[
+        str | None, typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw. Default: only the project.")
+    ] = None,
+) -> None:
+    """Write the hybrid top of a checkpoint as a project, and run its tools when asked."""
+    from .runtime.build import build_project
+
+    with _progress("build") as advance:
+        project = build_project(
+            directory, out, recipe=recipe, device=device, target=target, mode=mode, on_step=advance
+        )
+    typer.echo(project)
+
+
+@app.command()
+def generate(
+    directory: Directory,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
+    recipe: Recipe = "w8a8kv8",
+    json_file: JsonFile = None,
+) -> None:
+    """Continue a prompt greedily on the CPU, with exactly the design that `build` writes."""
+    result_file = _output(json_file) if json_file else None
+    with closing(open_session(directory, recipe)) as session, _progress("tokens", max_new_tokens) as advance:
+        prompt_tokens = [int(token) for token in session.encode(prompt)]
+        made = iter(range(1, max_new_tokens + 1))
+        result = session.generate(
+            prompt_tokens, max_new_tokens, on_token=lambda _token: advance(next(made), None)
+        )
+        tokens = [int(token) for token in result.tokens]
+        text = session.decode(tokens)
+    typer.echo(prompt + text)
+    if result_file:
+        result_file.write_json(
+            {
+                "prompt_tokens": prompt_tokens,
+                "tokens": tokens,
+                "text": text,
+                "tokens_per_second": result.tokens_per_second,
+            }
+        )
+
+
+@app.command()
+def logits(
+    directory: Directory,
+    tokens: Annotated[str, typer.Option(help="Token ids, separated by commas: 1,2,3.")],
+    out: Annotated[Path, typer.Option(help="A .npy file, float32 [T, vocab].")],
+    recipe: Recipe = "w8a8kv8",
+    stage: Annotated[
+        Stage, typer.Option(help="One pass over all tokens, or token by token.")
+    ] = Stage.prefill,
+) -> None:
+    """Compute the logits of every position of a token sequence."""
+    result_file = _output(out)
+    ids = _token_ids(tokens)
+    with closing(open_session(directory, recipe)) as session, _progress(f"logits ({stage})"):
+        result_file.write_array(session.logits(ids, stage.value))
+
+
+@app.command()
+def ppl(
+    directory: Directory,
+    text: Annotated[Path, typer.Option(help="Text file, UTF-8.")],
+    recipe: Recipe = "w8a8kv8",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the perplexity on a text."""
+    from .runtime.perplexity import perplexity
+
+    result_file = _output(json_file) if json_file else None
+    content = _read(text)
+    with closing(open_session(directory, recipe)) as session, _progress("windows") as advance:
+        result = perplexity(session, content, on_window=advance)
+    _table("perplexity", {"ppl": f"{result.ppl:.4f}", "tokens": str(result.tokens), "recipe": recipe})
+    if result_file:
+        result_file.write_json(
+            {"ppl": result.ppl, "tokens": result.tokens, "recipe": recipe, "settings": result.settings}
+        )
+
+
+@app.command()
+def doctor(json_file: JsonFile = None) -> None:
+    """List what is installed, and what each missing thing would enable."""
+    from .runtime.doctor import diagnose
+
+    result_file = _output(json_file) if json_file else None
+    checks = diagnose()
+    table = Table("", "what", "found / how to get it", "enables", box=None, pad_edge=False)
+    for check in checks:
+        mark = Text("yes", "green") if check.found else Text("no", "yellow")
+        table.add_row(mark, Text(check.name), Text(check.found or check.install), Text(check.enables))
+    Console().print(table)
+    if result_file:
+        result_file.write_json(
+            {
+                check.name: {"found": check.found, "enables": check.enables, "install": check.install}
+                for check in checks
+            }
+        )
+
+
+def main() -> None:
+    """Entry point of ``flexllm``."""
+    app()
+
+
+def open_session(directory: Path, recipe: str) -> Session:
+    """Load the checkpoint; the import waits until a command needs it."""
+    from .runtime.session import Session
+
+    return Session.open(directory, recipe=recipe)
+
+
+def _output(path: Path) -> OutputFile:
+    from .runtime.outputs import OutputFile
+
+    return OutputFile(path)
+
+
+def _token_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            "FX703",
+            f'--tokens "{text}" is not a list of token ids',
+            hint="integers separated by commas: 1,2,3",
+        ) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(
+            "FX703", f'cannot read the text "{path}": {reason}', hint="a UTF-8 text file"
+        ) from error
+
+
+def _show(error: FlexError) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    head, _, rest = str(error).partition("\n")
+    console.print(Text(head, "bold red"))
+    if rest:
+        console.print(Text(rest))
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    table = Table("name", "value", title=title, show_header=False)
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+@contextmanager
+def _progress(label: str, total: int | None = None) -> Generator[Advance]:
+    """A bar on stderr while the block runs; nothing at all when stderr is not a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+
+        def advance(done: int, of: int | None) -> None:
+            bar.update(task, completed=done, total=total if of is None else of)
+
+        yield advance
