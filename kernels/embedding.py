@@ -1,0 +1,27 @@
+"""Rows in and out of the residual stream."""
+
+from __future__ import annotations
+
+from flexllm_allo import params, template
+from flexllm_allo.ir.types import float32, int32
+
+T, V, E = params("T, V, E")
+
+
+@template(T, V, E)
+def embedding(tokens: int32[T], n: int32, table: float32[V, E]) -> float32[T, E]:
+    """Row tokens[t] of the table for the first n tokens; padding rows are zero."""
+    X: float32[T, E] = 0.0
+    for t in range(n, name="token"):
+        for e in range(E, name="element"):
+            X[t, e] = table[tokens[t], e]
+    return X
+
+
+@template(T, E)
+def take_row(X: float32[T, E], t: int32) -> float32[1, E]:
+    """Row t, as a block of one token."""
+    Y: float32[1, E]
+    for e in range(E, name="element"):
+        Y[0, e] = X[t, e]
+    return Y

@@ -1,0 +1,224 @@
+"""Llama as a graph of kernel calls, for any shape, recipe and block of tokens.
+
+`forward` runs a block of `T` tokens at position `pos` against the KV cache.  The two stages are two
+instances of it: prefill with T > 1, over the prompt block by block, and decode with T = 1.
+`generate` is the hybrid top: both stages, one copy of the weights, one KV cache.
+
+Sizes: E hidden, W = heads x head size, U = KV heads x head size, I intermediate, V vocabulary,
+L layers, C KV heads, S positions, D head size, P = D / 2, M stop tokens.
+"""
+
+from __future__ import annotations
+
+from flexllm_allo import params, template
+from flexllm_allo.ir.types import float32, int32
+from flexllm_allo.kernels.attention import append_cache, attention
+from flexllm_allo.kernels.embedding import embedding, take_row
+from flexllm_allo.kernels.linear import linear
+from flexllm_allo.kernels.mlp import residual, swiglu
+from flexllm_allo.kernels.norm import rms_norm
+from flexllm_allo.kernels.quantize import quantize
+from flexllm_allo.kernels.rope import rope, split_heads
+from flexllm_allo.kernels.sampling import greedy, is_stop
+
+Ta, Tw, Th, Tc, T = params("Ta, Tw, Th, Tc, T")  # activations, weights, head, cache; tokens
+E, W, U, I, V, L, C, S, D, P, M = params("E, W, U, I, V, L, C, S, D, P, M")
+
+
+@template(Ta)
+def self_attention(
+    x: float32[T, E], n: int32, pos: int32, eps: float32, norm: float32[E],
+    wq: Tw[W, E], wq_scale: float32[W], wk: Tw[U, E], wk_scale: float32[U],
+    wv: Tw[U, E], wv_scale: float32[U], wo: Tw[E, W], wo_scale: float32[E],
+    cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[C, S, D], k_scale: float32[C, S], v_cache: Tc[C, S, D], v_scale: float32[C, S],
+) -> float32[T, E]:  # fmt: skip
+    """x + o_proj(attention(norm(x))); appends the block's keys and values to the cache."""
+    normed = rms_norm(x, norm, eps)
+    a, a_scale = quantize[Ta](normed)
+    q = linear(a, a_scale, wq, wq_scale)
+    k = linear(a, a_scale, wk, wk_scale)
+    v = linear(a, a_scale, wv, wv_scale)
+    q_heads = rope[W // D](q, cosine, sine, pos)
+    k_heads = rope[C](k, cosine, sine, pos)
+    v_heads = split_heads[C](v)
+    qc, qc_scale = quantize[Tc](q_heads)
+    kc, kc_scale = quantize[Tc](k_heads)
+    vc, vc_scale = quantize[Tc](v_heads)
+    append_cache(kc, kc_scale, pos, n, k_cache, k_scale)
+    append_cache(vc, vc_scale, pos, n, v_cache, v_scale)
+    mixed = attention[W // D, T](qc, qc_scale, k_cache, k_scale, v_cache, v_scale, pos, n)
+    m, m_scale = quantize[Ta](mixed)
+    o = linear(m, m_scale, wo, wo_scale)
+    y = residual(x, o)
+    return y
+
+
+@template(Ta)
+def mlp(
+    x: float32[T, E], eps: float32, norm: float32[E], w_gate: Tw[I, E], w_gate_scale: float32[I],
+    w_up: Tw[I, E], w_up_scale: float32[I], w_down: Tw[E, I], w_down_scale: float32[E],
+) -> float32[T, E]:  # fmt: skip
+    """x + down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))."""
+    normed = rms_norm(x, norm, eps)
+    a, a_scale = quantize[Ta](normed)
+    gate = linear(a, a_scale, w_gate, w_gate_scale)
+    up = linear(a, a_scale, w_up, w_up_scale)
+    hidden = swiglu(gate, up)
+    h, h_scale = quantize[Ta](hidden)
+    down = linear(h, h_scale, w_down, w_down_scale)
+    y = residual(x, down)
+    return y
+
+
+@template(Ta, T)
+def forward(
+    tokens: int32[T], n: int32, pos: int32, eps: float32, embed: float32[V, E],
+    attn_norm: float32[L, E], wq: Tw[L, W, E], wq_scale: float32[L, W],
+    wk: Tw[L, U, E], wk_scale: float32[L, U], wv: Tw[L, U, E], wv_scale: float32[L, U],
+    wo: Tw[L, E, W], wo_scale: float32[L, E], mlp_norm: float32[L, E],
+    w_gate: Tw[L, I, E], w_gate_scale: float32[L, I], w_up: Tw[L, I, E], w_up_scale: float32[L, I],
+    w_down: Tw[L, E, I], w_down_scale: float32[L, E], cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[L, C, S, D], k_scale: float32[L, C, S], v_cache: Tc[L, C, S, D], v_scale: float32[L, C, S],
+) -> float32[T, E]:  # fmt: skip
+    """The residual stream after all layers for n of T tokens at positions pos .. pos + n - 1."""
+    x = embedding(tokens, n, embed)
+    for l in range(L, name="layer"):
+        y = self_attention[Ta](
+            x, n, pos, eps, attn_norm[l], wq[l], wq_scale[l], wk[l], wk_scale[l], wv[l], wv_scale[l],
+            wo[l], wo_scale[l], cosine, sine, k_cache[l], k_scale[l], v_cache[l], v_scale[l],
+        )  # fmt: skip
+        x = mlp[Ta](
+            y, eps, mlp_norm[l], w_gate[l], w_gate_scale[l], w_up[l], w_up_scale[l],
+            w_down[l], w_down_scale[l],
+        )  # fmt: skip
+    return x
+
+
+@template(Ta)
+def head(
+    x: float32[T, E], eps: float32, norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V]
+) -> float32[T, V]:
+    """Logits of a block: lm_head(norm(x))."""
+    normed = rms_norm(x, norm, eps)
+    a, a_scale = quantize[Ta](normed)
+    logits = linear(a, a_scale, w_head, w_head_scale)
+    return logits
+
+
+@template(Ta, T)
+def score(
+    tokens: int32[T], n: int32, pos: int32, eps: float32, embed: float32[V, E],
+    final_norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V],
+    attn_norm: float32[L, E], wq: Tw[L, W, E], wq_scale: float32[L, W],
+    wk: Tw[L, U, E], wk_scale: float32[L, U], wv: Tw[L, U, E], wv_scale: float32[L, U],
+    wo: Tw[L, E, W], wo_scale: float32[L, E], mlp_norm: float32[L, E],
+    w_gate: Tw[L, I, E], w_gate_scale: float32[L, I], w_up: Tw[L, I, E], w_up_scale: float32[L, I],
+    w_down: Tw[L, E, I], w_down_scale: float32[L, E], cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[L, C, S, D], k_scale: float32[L, C, S], v_cache: Tc[L, C, S, D], v_scale: float32[L, C, S],
+) -> float32[T, V]:  # fmt: skip
+    """Logits of every token of a block (rows past n are padding): what perplexity is made of."""
+    x = forward[Ta, T](
+        tokens, n, pos,
+        eps, embed, attn_norm, wq, wq_scale, wk, wk_scale, wv, wv_scale, wo, wo_scale, mlp_norm,
+        w_gate, w_gate_scale, w_up, w_up_scale, w_down, w_down_scale, cosine, sine,
+        k_cache, k_scale, v_cache, v_scale,
+    )  # fmt: skip
+    logits = head[Ta](x, eps, final_norm, w_head, w_head_scale)
+    return logits
+
+
+@template(Ta, T)
+def prefill(
+    prompt: int32[S], n_prompt: int32, eps: float32, embed: float32[V, E],
+    final_norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V],
+    attn_norm: float32[L, E], wq: Tw[L, W, E], wq_scale: float32[L, W],
+    wk: Tw[L, U, E], wk_scale: float32[L, U], wv: Tw[L, U, E], wv_scale: float32[L, U],
+    wo: Tw[L, E, W], wo_scale: float32[L, E], mlp_norm: float32[L, E],
+    w_gate: Tw[L, I, E], w_gate_scale: float32[L, I], w_up: Tw[L, I, E], w_up_scale: float32[L, I],
+    w_down: Tw[L, E, I], w_down_scale: float32[L, E], cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[L, C, S, D], k_scale: float32[L, C, S], v_cache: Tc[L, C, S, D], v_scale: float32[L, C, S],
+) -> int32:  # fmt: skip
+    """Run the prompt through the layers in blocks of T tokens; the last block may be shorter.
+
+    Returns the first new token. Works for every length from 1 to S.
+    """
+    last: float32[1, E] = 0.0
+    for b in range((n_prompt + T - 1) // T, name="block"):
+        n: int32 = min(T, n_prompt - b * T)
+        tokens: int32[T] = 0
+        for t in range(n, name="fetch"):
+            tokens[t] = prompt[b * T + t]
+        x = forward[Ta, T](
+            tokens, n, b * T,
+            eps, embed, attn_norm, wq, wq_scale, wk, wk_scale, wv, wv_scale, wo, wo_scale, mlp_norm,
+            w_gate, w_gate_scale, w_up, w_up_scale, w_down, w_down_scale, cosine, sine,
+            k_cache, k_scale, v_cache, v_scale,
+        )  # fmt: skip
+        last = take_row(x, n - 1)
+    logits = head[Ta](last, eps, final_norm, w_head, w_head_scale)
+    return greedy(logits)
+
+
+@template(Ta)
+def decode(
+    token: int32, pos: int32, eps: float32, embed: float32[V, E],
+    final_norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V],
+    attn_norm: float32[L, E], wq: Tw[L, W, E], wq_scale: float32[L, W],
+    wk: Tw[L, U, E], wk_scale: float32[L, U], wv: Tw[L, U, E], wv_scale: float32[L, U],
+    wo: Tw[L, E, W], wo_scale: float32[L, E], mlp_norm: float32[L, E],
+    w_gate: Tw[L, I, E], w_gate_scale: float32[L, I], w_up: Tw[L, I, E], w_up_scale: float32[L, I],
+    w_down: Tw[L, E, I], w_down_scale: float32[L, E], cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[L, C, S, D], k_scale: float32[L, C, S], v_cache: Tc[L, C, S, D], v_scale: float32[L, C, S],
+) -> int32:  # fmt: skip
+    """The token after `token`, which stands at position `pos`."""
+    tokens: int32[1] = 0
+    tokens[0] = token
+    x = forward[Ta, 1](
+        tokens, 1, pos,
+        eps, embed, attn_norm, wq, wq_scale, wk, wk_scale, wv, wv_scale, wo, wo_scale, mlp_norm,
+        w_gate, w_gate_scale, w_up, w_up_scale, w_down, w_down_scale, cosine, sine,
+        k_cache, k_scale, v_cache, v_scale,
+    )  # fmt: skip
+    logits = head[Ta](x, eps, final_norm, w_head, w_head_scale)
+    return greedy(logits)
+
+
+@template(Ta, T)
+def generate(
+    prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M], eps: float32,
+    embed: float32[V, E], final_norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V],
+    attn_norm: float32[L, E], wq: Tw[L, W, E], wq_scale: float32[L, W],
+    wk: Tw[L, U, E], wk_scale: float32[L, U], wv: Tw[L, U, E], wv_scale: float32[L, U],
+    wo: Tw[L, E, W], wo_scale: float32[L, E], mlp_norm: float32[L, E],
+    w_gate: Tw[L, I, E], w_gate_scale: float32[L, I], w_up: Tw[L, I, E], w_up_scale: float32[L, I],
+    w_down: Tw[L, E, I], w_down_scale: float32[L, E], cosine: float32[S, P], sine: float32[S, P],
+    k_cache: Tc[L, C, S, D], k_scale: float32[L, C, S], v_cache: Tc[L, C, S, D], v_scale: float32[L, C, S],
+    tokens: int32[S],
+) -> int32:  # fmt: skip
+    """The hybrid top: prefill, then decode until a stop token, `max_new_tokens` or the end of the context.
+
+    Writes the new tokens (a stop token included) to `tokens` and returns how many there are.
+    """
+    token: int32 = prefill[Ta, T](
+        prompt, n_prompt, eps, embed, final_norm, w_head, w_head_scale,
+        attn_norm, wq, wq_scale, wk, wk_scale, wv, wv_scale, wo, wo_scale, mlp_norm,
+        w_gate, w_gate_scale, w_up, w_up_scale, w_down, w_down_scale, cosine, sine,
+        k_cache, k_scale, v_cache, v_scale,
+    )  # fmt: skip
+    count: int32 = 0
+    more: int32 = 1
+    while count < max_new_tokens and more == 1:
+        tokens[count] = token
+        pos: int32 = n_prompt + count
+        count += 1
+        if is_stop(token, stop) == 1 or pos >= S:
+            more = 0
+        if count < max_new_tokens and more == 1:
+            token = decode[Ta](
+                token, pos, eps, embed, final_norm, w_head, w_head_scale,
+                attn_norm, wq, wq_scale, wk, wk_scale, wv, wv_scale, wo, wo_scale, mlp_norm,
+                w_gate, w_gate_scale, w_up, w_up_scale, w_down, w_down_scale, cosine, sine,
+                k_cache, k_scale, v_cache, v_scale,
+            )  # fmt: skip
+    return count
