@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+// Found only where no ap_fixed.h is installed: enough for programs whose types are all native.

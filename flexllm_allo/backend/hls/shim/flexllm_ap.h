@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Raw values of ap_fixed, and arithmetic beyond 64 bits.
+#ifndef FLEXLLM_AP_H
+#define FLEXLLM_AP_H
+
+#include <ap_fixed.h>
+#include <ap_int.h>
+
+#include "flexllm_numerics.h"
+
+namespace flexllm {
+
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+inline int64_t raw(const ap_fixed<W, I, Q, O, N> &x) {
+  return (int64_t)ap_int<W>(x.range(W - 1, 0));
+}
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+inline int64_t raw(const ap_ufixed<W, I, Q, O, N> &x) {
+  return (int64_t)ap_uint<W>(x.range(W - 1, 0));
+}
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+inline ap_int<W> wide_raw(const ap_fixed<W, I, Q, O, N> &x) {
+  return ap_int<W>(x.range(W - 1, 0));
+}
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+inline ap_uint<W> wide_raw(const ap_ufixed<W, I, Q, O, N> &x) {
+  return ap_uint<W>(x.range(W - 1, 0));
+}
+
+// The fixed-point number with these bits.
+template <typename F, typename T>
+inline F from_raw(const T &raw) {
+  F out;
+  out.range(F::width - 1, 0) = ap_int<F::width>(raw);
+  return out;
+}
+
+template <int W, typename T>
+inline T wide_shift_left(const T &x, uint64_t amount) {
+  return amount >= W ? T(0) : T(x << (int)amount);
+}
+
+// Nearest, ties to even: the top 62 bits with a sticky bit below them decide.
+template <typename F, typename T>
+inline F wide_to_float(const T &x) {
+  typedef ap_int<T::width + 1> signed_type;
+  signed_type value = x;
+  bool negative = value < 0;
+  if (negative) value = signed_type(-value);
+  int shift = 0;
+  bool sticky = false;
+  while (value >= signed_type(1) << 61) {
+    sticky = sticky || value[0] != 0;
+    value >>= 1;
+    shift++;
+  }
+  int64_t top = value.to_int64();
+  F out = (F)::ldexp((F)(sticky ? (top | 1) : top), shift);
+  return negative ? -out : out;
+}
+
+} // namespace flexllm
+
+#endif

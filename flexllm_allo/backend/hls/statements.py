@@ -1,0 +1,236 @@
+"""Statements of the IR as C++ statements, with the directives of schedules as pragmas."""
+
+from __future__ import annotations
+
+from ...ir import nodes as ir
+from ...ir.dtypes import DType
+from ...ir.walk import walk
+from . import values as v
+from .expressions import emit, float_literal, stored
+from .interface import Instance, Instances
+from .names import identifier
+from .scope import Scope, Variable
+from .types import INT, Range, storage_type
+from .values import Value
+from .writer import Writer
+
+
+class Body:
+    """Writes the body of one instance of a function."""
+
+    def __init__(self, instance: Instance, instances: Instances, scope: Scope, out: Writer) -> None:
+        self.function = instance.function
+        self.instances, self.instance, self.scope, self.out = instances, instance, scope, out
+        self.changed = _changed_buffers(self.function)
+
+    def statements(self, body: tuple[ir.Stmt, ...]) -> None:
+        position = 0
+        while position < len(body):
+            used = self._declaration(body, position) if isinstance(body[position], ir.Alloc) else 0
+            if not used:
+                self._statement(body[position])
+            position += max(used, 1)
+
+    def _statement(self, stmt: ir.Stmt) -> None:
+        match stmt:
+            case ir.Alloc():
+                self._alloc(stmt)
+            case ir.Store():
+                place = self._element(stmt.buffer, stmt.indices)
+                dtype = self.scope.variable(stmt.buffer).buffer.dtype
+                self.out.line(f"{place} = {stored(stmt.value, dtype, self.scope)};")
+            case ir.Put():
+                place = self._element(stmt.stream, stmt.indices)
+                dtype = self.scope.variable(stmt.stream).buffer.dtype
+                self.out.line(f"{place}.write({stored(stmt.value, dtype, self.scope)});")
+            case ir.Get():
+                self.out.line(f"{self._element(stmt.target, ())} = {self._read(stmt)};")
+            case ir.For():
+                self._loop(stmt)
+            case ir.While():
+                with self.out.block(f"while ({emit(stmt.condition, self.scope).text})"):
+                    self.statements(stmt.body)
+            case ir.If():
+                self._if(stmt)
+            case ir.Call():
+                self._call(stmt)
+
+    def _element(self, buffer: str, indices: tuple[ir.Expr, ...]) -> str:
+        return self.scope.element(buffer, [emit(i, self.scope) for i in indices])
+
+    def _read(self, stmt: ir.Get) -> str:
+        return f"{self._element(stmt.stream, stmt.indices)}.read()"
+
+    # --------------------------------------------------------------------------- declarations
+
+    def _declaration(self, body: tuple[ir.Stmt, ...], position: int) -> int:
+        """``int x = value;`` for a scalar that is set right after it comes into being."""
+        alloc = body[position]
+        following = body[position + 1] if position + 1 < len(body) else None
+        assert isinstance(alloc, ir.Alloc)
+        buffer = alloc.buffer
+        if buffer.shape or buffer.is_stream or alloc.init is not None or buffer.memory is not None:
+            return 0
+        match following:
+            case ir.Store(buffer=buffer.name) if not _reads(following.value, buffer.name):
+                value = stored(following.value, buffer.dtype, self.scope)
+            case ir.Get(target=buffer.name):
+                value = self._read(following)
+            case _:
+                return 0
+        self.out.line(f"{self.scope.declarator(self.scope.variable(buffer.name))} = {value};")
+        return 2
+
+    def _alloc(self, stmt: ir.Alloc) -> None:
+        variable = self.scope.variable(stmt.buffer.name)
+        text = self.scope.declarator(variable)
+        if stmt.init is not None:
+            constant = stmt.buffer.shape and stmt.buffer.name not in self.changed
+            text = f"{'static const ' if constant else ''}{text} = {_initialiser(stmt.buffer, stmt.init)}"
+        for line in f"{text};".split("\n"):
+            self.out.line(line)
+        buffer_pragmas(variable, self.out)
+
+    # ---------------------------------------------------------------------------------- loops
+
+    def _loop(self, stmt: ir.For) -> None:
+        lower, upper = emit(stmt.lower, self.scope), emit(stmt.upper, self.scope)
+        last = max(upper.range.hi - 1, lower.range.lo)
+        name, outer = self.scope.enter(stmt.var, Range(lower.range.lo, last) & INT)
+        index = Value(name, "int", INT)
+        step = f"{name}++" if stmt.step == 1 else f"{name} += {stmt.step}"
+        test = v.compare("<", index, upper).text
+        head = f"for (int {name} = {lower.text}; {test}; {step})"
+        with self.out.block(self._label(stmt) + head):
+            loop_pragmas(stmt.attrs, self.out)
+            self.statements(stmt.body)
+        self.scope.leave(stmt.var, outer)
+
+    def _label(self, stmt: ir.For) -> str:
+        if stmt.var.startswith("_"):
+            return ""
+        parts = ["l", *([stmt.band] if stmt.band else []), stmt.var]
+        return self.scope.labels.new(identifier("_".join(parts))) + ": "
+
+    def _if(self, stmt: ir.If) -> None:
+        with self.out.block(f"if ({emit(stmt.condition, self.scope).text})"):
+            self.statements(stmt.then)
+        if stmt.otherwise:
+            with self.out.block("else"):
+                self.statements(stmt.otherwise)
+
+    # ---------------------------------------------------------------------------------- calls
+
+    def _call(self, stmt: ir.Call) -> None:
+        callee = self.instances.called(self.instance, stmt)
+        args: list[str] = []
+        for parameter, arg in zip(callee.function.params, stmt.args, strict=True):
+            if isinstance(arg, ir.View):
+                args.append(self.scope.address(arg.buffer, [emit(i, self.scope) for i in arg.indices]))
+            else:
+                args.append(stored(arg, parameter.dtype, self.scope))
+        self.out.line(f"{callee.name}({', '.join(args)});")
+
+
+def _reads(expr: ir.Expr, buffer: str) -> bool:
+    return any(isinstance(node, ir.Load) and node.buffer == buffer for node in walk(expr))
+
+
+def _changed_buffers(function: ir.Function) -> set[str]:
+    """Buffers that may be written: stored to, read into, or handed to a call."""
+    names: set[str] = set()
+    for node in walk(function.body):
+        match node:
+            case ir.Store() | ir.View():
+                names.add(node.buffer)
+            case ir.Get():
+                names.add(node.target)
+            case _:
+                pass
+    return names
+
+
+# ------------------------------------------------------------------------------------- constants
+
+
+def _initialiser(buffer: ir.Buffer, init: tuple[int | float, ...]) -> str:
+    if not buffer.shape:
+        return _literal(init[0], buffer.dtype)
+    if not any(init) and not buffer.dtype.is_fixed:
+        return "{0}"
+    if len(set(init)) == 1 == len(init):
+        return f"{{{_literal(init[0], buffer.dtype)}}}"
+    return _nested([_literal(x, buffer.dtype) for x in init], buffer.shape)
+
+
+def _nested(items: list[str], shape: tuple[int, ...], depth: int = 1) -> str:
+    """Braces by dimension; lines of about 100 characters."""
+    pad = "  " * depth
+    if len(shape) == 1:
+        lines, line = [], ""
+        for item in items:
+            if line and len(line) + len(item) > 96:
+                lines.append(line)
+                line = ""
+            line += ("" if not line else " ") + item + ","
+        lines.append(line.rstrip(","))
+        return "{" + ("\n" + pad).join(lines) + "}"
+    size = len(items) // shape[0]
+    rows = [_nested(items[i : i + size], shape[1:], depth + 1) for i in range(0, len(items), size)]
+    return "{\n" + ",\n".join(pad + row for row in rows) + "}"
+
+
+def _literal(value: int | float, dtype: DType) -> str:
+    if dtype.is_float:
+        return float_literal(float(value), dtype).text
+    if dtype.is_fixed:
+        return f"flexllm::from_raw<{storage_type(dtype)} >({v.constant(int(value)).text})"
+    return v.constant(int(value)).text
+
+
+# --------------------------------------------------------------------------------------- pragmas
+
+
+def loop_pragmas(attrs: ir.LoopAttrs, out: Writer) -> None:
+    if attrs.pipeline is not None:
+        out.pragma(f"pipeline II={attrs.pipeline}{' rewind' if attrs.rewind else ''}")
+    if attrs.unroll is not None:
+        out.pragma(f"unroll factor={attrs.unroll}" if attrs.unroll else "unroll")
+    if attrs.dataflow:
+        out.pragma("dataflow")
+
+
+def buffer_pragmas(variable: Variable, out: Writer) -> None:
+    """Depth of a FIFO, or banks and storage of an array; an empty line after them."""
+    lines = _buffer_directives(variable)
+    for line in lines:
+        out.line(f"#pragma HLS {line}")
+    if lines:
+        out.line()
+
+
+def _buffer_directives(variable: Variable) -> list[str]:
+    name, buffer = variable.name, variable.buffer
+    if buffer.is_stream:
+        return [f"stream variable={name} depth={buffer.depth}"]
+    lines: list[str] = []
+    for bank in buffer.banks:
+        whole = bank.kind == "complete"
+        if whole and 0 < bank.dim <= len(buffer.shape) and buffer.shape[bank.dim - 1] == 1:
+            continue
+        factor = "" if whole else f" factor={bank.factor}"
+        lines.append(f"array_partition variable={name} {bank.kind} dim={bank.dim}{factor}")
+    if storage := _storage(buffer.memory):
+        lines.append(f"bind_storage variable={name}{storage}")
+    return lines
+
+
+def _storage(memory: object) -> str:
+    """`Memory(resource, storage_type)` as the options of ``bind_storage``."""
+    resource = str(getattr(memory, "resource", None) or "AUTO")
+    kind = getattr(memory, "storage_type", None)
+    if resource.upper() == "AUTO":
+        return ""
+    return (f" type={str(kind).lower()}" if kind else "") + f" impl={resource.lower()}"
+
+
