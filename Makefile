@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/flexllm demo --out build/demo
 
 lint: $(VENV)/.installed-dev
-	@$(BIN)/ruff check
+	@$(BIN)/ruff check --output-format concise
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
 	@$(BIN)/pyright --pythonpath $(BIN)/python
@@ -52,7 +52,7 @@ test: lint
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 bench: $(VENV)/.installed-dev
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python -P $$script; done
+	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python -P $$script; done
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -178,17 +178,21 @@ def ppl(
     json_file: JsonFile = None,
 ) -> None:
     """Measure the perplexity on a text."""
-    from .runtime.perplexity import perplexity
+    from .runtime.perplexity import text_perplexity
 
     result_file = _output(json_file) if json_file else None
     content = _read(text)
     with closing(open_session(directory, recipe)) as session, _progress("windows") as advance:
-        result = perplexity(session, content, on_window=advance)
-    _table("perplexity", {"ppl": f"{result.ppl:.4f}", "tokens": str(result.tokens), "recipe": recipe})
+        result = text_perplexity(session, content, on_window=advance)
+    result = {
+        "ppl": result["ppl"],
+        "tokens": result["tokens"],
+        "recipe": recipe,
+        "settings": result["settings"],
+    }
+    _table("perplexity", {key: str(result[key]) for key in ("ppl", "tokens", "recipe")})
     if result_file:
-        result_file.write_json(
-            {"ppl": result.ppl, "tokens": result.tokens, "recipe": recipe, "settings": result.settings}
-        )
+        result_file.write_json(result)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flexllm_allo import cli
 from flexllm_allo.errors import QuantError, UsageError
 from flexllm_allo.runtime.outputs import OutputFile
-from flexllm_allo.runtime.perplexity import perplexity
+from flexllm_allo.runtime.perplexity import text_perplexity
 
 VOCAB = 7
 OPENED = []  # the sessions a command opened
@@ -95,24 +95,28 @@ def test_ppl_writes_settings(flexllm, tmp_path):
     content = json.loads(out.read_text())
     assert list(content) == ["ppl", "tokens", "recipe", "settings"]
     assert content["tokens"] == len("some words to score")
-    assert content["settings"]["window"] == 8
+    assert content["settings"]["context"] == 8
 
 
-def test_perplexity_of_uniform_logits_is_the_vocabulary():
+@pytest.mark.parametrize("bos", [0, None])
+def test_perplexity_of_uniform_logits_is_the_vocabulary(bos):
     session = FakeSession(Path(), "none")
     session.logits = lambda tokens, stage: np.zeros((len(tokens), VOCAB), np.float32)
-    for bos in (0, None):
-        session.config.bos_token_id = bos
-        assert perplexity(session, "any text at all").ppl == pytest.approx(VOCAB)
+    session.config.bos_token_id = bos
+    session.encode = lambda text: [0] * (bos is not None) + [1, 2, 3, 4, 5, 6, 1, 2, 3]
+    seen = []
+    result = text_perplexity(session, "", on_window=lambda *window: seen.append(window))
+    assert result["ppl"] == pytest.approx(VOCAB)
+    assert seen[-1] == (result["settings"]["windows"],) * 2
 
 
 def test_perplexity_follows_the_logits():
     session = FakeSession(Path(), "none")
     session.encode = lambda text: [0, 1, 2, 3]
-    assert perplexity(session, "").ppl == pytest.approx((math.e + VOCAB - 1) / math.e)
+    assert text_perplexity(session, "")["ppl"] == pytest.approx((math.e + VOCAB - 1) / math.e)
     session.encode = lambda text: [0]
     with pytest.raises(UsageError, match="no token"):
-        perplexity(session, "")
+        text_perplexity(session, "")
 
 
 def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):

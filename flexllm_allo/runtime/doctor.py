@@ -8,8 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,10 @@ def diagnose() -> list[Check]:
 
 def _llvm() -> str | None:
     try:
-        import llvmlite.binding as llvm
+        binding: Any = import_module("llvmlite.binding")
     except ImportError:
         return None
-    numbers: tuple[int, ...] = llvm.llvm_version_info
-    return f"{'.'.join(map(str, numbers))} (llvmlite {version('llvmlite')})"
+    return f"{'.'.join(map(str, binding.llvm_version_info))} (llvmlite {version('llvmlite')})"
 
 
 def _distribution(name: str) -> str | None:

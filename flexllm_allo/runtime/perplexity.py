@@ -1,20 +1,18 @@
-"""Perplexity of a session on a text, with the settings that make the number repeatable."""
+"""The perplexity of a session on a text."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..quant.perplexity import perplexity, text_sha256
 
-WINDOW = 256
-"""Tokens per window, BOS included, unless the model's context is shorter."""
+CONTEXT = 256
+"""Positions per window, BOS included, unless the model's own context is shorter."""
 
 
 class _Config(Protocol):
@@ -33,62 +31,43 @@ class LogitsSource(Protocol):
     def logits(self, tokens: Sequence[int], stage: str) -> NDArray[np.float32]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Perplexity:
-    """``exp(-mean log p(token))`` over `tokens` tokens, and how they were scored."""
-
-    ppl: float
-    tokens: int
-    settings: dict[str, Any]
-
-
-def perplexity(
+def text_perplexity(
     session: LogitsSource,
     text: str,
-    *,
-    window: int = WINDOW,
+    context: int = CONTEXT,
     on_window: Callable[[int, int], None] | None = None,
-) -> Perplexity:
-    """The perplexity of `text`: every token once, in windows that do not overlap.
-
-    Each window is a BOS followed by ``window - 1`` tokens of the text, scored in one prefill. A
-    model without a BOS starts each window with a token of the text, which is not scored itself.
+) -> dict[str, Any]:
+    """Score every token of `text` once, in windows that start with BOS and do not overlap.
 
     Args:
-        session: gives float32 logits ``[T, vocab]`` for T tokens.
+        session: gives logits [T, V] for T tokens.
         text: what to score.
-        window: tokens per window, capped by the model's context.
+        context: positions per window, capped by the model's context.
         on_window: called with (windows done, windows in all).
 
+    Returns:
+        ``ppl``, ``tokens`` (how many were scored) and ``settings``, with which two results are comparable.
+
     Raises:
-        UsageError: FX701 when the text has nothing to score.
+        UsageError: FX703 when the text has no token to predict.
     """
     bos = session.config.bos_token_id
     tokens = list(session.encode(text))
     if bos is not None and tokens[:1] == [bos]:
         tokens = tokens[1:]
-    window = min(window, session.config.max_position_embeddings)
-    stride = window - 1 if bos is not None else window
-    lead = [bos] if bos is not None else []
-    starts = range(0, len(tokens), stride)
-    total, scored = 0.0, 0
-    for done, start in enumerate(starts, 1):
-        chunk = lead + tokens[start : start + stride]
-        if len(chunk) > 1:
-            logits = session.logits(chunk[:-1], "prefill")
-            total += _negative_log_likelihood(logits, np.array(chunk[1:]))
-            scored += len(chunk) - 1
+    context = min(context, session.config.max_position_embeddings)
+    room = context - (bos is not None)
+    windows, done = -(-len(tokens) // room), 0
+
+    def score(window: list[int]) -> NDArray[np.float32]:
+        nonlocal done
+        logits = session.logits(window, "prefill")
+        done += 1
         if on_window is not None:
-            on_window(done, len(starts))
-    if not scored:
-        raise UsageError("FX701", "the text has no token to score", hint="give a text of several words")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    settings = {"window": window, "stride": stride, "bos": bos, "text_sha256": digest, "stage": "prefill"}
-    return Perplexity(math.exp(total / scored), scored, settings)
+            on_window(done, windows)
+        return logits
 
-
-def _negative_log_likelihood(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float:
-    """Sum over the rows of ``log(sum(exp(logits))) - logits[target]``, in float64."""
-    rows = logits.astype(np.float64)
-    rows -= rows.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(targets)), targets]).sum())
+    result = asdict(perplexity(score, tokens, context, bos=bos))
+    head = {"ppl": result.pop("ppl"), "tokens": result.pop("scored_tokens")}
+    del result["tokens"]
+    return {**head, "settings": {**result, "text_sha256": text_sha256(text), "stage": "prefill"}}
