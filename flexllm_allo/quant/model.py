@@ -69,10 +69,10 @@ class FloatModel(Protocol):
 class QuantizedModel:
     """Weights by kind, all layers of a kind stacked, C-contiguous.
 
-    L layers, E hidden size, H heads, KV key/value heads, D head dimension, I intermediate size, V
-    vocabulary, S longest sequence. A weight [L, N, K] is int8 codes with float32 scales [L, N], or float32 with scales
-    of 1 where the recipe has no format; int4 codes take one int8 each (packing them into words
-    is the layout of the hardware, which follows from the schedule).
+    L layers, E hidden size, H heads, KV key/value heads, D head dimension, I intermediate size, V vocabulary,
+    S longest sequence. A weight [L, N, K] is int8 codes with float32 scales [L, N], or float32 with scales of
+    1 where the recipe has no format; int4 codes take one int8 each (packing them into words is the layout
+    of the hardware, which follows from the schedule).
     """
 
     config: Shape
@@ -107,13 +107,13 @@ class QuantizedModel:
 
     def linears(self) -> dict[str, tuple[Codes, FloatArray, IntFormat | None]]:
         """Codes, scales and format of every weight that multiplies activations, by field name."""
-        found = {name: (getattr(self, name), getattr(self, f"{name}_scale"), self.recipe.weight) for name in _LINEARS}
-        return found | {"w_head": (self.w_head, self.w_head_scale, self.recipe.head)}
+        formats = dict.fromkeys(_LINEARS, self.recipe.weight) | {"w_head": self.recipe.head}
+        return {name: (getattr(self, name), getattr(self, f"{name}_scale"), fmt) for name, fmt in formats.items()}
 
 
 @dataclass(frozen=True)
 class WeightStorage:
-    """What the multiplied weights take where the hardware keeps them: codes at their width, scales as float32.
+    """What the multiplied weights take in the memory of the hardware: packed codes, float32 scales.
 
     The embedding table, norms and rotary tables are not in it.
     """
