@@ -63,7 +63,9 @@ def _int(expr: ir.Expr) -> int | None:
 
 def _fold(node: ir.Expr) -> ir.Expr:
     match node:
-        case ir.Cast(ir.Const(int() as value) as inner, dtype) if inner.type.is_integer and fits(value, dtype):
+        case ir.Cast(ir.Const(int() as value) as inner, dtype) if inner.type.is_integer and fits(
+            value, dtype
+        ):
             return ir.Const(value, dtype, node.span)
         case ir.Cast(value, dtype) if value.type == dtype:
             return value
@@ -84,13 +86,13 @@ def _fold_binary(node: ir.Binary) -> ir.Expr:
         return ir.Const(0, node.type, node.span)
     same = node.left.type == node.type
     match op, b:
-        case ("+" | "-" | "<<" | ">>"), 0 if same:
+        case (("+" | "-" | "<<" | ">>"), 0) if same:
             return node.left
-        case ("*" | "//" | "/"), 1 if same:
+        case (("*" | "//" | "/"), 1) if same:
             return node.left
         case "%", 1:
             return ir.Const(0, node.type, node.span)
-        case ("//" | "%"), int(c) if c > 0 and isinstance(node.type, Index):
+        case (("//" | "%"), int(c)) if c > 0 and isinstance(node.type, Index):
             return _fold_multiple(node, c)
         case _:
             pass

@@ -1,0 +1,141 @@
+"""How the elements of a packed buffer lie in its words: read from the `Buffer`, nothing else.
+
+`Buffer.words` elements of type `Buffer.logical` along the last dimension share one word, the first
+in the low bits, each in as many bits as its type has.  Words of up to 64 bits are NumPy unsigned
+integers; wider ones are records of bytes ``f0..``, little end first (docs/numerics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentError
+from . import nodes as ir
+from .dtypes import DType, Fixed, Float, Int
+
+Array = NDArray[Any]
+
+
+def pack_array(buffer: ir.Buffer, logical: Array) -> Array:
+    """The words of a packed buffer.
+
+    Args:
+        buffer: the packed buffer (its `shape` counts words).
+        logical: raw elements, shape ``(..., last * words)``: integers for integers and fixed point
+            (raw values), floats for floats, uint16 bits for bfloat16.
+
+    Returns:
+        An array of the buffer's shape: unsigned integers, or records of bytes above 64 bits.
+
+    Raises:
+        ArgumentError: FX401, wrong shape.
+    """
+    dtype = element(buffer)
+    wanted = logical_shape(buffer)
+    array = np.asarray(logical)
+    if array.shape != wanted:
+        raise ArgumentError(
+            "FX401",
+            f'"{buffer.name}" holds {dtype}{list(wanted)}, got shape {list(array.shape)}',
+            buffer.span,
+        )
+    lanes = _to_bytes(array, dtype)
+    bits = np.unpackbits(lanes, axis=-1, bitorder="little")[..., : dtype.bits]
+    stream = bits.reshape(*buffer.shape, buffer.words * dtype.bits)
+    packed = np.packbits(stream, axis=-1, bitorder="little")
+    return _words(packed, buffer)
+
+
+def unpack_array(buffer: ir.Buffer, words: Array) -> Array:
+    """The inverse of `pack_array`: raw logical elements in their NumPy containers."""
+    dtype = element(buffer)
+    size = _word_bytes(buffer)
+    raw = np.ascontiguousarray(words).view(np.uint8).reshape(*buffer.shape, size)
+    bits = np.unpackbits(raw, axis=-1, bitorder="little")[..., : buffer.words * dtype.bits]
+    lanes = bits.reshape(*buffer.shape, buffer.words, dtype.bits)
+    return _from_bits(lanes, dtype).reshape(logical_shape(buffer))
+
+
+def element(buffer: ir.Buffer) -> DType:
+    """The logical element type."""
+    return buffer.logical or buffer.dtype
+
+
+def logical_shape(buffer: ir.Buffer) -> tuple[int, ...]:
+    """The shape the kernel was written for."""
+    return (*buffer.shape[:-1], buffer.shape[-1] * buffer.words) if buffer.shape else ()
+
+
+def _container(bits: int) -> int:
+    """Bytes of the container of a value."""
+    return next((n for n in (1, 2, 4, 8) if bits <= 8 * n), -(-bits // 8))
+
+
+def _word_bytes(buffer: ir.Buffer) -> int:
+    return _container(element(buffer).bits * buffer.words)
+
+
+def _to_bytes(array: Array, dtype: DType) -> NDArray[np.uint8]:
+    """Little-endian bytes of every element on a new last axis."""
+    size = _container(dtype.bits)
+    if size > 8:
+        if array.dtype.kind == "V":
+            return np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, size)
+        mask = (1 << dtype.bits) - 1
+        data = b"".join((int(v) & mask).to_bytes(size, "little") for v in array.ravel())
+        return np.frombuffer(data, np.uint8).reshape(*array.shape, size)
+    if isinstance(dtype, Float) and array.dtype.kind == "f" and (dtype.bits, dtype.fracs) != (16, 7):
+        array = array.astype(f"<f{size}")
+    else:
+        array = array.astype(f"<{'u' if array.dtype.kind in 'ub' else 'i'}{size}")
+    return np.ascontiguousarray(array).reshape(*array.shape, 1).view(np.uint8)
+
+
+def _words(packed: NDArray[np.uint8], buffer: ir.Buffer) -> Array:
+    size = _word_bytes(buffer)
+    padded = np.zeros((*buffer.shape, size), np.uint8)
+    padded[..., : packed.shape[-1]] = packed
+    kind = np.dtype(f"<u{size}") if size <= 8 else np.dtype([(f"f{i}", np.uint8) for i in range(size)])
+    return padded.view(kind).reshape(buffer.shape)
+
+
+def _from_bits(lanes: NDArray[np.uint8], dtype: DType) -> Array:
+    size = _container(dtype.bits)
+    spare = 8 * size - dtype.bits
+    fill = lanes[..., -1:] if isinstance(dtype, Int | Fixed) else np.zeros_like(lanes[..., -1:])
+    bits = np.concatenate([lanes, np.repeat(fill, spare, axis=-1)], axis=-1) if spare else lanes
+    raw = np.ascontiguousarray(np.packbits(bits, axis=-1, bitorder="little"))
+    if size > 8:
+        return raw.view(np.dtype([(f"f{i}", np.uint8) for i in range(size)])).reshape(lanes.shape[:-1])
+    if isinstance(dtype, Float) and (dtype.bits, dtype.fracs) != (16, 7):
+        kind = f"<f{size}"
+    else:
+        kind = f"<{'i' if isinstance(dtype, Int | Fixed) else 'u'}{size}"
+    return raw.view(np.dtype(kind)).reshape(lanes.shape[:-1])
+
+
+def raw_bits(values: Sequence[int | float], dtype: DType) -> list[int]:
+    """The bit patterns of constants (raw integers, or floats for float types)."""
+    if isinstance(dtype, Float):
+        if (dtype.bits, dtype.fracs) == (16, 7):
+            singles = np.array(values, np.float32).view(np.uint32).astype(np.uint64)
+            return [int(v) for v in (singles + 0x7FFF + ((singles >> 16) & 1)) >> 16]
+        size = dtype.bits // 8
+        return [int(v) for v in np.array(values, f"<f{size}").view(f"<u{size}")]
+    mask = (1 << dtype.bits) - 1
+    return [int(v) & mask for v in values]
+
+
+def pack_bits(bits: Sequence[int], width: int, words: int) -> list[int]:
+    """Join every `words` bit patterns of `width` bits, the first in the low bits."""
+    out: list[int] = []
+    for start in range(0, len(bits), words):
+        word = 0
+        for i, value in enumerate(bits[start : start + words]):
+            word |= value << (i * width)
+        out.append(word)
+    return out

@@ -1,0 +1,102 @@
+"""Finding buffers by name, and all the names one array goes by across calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..errors import ScheduleError, ScheduleNameError, did_you_mean
+from ..ir import nodes as ir
+from ..ir.walk import Node, buffers, rewrite, walk
+from .names import find_function
+from .trace import BufferName, MockBuffer
+
+Target = str | MockBuffer | BufferName
+
+
+def find_buffer(program: ir.Program, func: str, target: Target) -> tuple[ir.Function, ir.Buffer]:
+    """Resolve ``"C"``, ``"func:C"``, ``s.C`` to the function and its buffer.
+
+    Raises:
+        ScheduleNameError: FX201.
+    """
+    match target:
+        case MockBuffer():
+            owner, name = target.func, target.name
+        case BufferName():
+            owner, name = target.func or func, target.name
+        case str():
+            prefix, _, name = target.rpartition(":")
+            owner = prefix or func
+        case _:
+            raise ScheduleError(
+                "FX204", f"a buffer is given as s.C or by its name, not {target!r}", hint='s.C or "func:C"'
+            )
+    function = find_function(program, owner)
+    table = buffers(function)
+    if name not in table:
+        raise ScheduleNameError(
+            "FX201", f'Target {name} not found in function "{owner}"', at=function.span,
+            hint=did_you_mean(name, table),
+        )  # fmt: skip
+    return function, table[name]
+
+
+def change_buffer(function: ir.Function, new: ir.Buffer) -> ir.Function:
+    """The function with its buffer of that name declared as `new`."""
+
+    def visit(node: Node) -> Node | None:
+        if isinstance(node, ir.Alloc) and node.buffer.name == new.name:
+            return replace(node, buffer=new)
+        return None
+
+    params = tuple(new if p.name == new.name else p for p in function.params)
+    return replace(function, params=params, body=rewrite(function.body, visit))
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name of an array. Its dimension d is dimension ``d + shift`` of the array asked about."""
+
+    func: str
+    buffer: ir.Buffer
+    shift: int
+
+
+def aliases(program: ir.Program, func: str, name: str) -> list[Alias]:
+    """All names of an array, itself first: parameters it is passed to, arguments it comes from.
+
+    A view ``A[i]`` drops leading dimensions, so dimensions shift on the way.
+    """
+    tables = {f.name: buffers(f) for f in program.functions}
+    links = list(_links(program))
+    found = {(func, name): Alias(func, tables[func][name], 0)}
+    work = [(func, name)]
+    while work:
+        here = work.pop()
+        shift = found[here].shift
+        for caller, callee, dropped in links:
+            if here == caller:
+                there, moved = callee, shift + dropped
+            elif here == callee:
+                there, moved = caller, shift - dropped
+            else:
+                continue
+            if there not in found:
+                found[there] = Alias(there[0], tables[there[0]][there[1]], moved)
+                work.append(there)
+    return list(found.values())
+
+
+_Key = tuple[str, str]
+
+
+def _links(program: ir.Program) -> Iterator[tuple[_Key, _Key, int]]:
+    """(caller, buffer), (callee, parameter), number of leading dimensions the view drops."""
+    for function in program.functions:
+        for call in walk(function.body):
+            if isinstance(call, ir.Call):
+                callee = program.function(call.func)
+                for param, arg in zip(callee.params, call.args, strict=True):
+                    if isinstance(arg, ir.View):
+                        yield (function.name, arg.buffer), (callee.name, param.name), len(arg.indices)

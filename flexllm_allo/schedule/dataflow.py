@@ -1,0 +1,6 @@
+from __future__ import annotations
+from ..ir import nodes as ir
+
+
+def dataflow(*a: object) -> ir.Program: ...
+def to(*a: object) -> ir.Program: ...

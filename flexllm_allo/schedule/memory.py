@@ -1,0 +1,154 @@
+"""Primitives on memory: banks and local accumulation buffers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import IntEnum
+
+from ..errors import Place, ScheduleError, ScheduleValueError, did_you_mean
+from ..ir import nodes as ir
+from .accumulate import accumulator
+from .buffers import Alias, Target, aliases, change_buffer, find_buffer
+from .loops import Axis
+from .names import find_function, find_loop, replace_at
+
+
+class Partition(IntEnum):
+    """How the elements of a dimension are spread over banks, as in Vitis' ``array_partition``."""
+
+    Complete = 0
+    Block = 1
+    Cyclic = 2
+
+
+def partition(
+    program: ir.Program,
+    func: str,
+    target: Target,
+    partition_type: Partition | int = Partition.Complete,
+    dim: int = 0,
+    factor: int = 0,
+) -> ir.Program:
+    """Spread an array over several memories, so that more elements are reached per cycle.
+
+    The array is partitioned under all its names: parameters it is passed to and arguments it comes
+    from.  Repeating the same partition changes nothing.
+
+    Args:
+        target: the array, ``s.A`` or ``"func:A"``.
+        partition_type: Complete (a register per element), Block or Cyclic; 0, 1, 2 as in Allo.
+        dim: the dimension, counted from 1; 0 means all of them.
+        factor: the number of banks, for Block and Cyclic.
+
+    Raises:
+        ScheduleValueError: FX204, type, dimension or factor out of range.
+        ScheduleError: FX205, the dimension is partitioned otherwise, or the target is a FIFO.
+
+    Example:
+
+        >>> s = allo.customize(gemm)
+        >>> s.partition(s.B, partition_type=Partition.Cyclic, dim=2, factor=4)
+        >>> s.program.function("gemm").params[1].banks
+        (Bank(kind='cyclic', dim=2, factor=4),)
+    """
+    function, buffer = find_buffer(program, func, target)
+    kind = _check_partition(buffer, partition_type, dim, factor)
+    banks = 0 if kind == Partition.Complete else factor
+    dims = range(1, len(buffer.shape) + 1) if dim == 0 else (dim,)
+    for alias in aliases(program, function.name, buffer.name):
+        new = alias.buffer
+        for d in dims:
+            new = _with_bank(new, ir.Bank(kind.name.lower(), d - alias.shift, banks), alias, dim)
+        if new is not alias.buffer:
+            program = program.with_function(change_buffer(find_function(program, alias.func), new))
+    return program
+
+
+def _check_partition(buffer: ir.Buffer, kind: int, dim: int, factor: int) -> Partition:
+    at = Place(buffer.span, f'"{buffer.name}" has {len(buffer.shape)} dimension(s)')
+    if buffer.is_stream:
+        raise ScheduleError("FX205", f'"{buffer.name}" is a FIFO and has no banks', at=buffer.span)
+    if isinstance(kind, bool) or kind not in (0, 1, 2):
+        raise ScheduleValueError(
+            "FX204", f"Invalid partition type {kind!r}", hint="Partition.Complete, Block or Cyclic (0, 1, 2)"
+        )
+    _natural("dimension", dim)
+    _natural("factor", factor)
+    rank = len(buffer.shape)
+    if dim > rank or rank == 0:
+        raise ScheduleValueError(
+            "FX204", f'Invalid dimension {dim} of "{buffer.name}"', at=at,
+            hint=f"dimensions count from 1 to {rank}; 0 means all" if rank else "a scalar has no banks",
+        )  # fmt: skip
+    if kind != Partition.Complete:
+        extents = [buffer.shape[dim - 1]] if dim else list(buffer.shape)
+        if factor < 1:
+            raise ScheduleValueError(
+                "FX204", f"Invalid factor {factor}: Block and Cyclic need the number of banks", at=at
+            )
+        if factor > min(extents):
+            raise ScheduleValueError(
+                "FX204",
+                f'Invalid factor {factor} exceeds the extent {min(extents)} of "{buffer.name}"',
+                at=at,
+            )
+    return Partition(kind)
+
+
+def _natural(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ScheduleValueError("FX204", f"Invalid {name} {value!r}", hint="an integer of at least 0")
+
+
+def _with_bank(buffer: ir.Buffer, bank: ir.Bank, alias: Alias, asked: int) -> ir.Buffer:
+    if not 1 <= bank.dim <= len(buffer.shape) or bank in buffer.banks:
+        return buffer  # the view drops that dimension, or it is partitioned so already
+    for old in buffer.banks:
+        if old.dim == bank.dim:
+            where = f"{alias.func}:{buffer.name}"
+            message = (
+                f"Cannot partition the same array on dimension {bank.dim} twice: {where}"
+                if asked
+                else "Cannot mix all-dim partitioning (dim=0) with per-dimension partitions "
+                f"for array {where}"
+            )
+            was = old.kind + (f", factor {old.factor}" if old.factor else "")
+            raise ScheduleError(
+                "FX205", message, at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}")
+            )
+    return replace(buffer, banks=(*buffer.banks, bank))
+
+
+def buffer_at(program: ir.Program, func: str, target: Target, axis: Axis) -> ir.Program:
+    """Accumulate into a local buffer in each iteration of a loop, then write it back.
+
+    Inside one iteration of `axis` the elements of `target` are held in a local array, one dimension
+    per inner loop that indexes the target (none: a scalar).  Inner loops that do not index it are its
+    reduction loops.  The buffer starts from what the target holds: a constant when the target was
+    just filled with it, else a copy.
+
+    Args:
+        target: the array that is written.
+        axis: the loop; it must index the target and have loops inside.
+
+    Raises:
+        ScheduleError: FX205, the loop does not write the target, is the innermost one or a reduction
+            loop, or the accesses do not all go to the same element per iteration.
+
+    Example:
+
+        >>> s = allo.customize(gemm)
+        >>> s.reorder("k", "j")
+        >>> s.buffer_at(s.C, "i")
+        >>> s.get_loops().S_i_j_k_0
+        LoopBand(['i', 'j_init', 'k', 'j', 'j_back'])
+    """
+    site = find_loop(program, func, axis)
+    function, buffer = find_buffer(program, func, target)
+    if function.name != site.function.name:
+        raise ScheduleError(
+            "FX205", f'"{buffer.name}" belongs to "{function.name}", the loop to "{site.function.name}"',
+            at=site.loop.span, hint=did_you_mean(buffer.name, [b.name for b in site.function.params]),
+        )  # fmt: skip
+    new = accumulator(program, site, buffer)
+    return program.with_function(replace_at(site.function, site.path, (new,)))

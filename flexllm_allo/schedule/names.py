@@ -1,0 +1,199 @@
+"""Finding loops and bands by name, and the objects `Schedule.get_loops` returns.
+
+A *band* is an outermost loop of a function with everything nested in it; its name is that of the
+loop statement (`For.band`).  Loops of a band are listed in program order; a name that occurs twice
+is numbered (``j``, ``j_1``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ..errors import ScheduleError, ScheduleNameError, did_you_mean
+from ..ir import nodes as ir
+
+Path = tuple[tuple[str, int], ...]
+_Owner = TypeVar("_Owner", ir.Function, ir.For, ir.While, ir.If)
+_BODIES = {ir.For: ("body",), ir.While: ("body",), ir.If: ("then", "otherwise")}
+
+
+@dataclass(frozen=True, eq=False)
+class LoopSite:
+    """A loop of a program and where it is: the function, its band, the path to it."""
+
+    function: ir.Function
+    band: str
+    name: str
+    path: Path
+    loop: ir.For
+    outer: tuple[ir.For, ...]  # the loops around it, outermost first
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.function.name}:{self.band}.{self.name}"
+
+
+class LoopWrapper:
+    """A loop by name: ``func:band.loop``."""
+
+    def __init__(self, func: str, band: str, loop: str) -> None:
+        self.func, self.band, self.loop = func, band, loop
+
+    @property
+    def name(self) -> str:
+        return f"{self.func}:{self.band}.{self.loop}"
+
+    def __repr__(self) -> str:
+        return f"LoopWrapper({self.name})"
+
+
+class LoopBand:
+    """The loops of a band, or the bands of a function, by name and in program order."""
+
+    def __init__(self, loops: dict[str, LoopWrapper | LoopBand]) -> None:
+        self.loops = loops
+
+    def __getitem__(self, name: str) -> LoopWrapper | LoopBand:
+        if name not in self.loops:
+            raise ScheduleNameError("FX201", f"No such loop {name}", hint=did_you_mean(name, self.loops))
+        return self.loops[name]
+
+    def __getattr__(self, name: str) -> LoopWrapper | LoopBand:
+        if name.startswith("__") or name == "loops":
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[tuple[str, LoopWrapper | LoopBand]]:
+        return iter(self.loops.items())
+
+    def __len__(self) -> int:
+        return len(self.loops)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.loops
+
+    def get_outer_most(self) -> LoopWrapper | LoopBand:
+        return next(iter(self.loops.values()))
+
+    def __repr__(self) -> str:
+        return f"LoopBand({list(self.loops)})"
+
+
+def sub_bodies(stmt: ir.Stmt) -> tuple[str, ...]:
+    """Names of the fields of a statement that hold statements."""
+    return _BODIES.get(type(stmt), ())
+
+
+def statement_at(function: ir.Function, path: Path) -> ir.Stmt:
+    node: ir.Function | ir.Stmt = function
+    for attr, i in path:
+        node = getattr(node, attr)[i]
+    assert not isinstance(node, ir.Function)
+    return node
+
+
+def replace_at(owner: _Owner, path: Path, new: tuple[ir.Stmt, ...]) -> _Owner:
+    """The function (or statement) with the statement at `path` replaced by `new`."""
+    (attr, i), *rest = path
+    body: tuple[ir.Stmt, ...] = getattr(owner, attr)
+    inner = (replace_at(body[i], tuple(rest), new),) if rest else new  # pyright: ignore
+    return replace(owner, **{attr: (*body[:i], *inner, *body[i + 1 :])})
+
+
+def bands(function: ir.Function) -> dict[str, list[LoopSite]]:
+    """The loops of every band of a function, by band name."""
+    out: dict[str, list[LoopSite]] = {}
+
+    def visit(body: tuple[ir.Stmt, ...], attr: str, path: Path, outer: tuple[ir.For, ...], band: str) -> None:
+        for i, stmt in enumerate(body):
+            here = (*path, (attr, i))
+            if not isinstance(stmt, ir.For) or stmt.var.startswith("_"):
+                around = (*outer, stmt) if isinstance(stmt, ir.For) else outer
+                for field in sub_bodies(stmt):
+                    visit(getattr(stmt, field), field, here, around, band)
+                continue
+            name = band or _unused(stmt.band or f"S_{stmt.var}", out)
+            sites = out.setdefault(name, [])
+            listed = _unused(stmt.var, {site.name for site in sites})
+            sites.append(LoopSite(function, name, listed, here, stmt, outer))
+            visit(stmt.body, "body", here, (*outer, stmt), name)
+
+    visit(function.body, "body", (), (), "")
+    return out
+
+
+def _unused(name: str, taken: dict[str, list[LoopSite]] | set[str]) -> str:
+    if name not in taken:
+        return name
+    number = 1
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def find_function(program: ir.Program, name: str) -> ir.Function:
+    """The function of that name.
+
+    Raises:
+        ScheduleNameError: FX201.
+    """
+    try:
+        return program.function(name)
+    except KeyError:
+        known = [f.name for f in program.functions]
+        raise ScheduleNameError(
+            "FX201", f"Function {name} not found", hint=did_you_mean(name, known)
+        ) from None
+
+
+def find_loop(program: ir.Program, func: str, axis: str | LoopWrapper) -> LoopSite:
+    """Resolve ``"i"``, ``"band.i"``, ``"func:i"``, ``"func:band.i"`` or a `LoopWrapper`.
+
+    Raises:
+        ScheduleNameError: FX201, no such loop, or the name occurs in several bands.
+    """
+    text = axis.name if isinstance(axis, LoopWrapper) else axis
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ScheduleError(
+            "FX204", f"a loop is given by its name or a LoopWrapper, not {text!r}",
+            hint='"i", "func:i", or s.get_loops("func")["band"]["i"]',
+        )  # fmt: skip
+    prefix, _, name = text.rpartition(":")
+    function = find_function(program, prefix or func)
+    table = bands(function)
+    hits = [
+        site for band, sites in table.items() for site in sites if name in (site.name, f"{band}.{site.name}")
+    ]
+    if not hits:
+        known = [site.name for sites in table.values() for site in sites]
+        raise ScheduleNameError(
+            "FX201", f'Cannot find the band of loop {name} in function "{function.name}"',
+            at=function.span, hint=did_you_mean(name, known),
+        )  # fmt: skip
+    if len(hits) > 1:
+        names = ", ".join(f'"{site.band}.{site.name}"' for site in hits)
+        raise ScheduleNameError(
+            "FX201", f'Find multiple bands containing loop {name} in function "{function.name}"',
+            at=[site.loop.span for site in hits], hint=f"name the band as well: {names}",
+        )  # fmt: skip
+    return hits[0]
+
+
+def get_loops(function: ir.Function) -> LoopBand:
+    """The bands of a function as a `LoopBand` of `LoopBand`s of `LoopWrapper`s."""
+    out: dict[str, LoopWrapper | LoopBand] = {}
+    for band, sites in bands(function).items():
+        out[band] = LoopBand({s.name: LoopWrapper(function.name, band, s.name) for s in sites})
+    return LoopBand(out)
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """The name itself, or with a number when it is taken."""
+    return _unused(name, taken)
+
+
+def is_identifier(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", name) is not None

@@ -1,0 +1,190 @@
+"""The primitive `pack`: several logical elements in one memory word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import Place, ScheduleError, ScheduleValueError
+from ..ir import nodes as ir
+from ..ir.dtypes import DType, Index, UInt
+from ..ir.layout import pack_bits, raw_bits
+from ..ir.simplify import binary, const, simplify
+from ..ir.walk import Node, buffers, rewrite, walk
+from .buffers import Alias, Target, aliases, change_buffer, find_buffer
+from .names import find_function
+
+
+def pack(
+    program: ir.Program,
+    func: str,
+    target: Target,
+    factor: int | None = None,
+    word_bits: int | None = None,
+) -> ir.Program:
+    """Store `factor` elements of the last dimension in one word, the first in the low bits.
+
+    The array becomes one of ``UInt(bits * factor)`` with the last dimension divided by `factor`,
+    under all its names.  Reads become a slice of a word; writes read, change and write a word.
+    The kernel's indices keep their meaning, and `flexllm_allo.ir.layout.pack_array` packs the data.
+
+    Args:
+        target: the array.
+        factor: elements per word.
+        word_bits: width of the word instead; a multiple of the element's width.
+
+    Raises:
+        ScheduleValueError: FX204, neither or both sizes given, or they do not divide.
+        ScheduleError: FX205, a FIFO, a scalar, packed already, or banks on the last dimension.
+
+    Example:
+
+        >>> s = allo.customize(vadd)
+        >>> s.pack(s.A, factor=2)
+        >>> s.program.function("vadd").params[0].dtype, s.program.function("vadd").params[0].shape
+        (UInt(bits=64, fracs=0), (5,))
+    """
+    function, buffer = find_buffer(program, func, target)
+    words = _check(buffer, factor, word_bits)
+    if words == 1:
+        return program
+    found = aliases(program, function.name, buffer.name)
+    for alias in found:
+        _check_alias(alias)
+    for alias in found:
+        owner = find_function(program, alias.func)
+        program = program.with_function(_pack_in(owner, alias.buffer, words, alias.func == program.top))
+    return program
+
+
+def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None) -> int:
+    at = Place(buffer.span, f'"{buffer.name}" has elements of {buffer.dtype.bits} bits')
+    if (factor is None) == (word_bits is None):
+        raise ScheduleValueError("FX204", "pack needs either factor or word_bits", at=at)
+    for name, value in (("factor", factor), ("word_bits", word_bits)):
+        if value is not None and (isinstance(value, bool) or value < 1):
+            raise ScheduleValueError(
+                "FX204", f"{name} must be an integer of at least 1, got {value!r}", at=at
+            )
+    if buffer.words > 1:
+        raise ScheduleError("FX205", f'"{buffer.name}" is packed already, {buffer.words} per word', at=at)
+    if not buffer.shape:
+        raise ScheduleError("FX205", f'"{buffer.name}" is a scalar', at=at)
+    bits = buffer.dtype.bits
+    if word_bits is not None and word_bits % bits:
+        hint = f"a multiple of {bits}"
+        raise ScheduleValueError(
+            "FX204", f"a word of {word_bits} bits does not hold whole elements", at, hint
+        )
+    words = factor if factor is not None else (word_bits or 0) // bits
+    if buffer.shape[-1] % words:
+        raise ScheduleValueError(
+            "FX204", f'{words} elements per word do not divide the last dimension {buffer.shape[-1]} of "{buffer.name}"',
+            at=at, hint="a divisor of it",
+        )  # fmt: skip
+    return words
+
+
+def _check_alias(alias: Alias) -> None:
+    buffer = alias.buffer
+    reason = ""
+    if buffer.is_stream:
+        reason = "is a FIFO"
+    elif not buffer.shape:
+        reason = f'is passed to "{alias.func}" element by element'
+    elif isinstance(buffer.dtype, Index):
+        reason = "has elements of type index"
+    elif any(bank.dim == len(buffer.shape) for bank in buffer.banks):
+        reason = "has banks on its last dimension"
+    if reason:
+        hint = "pack first; partition then counts words" if "banks" in reason else ""
+        raise ScheduleError(
+            "FX205", f'"{buffer.name}" {reason} and cannot be packed', at=buffer.span, hint=hint
+        )
+
+
+def _pack_in(function: ir.Function, old: ir.Buffer, words: int, is_top: bool) -> ir.Function:
+    word = UInt(old.dtype.bits * words)
+    shape = (*old.shape[:-1], old.shape[-1] // words)
+    new = replace(old, dtype=word, shape=shape, words=words, logical=old.dtype)
+
+    def visit(node: Node) -> Node | None:
+        match node:
+            case ir.Load() if node.buffer == old.name:
+                return _read(node, new, old.dtype)
+            case ir.Store() if node.buffer == old.name:
+                return _write(node, new, old.dtype)
+            case ir.Alloc(buffer) if buffer.name == old.name and node.init is not None:
+                bits = raw_bits(node.init, old.dtype)
+                return replace(node, init=tuple(pack_bits(bits, old.dtype.bits, words)))
+            case _:
+                return None
+
+    stores = any(isinstance(n, ir.Store) and n.buffer == old.name for n in walk(function.body))
+    function = change_buffer(replace(function, body=rewrite(function.body, visit)), new)
+    if new.name in (p.name for p in function.outputs):
+        # Words are read before they are written, so results start as zeros.
+        return _with_zeros(function, new) if is_top else function
+    return _with_initial_zeros(function, new) if stores or _passed(function, new.name) else function
+
+
+def _passed(function: ir.Function, name: str) -> bool:
+    return any(
+        isinstance(a, ir.View) and a.buffer == name
+        for n in walk(function.body) if isinstance(n, ir.Call) for a in n.args
+    )  # fmt: skip
+
+
+def _split_index(node: ir.Load | ir.Store, new: ir.Buffer) -> tuple[tuple[ir.Expr, ...], ir.Expr]:
+    """The word's index and the first bit of the element in it."""
+    *lead, last = node.indices
+    assert new.logical is not None
+    index = (*lead, simplify(binary("//", last, new.words)))
+    lane = simplify(binary("*", binary("%", last, new.words), new.logical.bits))
+    return index, lane
+
+
+def _read(node: ir.Load, new: ir.Buffer, logical: DType) -> ir.Expr:
+    index, low = _split_index(node, new)
+    word = ir.Load(new.name, index, new.dtype, node.span)
+    plain = UInt(logical.bits)
+    value = ir.BitSlice(word, low, plain, node.span)
+    return value if logical == plain else ir.Bitcast(value, logical, node.span)
+
+
+def _write(node: ir.Store, new: ir.Buffer, logical: DType) -> ir.Store:
+    index, low = _split_index(node, new)
+    word, plain, span = new.dtype, UInt(logical.bits), node.span
+    bits = node.value if logical == plain else ir.Bitcast(node.value, plain, span)
+    mask = ir.Const((1 << logical.bits) - 1, word, span)
+    hole = ir.Unary("~", ir.Binary("<<", mask, low, word, span), word, span)
+    kept = ir.Binary("&", ir.Load(new.name, index, word, span), hole, word, span)
+    placed = ir.Binary("<<", ir.Cast(bits, word, True, span), low, word, span)
+    return ir.Store(new.name, index, ir.Binary("|", kept, placed, word, span), span)
+
+
+def _with_zeros(function: ir.Function, new: ir.Buffer) -> ir.Function:
+    fill = zero_fill(function, new)
+    return replace(function, body=(fill, *function.body))
+
+
+def zero_fill(function: ir.Function, buffer: ir.Buffer) -> ir.Stmt:
+    """A loop nest that schedules cannot name, storing zero to every element."""
+    names = [f"_{d}" for d in range(len(buffer.shape))]
+    indices = tuple(ir.LoopVar(n, span=buffer.span) for n in names)
+    stmt: ir.Stmt = ir.Store(buffer.name, indices, ir.Const(0, buffer.dtype, buffer.span), buffer.span)
+    for name, size in zip(reversed(names), reversed(buffer.shape), strict=True):
+        stmt = ir.For(name, const(0), const(size), (stmt,), span=buffer.span)
+    return stmt
+
+
+def _with_initial_zeros(function: ir.Function, new: ir.Buffer) -> ir.Function:
+    """Zeros after the local's `Alloc` unless it has contents; inputs keep what they hold."""
+
+    def visit(node: Node) -> Node | tuple[Node, ...] | None:
+        if isinstance(node, ir.Alloc) and node.buffer.name == new.name and node.init is None:
+            return node, zero_fill(function, new)
+        return None
+
+    if new.name not in buffers(function) or any(p.name == new.name for p in function.params):
+        return function
+    return replace(function, body=rewrite(function.body, visit))

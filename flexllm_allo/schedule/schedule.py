@@ -1,0 +1,321 @@
+"""`Schedule`: an immutable program, the trace of primitives applied to it, and their methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ..errors import Place, ScheduleError, ScheduleNameError, Span, did_you_mean
+from ..ir import nodes as ir
+from ..ir.walk import buffers
+from . import compose as composing
+from . import dataflow as streams
+from . import loops, memory, packing
+from .buffers import Target
+from .callers import caller_span
+from .loops import Axis
+from .memory import Partition
+from .names import LoopBand, LoopWrapper, find_function, get_loops
+from ..ir.printer import print_program
+from .trace import MockBuffer, Primitive, Trace, recorded
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_Method = Callable[Concatenate["Schedule", P], R]
+
+
+class _State:
+    """What a schedule and its views share."""
+
+    def __init__(self, program: ir.Program, inst_list: tuple[object, ...]) -> None:
+        self.original = program
+        self.program = program
+        self.trace = Trace()
+        self.inst_list = inst_list
+        self.replaying: Span | None = None
+
+
+def primitive(definition: Callable[..., object]) -> Callable[[_Method[P, R]], _Method[P, R]]:
+    """Make a method that records itself and, when refused, leaves the schedule as it was.
+
+    The method's body does the work; `definition` is the function that documents it.
+    """
+
+    def decorate(method: _Method[P, R]) -> _Method[P, R]:
+        @functools.wraps(method)
+        def wrapper(self: Schedule, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return self._record(method, args, kwargs)  # pyright: ignore[reportPrivateUsage]
+
+        wrapper.__doc__ = inspect.getdoc(definition)
+        return wrapper
+
+    return decorate
+
+
+class Schedule:
+    """A program under transformation.
+
+    Primitives act in place; what they change is only which immutable program is held.  A primitive
+    that is refused raises a `ScheduleError` and changes nothing.
+
+    Args:
+        program: the program to start from.
+        inst_list: template arguments it was made with.
+    """
+
+    def __init__(self, program: ir.Program, inst_list: Iterable[object] = ()) -> None:
+        self._state = _State(program, tuple(inst_list))
+        self._func: str | None = None
+
+    # ---- what it holds
+
+    @property
+    def program(self) -> ir.Program:
+        return self._state.program
+
+    @property
+    def original(self) -> ir.Program:
+        """The program before the first primitive."""
+        return self._state.original
+
+    @property
+    def module(self) -> ir.Program:
+        """The program; ``print(s)`` shows it as Python."""
+        return self._state.program
+
+    @property
+    def trace(self) -> Trace:
+        """The primitives applied so far; ``print(s.trace)`` is a function that applies them."""
+        return self._state.trace
+
+    @property
+    def primitive_sequences(self) -> list[tuple[str, list[object], dict[str, object]]]:
+        """The trace as Allo shows it."""
+        return list(self.trace.steps())
+
+    @property
+    def inst_list(self) -> list[object]:
+        return list(self._state.inst_list)
+
+    @property
+    def top_func_name(self) -> str:
+        """The function that plain names are searched in."""
+        return self._func or self.program.top
+
+    @property
+    def top_func(self) -> ir.Function:
+        return find_function(self.program, self.top_func_name)
+
+    def __str__(self) -> str:
+        return print_program(self.program)
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.top_func_name}, {len(self.trace)} primitives)"
+
+    def get_loops(self, func: str | None = None) -> LoopBand:
+        """The loops of a function (default: the top one), by band."""
+        return get_loops(find_function(self.program, func or self.top_func_name))
+
+    def __getattr__(self, name: str) -> MockBuffer:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        function = self.top_func
+        table = buffers(function)
+        if name not in table:
+            known = [*table, *(n for n in dir(type(self)) if not n.startswith("_"))]
+            error = ScheduleNameError(
+                "FX201", f'no buffer or primitive "{name}" in "{function.name}"', at=function.span,
+                hint=did_you_mean(name, known),
+            )  # fmt: skip
+            raise _with_place(error, Place(caller_span()))
+        params = [p.name for p in function.params]
+        return MockBuffer(function.name, name, params.index(name) if name in params else None)
+
+    # ---- views, replay, functions as schedules
+
+    def function(self, name: str) -> Schedule:
+        """A view of the same schedule in which plain names mean those of function `name`."""
+        find_function(self.program, name)
+        view = object.__new__(Schedule)
+        view._state = self._state
+        view._func = None if name == self.program.top else name
+        return view
+
+    def instances(self, origin: str) -> list[str]:
+        """Names of the functions that are instances of the kernel `origin`."""
+        return [f.name for f in self.program.functions if (f.origin or f.name) == origin]
+
+    def apply(self, schedule: Callable[..., R], **params: Any) -> R:
+        """Apply a function schedule: ``schedule(self, **params)``. All of it, or nothing."""
+        return self._all_or_nothing(lambda: schedule(self, **params))
+
+    def replay(self, trace: Iterable[Primitive]) -> None:
+        """Apply the primitives of another schedule's trace here. All of them, or nothing."""
+        self._all_or_nothing(lambda: [self._replay_one(p) for p in trace])
+
+    def build(
+        self,
+        target: str | None = None,
+        mode: str | None = None,
+        project: str | None = None,
+        configs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make the program executable or emit it; see `flexllm_allo.build.build`."""
+        # Backends lie above schedules, so they are looked up by name when they are wanted.
+        builder = import_module("flexllm_allo.build")
+        return builder.build(self.program, target, mode, project, configs, **options)
+
+    # ---- primitives on loops
+
+    @primitive(loops.split)
+    def split(self, axis: Axis, factor: int) -> None:
+        self._set(loops.split(self.program, self.top_func_name, axis, factor))
+
+    @primitive(loops.reorder)
+    def reorder(self, *axes: Axis) -> None:
+        self._set(loops.reorder(self.program, self.top_func_name, *axes))
+
+    @primitive(loops.fuse)
+    def fuse(self, *axes: Axis) -> LoopWrapper:
+        program, fused = loops.fuse(self.program, self.top_func_name, *axes)
+        self._set(program)
+        return fused
+
+    @primitive(loops.unroll)
+    def unroll(self, axis: Axis, factor: int = 0) -> None:
+        self._set(loops.unroll(self.program, self.top_func_name, axis, factor))
+
+    @primitive(loops.pipeline)
+    def pipeline(self, axis: Axis, initiation_interval: int = 1, rewind: bool = False) -> None:
+        self._set(loops.pipeline(self.program, self.top_func_name, axis, initiation_interval, rewind))
+
+    @primitive(loops.parallel)
+    def parallel(self, axis: Axis) -> None:
+        self._set(loops.parallel(self.program, self.top_func_name, axis))
+
+    @primitive(loops.reassociate)
+    def reassociate(self, axis: Axis) -> None:
+        self._set(loops.reassociate(self.program, self.top_func_name, axis))
+
+    @primitive(loops.inline)
+    def inline(self, func: str | None = None) -> None:
+        self._set(loops.inline(self.program, self.top_func_name, func))
+
+    # ---- primitives on memory
+
+    @primitive(memory.partition)
+    def partition(
+        self,
+        target: Target,
+        partition_type: Partition | int = Partition.Complete,
+        dim: int = 0,
+        factor: int = 0,
+    ) -> None:
+        self._set(memory.partition(self.program, self.top_func_name, target, partition_type, dim, factor))
+
+    @primitive(memory.buffer_at)
+    def buffer_at(self, target: Target, axis: Axis) -> None:
+        self._set(memory.buffer_at(self.program, self.top_func_name, target, axis))
+
+    @primitive(packing.pack)
+    def pack(self, target: Target, factor: int | None = None, word_bits: int | None = None) -> None:
+        self._set(packing.pack(self.program, self.top_func_name, target, factor, word_bits))
+
+    # ---- primitives on dataflow
+
+    @primitive(streams.dataflow)
+    def dataflow(self, axis: str | LoopWrapper | None = None) -> None:
+        self._set(streams.dataflow(self.program, self.top_func_name, axis))
+
+    @primitive(streams.to)
+    def to(self, target: Target, dst: str | LoopWrapper, depth: int = -1) -> None:
+        self._set(streams.to(self.program, self.top_func_name, target, dst, depth))
+
+    def compose(self, schs: Schedule | list[Schedule], id: str | None = None) -> None:
+        """Apply the schedule of a kernel to the instances of that kernel here.
+
+        Every primitive is replayed, bound to the instance; the trace records them as if they had
+        been given here.
+
+        Args:
+            schs: the schedule of a callee, or a list of them.
+            id: only the instance made with that id.
+
+        Raises:
+            ScheduleError: FX206, no such instance; or what the replayed primitive raises.
+        """
+        span = self._state.replaying or caller_span()
+        for other in schs if isinstance(schs, list) else [schs]:
+            if not isinstance(other, Schedule):  # pyright: ignore[reportUnnecessaryIsInstance]
+                error = ScheduleError("FX206", f"compose takes schedules, not {type(other).__name__}")
+                raise self._placed(error, span, "compose")
+            self._all_or_nothing(lambda other=other: self._compose(other, id, span))
+
+    # ---- how primitives run
+
+    def _set(self, program: ir.Program) -> None:
+        self._state.program = program
+
+    def _record(self, method: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        state, func = self._state, self.top_func_name
+        span = state.replaying or caller_span()
+        before = state.program
+        name = method.__name__
+        try:
+            out = method(self, *args, **kwargs)
+        except ScheduleError as error:
+            state.program = before
+            raise self._placed(error, span, name) from None
+        except BaseException:
+            state.program = before
+            raise
+        shown = tuple(recorded(a, func) for a in args)
+        named = tuple((k, recorded(v, func)) for k, v in kwargs.items())
+        state.trace = Trace((*state.trace, Primitive(name, shown, named, self._func, span)))
+        return out
+
+    def _placed(self, error: ScheduleError, span: Span, name: str) -> ScheduleError:
+        """The error with the schedule's line as its last place."""
+        return _with_place(error, Place(span, f"primitive {len(self.trace) + 1}: {name}"))
+
+    def _all_or_nothing(self, action: Callable[[], R]) -> R:
+        state = self._state
+        before = state.program, state.trace
+        try:
+            return action()
+        except BaseException:
+            state.program, state.trace = before
+            raise
+
+    def _replay_one(self, step: Primitive) -> None:
+        view = self if step.func is None else self.function(step.func)
+        outer = self._state.replaying
+        self._state.replaying = step.span if step.span.line else outer
+        try:
+            getattr(view, step.name)(*step.args, **dict(step.kwargs))
+        finally:
+            self._state.replaying = outer
+
+    def _compose(self, other: Schedule, id: str | None, span: Span) -> None:
+        kernel = find_function(other.original, other.original.top)
+        try:
+            found = composing.instances(self.program, kernel, id)
+        except ScheduleError as error:
+            raise self._placed(error, span, "compose") from None
+        for instance in found:
+            # Replayed next to the original: functions that primitives create are matched too.
+            shadow = Schedule(other.original)
+            for step in other.trace:
+                names = composing.matching(shadow.program, shadow.program.top, self.program, instance)
+                self.function(instance)._replay_one(composing.renamed(step, names, instance))
+                shadow._replay_one(step)
+
+
+def _with_place(error: ScheduleError, place: Place) -> ScheduleError:
+    if place.span.line and all(place.span != other.span for other in error.places):
+        error.places = (*error.places, place)
+    return error
