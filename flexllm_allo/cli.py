@@ -202,7 +202,9 @@ def doctor(json_file: JsonFile = None) -> None:
 
     result_file = _output(json_file) if json_file else None
     checks = diagnose()
-    table = Table("", "what", "found / how to get it", "enables", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found, or how to get it", "enables"):
+        table.add_column(heading, overflow="fold")
     for check in checks:
         mark = Text("yes", "green") if check.found else Text("no", "yellow")
         table.add_row(mark, Text(check.name), Text(check.found or check.install), Text(check.enables))

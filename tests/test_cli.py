@@ -156,7 +156,9 @@ def test_doctor_names_everything(flexllm, tmp_path):
     assert list(content) == names
     assert content["Python"]["found"] == sys.version.split()[0]
     assert content["LLVM"]["found"]
-    assert all(entry["enables"] and entry["install"] for entry in content.values())
+    assert all(
+        entry["enables"] and bool(entry["found"]) != bool(entry["install"]) for entry in content.values()
+    )
 
 
 def test_doctor_finds_a_tool_on_the_path(flexllm, monkeypatch, tmp_path):
@@ -164,6 +166,7 @@ def test_doctor_finds_a_tool_on_the_path(flexllm, monkeypatch, tmp_path):
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     out = tmp_path / "doctor.json"
     assert flexllm("doctor", "--json", out).exit_code == 0
     content = json.loads(out.read_text())

@@ -56,8 +56,8 @@ def text_perplexity(
     if bos is not None and tokens[:1] == [bos]:
         tokens = tokens[1:]
     context = min(context, session.config.max_position_embeddings)
-    room = context - (bos is not None)
-    windows, done = -(-len(tokens) // room), 0
+    no_bos = bos is None  # then a window does not score its first token
+    windows, done = -(-(len(tokens) - no_bos) // (context - 1 + no_bos)), 0
 
     def score(window: list[int]) -> NDArray[np.float32]:
         nonlocal done
