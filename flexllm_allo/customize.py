@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import UNKNOWN
@@ -14,40 +14,50 @@ from .ir.verify import verify
 from .schedule.schedule import Schedule
 
 
+Instantiate = Sequence[Any] | Mapping[str, Any]
+
+
 def lower(
-    fn: Callable[..., Any] | str,
-    instantiate: Sequence[Any] = (),
-    names: Names | None = None,
+    fn: Callable[..., Any] | str, instantiate: Instantiate = (), names: Names | None = None
 ) -> ir.Program:
     """The program of a kernel and everything it calls.
 
     Args:
         fn: a kernel function, or the source text of one (the first function in it).
-        instantiate: template arguments in order; a string is an instance id.
+        instantiate: template arguments, in order or by name; a string in a list is an instance id.
         names: what the kernel may use by name beyond its own globals and closure.
 
     Raises:
         FrontendError: the kernel breaks a rule of the language; the error shows the line.
     """
+    return lower_all([(fn, instantiate)], names)
+
+
+def lower_all(
+    tops: Sequence[tuple[Callable[..., Any] | str, Instantiate]], names: Names | None = None
+) -> ir.Program:
+    """One program for several kernels that share the instances they call; the first is the top."""
     builder = ProgramBuilder(names or {})
-    if isinstance(fn, str):
-        top = builder.from_string(fn, names or {}, instantiate)
-    else:
-        top = builder.instantiate(fn, instantiate, [], UNKNOWN)
-    return verify(ir.Program(tuple(builder.functions), top.name))
+    made = [
+        builder.from_string(fn, names or {}, instantiate)
+        if isinstance(fn, str)
+        else builder.instantiate(fn, instantiate, [], UNKNOWN)
+        for fn, instantiate in tops
+    ]
+    return verify(ir.Program(tuple(builder.functions), made[0].name))
 
 
 def customize(
     fn: Callable[..., Any] | str,
     *,
-    instantiate: Sequence[Any] = (),
+    instantiate: Instantiate = (),
     global_vars: Names | None = None,
 ) -> Schedule:
     """Make a schedule of a kernel.
 
     Args:
         fn: a kernel function, or the source text of one.
-        instantiate: template arguments in order, e.g. ``[int8, 16]``.
+        instantiate: template arguments, in order (``[int8, 16]``) or by name (``{"T": 16}``).
         global_vars: names the kernel may use, for source strings.
 
     Raises:
@@ -55,4 +65,6 @@ def customize(
     """
     frame = inspect.currentframe()
     callers = caller_names(frame.f_back if frame else None)
-    return Schedule(lower(fn, instantiate, {**callers, **(global_vars or {})}))
+    program = lower(fn, instantiate, {**callers, **(global_vars or {})})
+    given = instantiate.values() if isinstance(instantiate, Mapping) else instantiate
+    return Schedule(program, given)

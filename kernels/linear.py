@@ -28,3 +28,22 @@ def linear(
     for t, n in grid(T, N, name="scale"):
         Y[t, n] = acc[t, n] * (x_scale[t] * w_scale[n])
     return Y
+
+
+@template(T, N)
+def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
+    """X + Y."""
+    Z: float32[T, N]
+    for t, i in grid(T, N, name="add"):
+        Z[t, i] = X[t, i] + Y[t, i]
+    return Z
+
+
+@template(Tx, Tw, T, N, K)
+def linear_add(
+    X: Tx[T, K], x_scale: float32[T], W: Tw[N, K], w_scale: float32[N], skip: float32[T, N]
+) -> float32[T, N]:
+    """`linear` plus the residual stream that goes around it."""
+    Y = linear(X, x_scale, W, w_scale)
+    Z = residual(skip, Y)
+    return Z

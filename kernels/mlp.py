@@ -5,7 +5,9 @@ from __future__ import annotations
 from flexllm_allo import exp, grid, params, template
 from flexllm_allo.ir.types import float32
 
-T, N = params("T, N")
+from .quantize import quantize
+
+Ty, T, N = params("Ty, T, N")
 
 
 @template(T, N)
@@ -18,10 +20,9 @@ def swiglu(gate: float32[T, N], up: float32[T, N]) -> float32[T, N]:
     return Y
 
 
-@template(T, N)
-def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
-    """X + Y."""
-    Z: float32[T, N]
-    for t, i in grid(T, N, name="add"):
-        Z[t, i] = X[t, i] + Y[t, i]
-    return Z
+@template(Ty, T, N)
+def swiglu_quantize(gate: float32[T, N], up: float32[T, N]) -> (Ty[T, N], float32[T]):
+    """`swiglu`, then `quantize`: what the down projection reads."""
+    hidden = swiglu(gate, up)
+    codes, scale = quantize[Ty](hidden)
+    return codes, scale

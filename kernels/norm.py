@@ -5,7 +5,9 @@ from __future__ import annotations
 from flexllm_allo import params, sqrt, template
 from flexllm_allo.ir.types import float32
 
-T, E = params("T, E")
+from .quantize import quantize
+
+Ty, T, E = params("Ty, T, E")
 
 
 @template(T, E)
@@ -15,11 +17,19 @@ def rms_norm(X: float32[T, E], gamma: float32[E], eps: float32) -> float32[T, E]
     for t in range(T, name="token"):
         row: float32[E]
         total: float32 = 0.0
-        for e in range(E, name="square"):
-            x: float32 = X[t, e]
-            row[e] = x
+        for e_sum in range(E, name="square"):
+            x: float32 = X[t, e_sum]
+            row[e_sum] = x
             total += x * x
         inverse: float32 = 1.0 / sqrt(total / E + eps)
-        for e in range(E, name="normalize"):
-            Y[t, e] = row[e] * inverse * gamma[e]
+        for e_out in range(E, name="normalize"):
+            Y[t, e_out] = row[e_out] * inverse * gamma[e_out]
     return Y
+
+
+@template(Ty, T, E)
+def norm_quantize(X: float32[T, E], gamma: float32[E], eps: float32) -> (Ty[T, E], float32[T]):
+    """`rms_norm`, then `quantize`: what every linear layer of a decoder reads."""
+    normed = rms_norm(X, gamma, eps)
+    codes, scale = quantize[Ty](normed)
+    return codes, scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexllm_allo import abs, grid, meta_else, meta_if, params, round, template
+from flexllm_allo import abs, meta_else, meta_if, params, round, template
 from flexllm_allo.ir.types import float32
 
 Ty, R, K = params("Ty, R, K")
@@ -19,18 +19,18 @@ def quantize(X: float32[R, K]) -> (Ty[R, K], float32[R]):
     scale: float32[R]
     for r in range(R, name="row"):
         with meta_if(Ty.is_float):
-            for k in range(K, name="copy"):
-                Q[r, k] = X[r, k]
+            for k_copy in range(K, name="copy"):
+                Q[r, k_copy] = X[r, k_copy]
             scale[r] = 1.0
         with meta_else():
             row: float32[K]
             peak: float32 = 0.0
-            for k in range(K, name="peak"):
-                x: float32 = X[r, k]
-                row[k] = x
+            for k_peak in range(K, name="peak"):
+                x: float32 = X[r, k_peak]
+                row[k_peak] = x
                 peak = max(peak, abs(x))
             step: float32 = peak / (2 ** (Ty.bits - 1) - 1) if peak > 0.0 else 1.0
             scale[r] = step
-            for k in range(K, name="code"):
-                Q[r, k] = int(round(row[k] / step))
+            for k_code in range(K, name="code"):
+                Q[r, k_code] = int(round(row[k_code] / step))
     return Q, scale

@@ -1,0 +1,7 @@
+"""Models: a Hugging Face checkpoint becomes a graph of kernel calls. No torch is needed."""
+
+from .hf import Checkpoint, load_checkpoint
+from .model import Model, load
+from .spec import LlamaConfig
+
+__all__ = ["Checkpoint", "LlamaConfig", "Model", "load", "load_checkpoint"]

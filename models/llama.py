@@ -14,9 +14,9 @@ from flexllm_allo import params, template
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.kernels.attention import append_cache, attention
 from flexllm_allo.kernels.embedding import embedding, take_row
-from flexllm_allo.kernels.linear import linear
-from flexllm_allo.kernels.mlp import residual, swiglu
-from flexllm_allo.kernels.norm import rms_norm
+from flexllm_allo.kernels.linear import linear, linear_add
+from flexllm_allo.kernels.mlp import swiglu_quantize
+from flexllm_allo.kernels.norm import norm_quantize
 from flexllm_allo.kernels.quantize import quantize
 from flexllm_allo.kernels.rope import rope, split_heads
 from flexllm_allo.kernels.sampling import greedy, is_stop
@@ -34,8 +34,7 @@ def self_attention(
     k_cache: Tc[C, S, D], k_scale: float32[C, S], v_cache: Tc[C, S, D], v_scale: float32[C, S],
 ) -> float32[T, E]:  # fmt: skip
     """x + o_proj(attention(norm(x))); appends the block's keys and values to the cache."""
-    normed = rms_norm(x, norm, eps)
-    a, a_scale = quantize[Ta](normed)
+    a, a_scale = norm_quantize[Ta](x, norm, eps)
     q = linear(a, a_scale, wq, wq_scale)
     k = linear(a, a_scale, wk, wk_scale)
     v = linear(a, a_scale, wv, wv_scale)
@@ -49,8 +48,7 @@ def self_attention(
     append_cache(vc, vc_scale, pos, n, v_cache, v_scale)
     mixed = attention[W // D, T](qc, qc_scale, k_cache, k_scale, v_cache, v_scale, pos, n)
     m, m_scale = quantize[Ta](mixed)
-    o = linear(m, m_scale, wo, wo_scale)
-    y = residual(x, o)
+    y = linear_add(m, m_scale, wo, wo_scale, x)
     return y
 
 
@@ -60,14 +58,11 @@ def mlp(
     w_up: Tw[I, E], w_up_scale: float32[I], w_down: Tw[E, I], w_down_scale: float32[E],
 ) -> float32[T, E]:  # fmt: skip
     """x + down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))."""
-    normed = rms_norm(x, norm, eps)
-    a, a_scale = quantize[Ta](normed)
+    a, a_scale = norm_quantize[Ta](x, norm, eps)
     gate = linear(a, a_scale, w_gate, w_gate_scale)
     up = linear(a, a_scale, w_up, w_up_scale)
-    hidden = swiglu(gate, up)
-    h, h_scale = quantize[Ta](hidden)
-    down = linear(h, h_scale, w_down, w_down_scale)
-    y = residual(x, down)
+    h, h_scale = swiglu_quantize[Ta](gate, up)
+    y = linear_add(h, h_scale, w_down, w_down_scale, x)
     return y
 
 
@@ -100,8 +95,7 @@ def head(
     x: float32[T, E], eps: float32, norm: float32[E], w_head: Th[V, E], w_head_scale: float32[V]
 ) -> float32[T, V]:
     """Logits of a block: lm_head(norm(x))."""
-    normed = rms_norm(x, norm, eps)
-    a, a_scale = quantize[Ta](normed)
+    a, a_scale = norm_quantize[Ta](x, norm, eps)
     logits = linear(a, a_scale, w_head, w_head_scale)
     return logits
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import UNKNOWN, FrontendError, Place, Span
+from ..errors import UNKNOWN, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
 from ..ir.convert import cast
 from ..ir.dtypes import ArrayType, DType, StreamType
@@ -24,6 +24,10 @@ from .context import Context
 from .names import Names, function_names
 from .source import Source, function_source, string_source
 from .statements import lower_body
+
+
+Explicit = Sequence[Any] | Mapping[str, Any]
+"""Template arguments: in order (strings are instance ids), or by name."""
 
 
 class _Expressions:
@@ -48,7 +52,7 @@ class ProgramBuilder:
     def instantiate(
         self,
         fn: Callable[..., Any],
-        explicit: Sequence[Any],
+        explicit: Explicit,
         args: Sequence[Any],
         at: Span,
     ) -> ir.Function:
@@ -66,7 +70,7 @@ class ProgramBuilder:
         declared = getattr(fn, "__type_params__", ())
         return self._instance(fn, source, names, declared, explicit, args, at)
 
-    def from_string(self, text: str, names: Names, explicit: Sequence[Any]) -> ir.Function:
+    def from_string(self, text: str, names: Names, explicit: Explicit) -> ir.Function:
         """The first function of a source string; the others are visible to it by name."""
         first, *others = string_source(text)
         scope: Names = {}
@@ -85,13 +89,17 @@ class ProgramBuilder:
         source: Source,
         names: Names,
         declared: Any,
-        explicit: Sequence[Any],
+        explicit: Explicit,
         args: Sequence[Any],
         at: Span,
     ) -> ir.Function:
         parameters = template_parameters(source.tree, names, declared)
-        ids = [e for e in explicit if isinstance(e, str)]
-        given = [e for e in explicit if not isinstance(e, str)]
+        ids: list[str] = []
+        if isinstance(explicit, Mapping):
+            given = dict(explicit)
+        else:
+            ids = [e for e in explicit if isinstance(e, str)]
+            given = self._in_order(source, parameters, [e for e in explicit if e not in ids], at)
         bindings = self._bind(source, parameters, given, args, at)
         key = (fn, tuple(bindings.items()), tuple(ids))
         if key in self._made:
@@ -119,14 +127,29 @@ class ProgramBuilder:
         self._names.add(name)
         return name
 
-    def _bind(
-        self, source: Source, parameters: list[str], given: list[Any], args: Sequence[Any], at: Span
+    def _in_order(
+        self, source: Source, parameters: list[str], given: list[Any], at: Span
     ) -> dict[str, Any]:
-        places = [Place(at), Place(source.span(source.tree), "the kernel")]
         if len(given) > len(parameters):
+            places = [Place(at), Place(source.span(source.tree), "the kernel")]
             message = f"Type parameters mismatch, got {len(given)} and {len(parameters)}"
             raise FrontendError("FX108", message, places)
-        bindings = dict(zip(parameters, given, strict=False))
+        return dict(zip(parameters, given, strict=False))
+
+    def _bind(
+        self,
+        source: Source,
+        parameters: list[str],
+        given: dict[str, Any],
+        args: Sequence[Any],
+        at: Span,
+    ) -> dict[str, Any]:
+        places = [Place(at), Place(source.span(source.tree), "the kernel")]
+        unknown = [name for name in given if name not in parameters]
+        if unknown:
+            message = f"{source.tree.name} has no template parameter {unknown[0]}"
+            raise FrontendError("FX108", message, places, did_you_mean(unknown[0], parameters))
+        bindings = dict(given)
         for name, value in deduce(source.tree, parameters, list(args)).items():
             bindings.setdefault(name, value)
         missing = [p for p in parameters if p not in bindings]

@@ -1,0 +1,130 @@
+"""A model that answers: the hybrid top on the CPU, with its KV cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend.llvm import LLVMModule
+from ..errors import UsageError
+from ..hybrid import HybridTop, hybrid
+from ..models import Model, load
+from ..schedules import cpu
+
+CPU_BLOCK = 16
+"""Tokens in a prefill block on the CPU."""
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """New tokens (a stop token included) and how fast they came, prefill not counted."""
+
+    tokens: list[int]
+    tokens_per_second: float
+
+
+class Session:
+    """Runs a hybrid top's own functions through LLVM.
+
+    Args:
+        top: the design; by default the model with the `cpu` schedules.
+    """
+
+    def __init__(self, model: Model, top: HybridTop | None = None) -> None:
+        self.model = model
+        self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
+        self.module = LLVMModule(self.top.program)
+        self._data = {**model.constants, **model.cache()}
+
+    @classmethod
+    def open(cls, folder: Path | str, recipe: str = "w8a8kv8", max_seq_len: int | None = None) -> Session:
+        """Load a Hugging Face folder and compile it for the CPU."""
+        return cls(load(folder, recipe, max_seq_len))
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, BOS first where the tokenizer adds one."""
+        return self.model.checkpoint.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.model.checkpoint.decode(tokens)
+
+    def generate(
+        self,
+        prompt_tokens: Sequence[int],
+        max_new_tokens: int,
+        on_token: Callable[[int], None] | None = None,
+    ) -> GenerationResult:
+        """Continue a prompt greedily until a stop token, `max_new_tokens` or the end of the context.
+
+        Raises:
+            UsageError: FX701, the prompt is empty or longer than the context.
+        """
+        prompt = self._prompt(prompt_tokens)
+        stops = set(self.config.eos_token_ids)
+        token = self._call("prefill", prompt=prompt, n_prompt=len(prompt_tokens))
+        tokens: list[int] = []
+        start = time.perf_counter()
+        while len(tokens) < max_new_tokens:
+            tokens.append(int(token))
+            if on_token is not None:
+                on_token(int(token))
+            pos = len(prompt_tokens) + len(tokens) - 1
+            if token in stops or pos >= self.model.max_seq_len or len(tokens) == max_new_tokens:
+                break
+            token = self._call("decode", token=int(token), pos=pos)
+        seconds = time.perf_counter() - start
+        steps = len(tokens) - 1
+        return GenerationResult(tokens, steps / seconds if steps and seconds else 0.0)
+
+    def logits(self, tokens: Sequence[int], stage: str = "prefill") -> NDArray[np.float32]:
+        """Logits [T, vocab] of T tokens: in blocks (``prefill``) or token by token (``decode``).
+
+        Raises:
+            UsageError: FX701, no tokens or more than the context; FX703, a token outside the
+                vocabulary or an unknown stage.
+        """
+        if stage not in ("prefill", "decode"):
+            raise UsageError("FX703", f'there is no stage "{stage}"', hint="prefill or decode")
+        self._prompt(tokens)
+        scorer = self.top.scorer(stage)
+        block = self.top.prefill.token_parallel if stage == "prefill" else 1
+        rows: list[NDArray[np.float32]] = []
+        for pos in range(0, len(tokens), block):
+            part = tokens[pos : pos + block]
+            padded = np.zeros(block, np.int32)
+            padded[: len(part)] = part
+            out = self._call(scorer, tokens=padded, n=len(part), pos=pos)
+            rows.append(out[: len(part)])
+        return np.concatenate(rows)
+
+    def close(self) -> None:
+        """Let go of the weights and the compiled code."""
+        self._data = {}
+
+    def _prompt(self, tokens: Sequence[int]) -> NDArray[np.int32]:
+        size, vocabulary = self.model.max_seq_len, self.config.vocab_size
+        if not 1 <= len(tokens) <= size:
+            what = "is empty" if not tokens else f"has {len(tokens)} tokens"
+            raise UsageError("FX701", f"the prompt {what}", hint=f"1 to {size} tokens fit this model")
+        bad = next((t for t in tokens if not 0 <= t < vocabulary), None)
+        if bad is not None:
+            hint = f"token ids are 0 to {vocabulary - 1}"
+            raise UsageError("FX703", f"there is no token {bad}", hint=hint)
+        padded = np.zeros(size, np.int32)
+        padded[: len(tokens)] = tokens
+        return padded
+
+    def _call(self, function: str, **given: Any) -> Any:
+        params = self.top.program.function(function).inputs
+        data = {**self._data, **given}
+        return self.module.call(function, *(data[p.name] for p in params))

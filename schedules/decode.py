@@ -1,0 +1,39 @@
+"""Decode: one token, output channels in parallel.
+
+Each weight is used once, so what counts is how many arrive per cycle.  Layers of one shape share
+one engine: the model calls the same kernel instance for all of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flexllm_allo import Schedule
+from flexllm_allo.schedule.memory import Partition
+from flexllm_allo.schedule.stage import Stage
+
+from .common import elementwise, lanes, stream
+
+
+def linear(s: Schedule, weight_parallel: int = 64) -> None:
+    """One input element meets `weight_parallel` rows of W in every cycle."""
+    wide = lanes(s.top_func.params[2].shape[0], weight_parallel)
+    s.split("mac.n", wide)
+    s.reorder("n.outer", "k", "n.inner")
+    s.pipeline("k")
+    s.unroll("n.inner")
+    if wide > 1:
+        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
+    s.pipeline("scale.n")
+
+
+def temporal(weight_parallel: int = 64) -> Stage:
+    """Decode with one engine per layer shape, reused by all layers."""
+    kernels = {
+        "linear": partial(linear, weight_parallel=weight_parallel),
+        "norm_quantize": partial(stream, buffer="normed", consumer="quantize"),
+        "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
+        "linear_add": partial(stream, buffer="Y", consumer="residual"),
+        **elementwise,
+    }
+    return Stage("decode", 1, kernels)

@@ -1,0 +1,42 @@
+"""Prefill: a block of tokens times a group of output channels in parallel.
+
+Every weight read meets all tokens of the block, so the linear layers become `token_parallel` x
+`weight_parallel` multiply-accumulate arrays.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flexllm_allo import Schedule
+from flexllm_allo.schedule.memory import Partition
+from flexllm_allo.schedule.stage import Stage
+
+from .common import elementwise, lanes, stream
+
+
+def linear(s: Schedule, weight_parallel: int = 16) -> None:
+    """One column of inputs meets `weight_parallel` rows of W for all tokens in every cycle."""
+    wide = lanes(s.top_func.params[2].shape[0], weight_parallel)
+    s.split("mac.n", wide)
+    s.reorder("n.outer", "k", "mac.t", "n.inner")
+    s.pipeline("k")
+    s.unroll("mac.t")
+    s.unroll("n.inner")
+    s.partition(s.acc, Partition.Complete, dim=1)
+    s.partition(s.X, Partition.Complete, dim=1)
+    if wide > 1:
+        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
+    s.pipeline("scale.n")
+
+
+def spatial(token_parallel: int = 8, weight_parallel: int = 16) -> Stage:
+    """Prefill in blocks of `token_parallel` tokens (at least 2), operators joined by FIFOs."""
+    kernels = {
+        "linear": partial(linear, weight_parallel=weight_parallel),
+        "norm_quantize": partial(stream, buffer="normed", consumer="quantize"),
+        "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
+        "linear_add": partial(stream, buffer="Y", consumer="residual"),
+        **elementwise,
+    }
+    return Stage("prefill", token_parallel, kernels)
