@@ -178,7 +178,7 @@ def _neutral(op: str, left: Value, right: Value) -> Value | None:
     """``x + 0``, ``x * 1`` and the like as ``x``: schedules and flat addresses make many of them."""
     if right.range.constant == (1 if op == "*" else 0):
         return left
-    if left.range.constant == {"+": 0, "*": 1}.get(op):
+    if op in "+*" and left.range.constant == (1 if op == "*" else 0):
         return right
     return None
 
