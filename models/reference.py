@@ -213,6 +213,10 @@ def _integer_dot(x: NDArray[np.int8], w: NDArray[np.int8]) -> FloatArray:
         x[:, k : k + _EXACT_TERMS].astype(np.float32) @ w[:, k : k + _EXACT_TERMS].astype(np.float32).T
         for k in terms
     )
+    acc = next(parts)
     if len(terms) == 1:
-        return next(parts)
-    return sum((part.astype(np.int32) for part in parts), np.int32(0)).astype(np.float32)
+        return acc
+    total = acc.astype(np.int32)
+    for part in parts:
+        total += part.astype(np.int32)
+    return total.astype(np.float32)

@@ -14,8 +14,8 @@ class IntFormat:
 
     Attributes:
         bits: width of a code in memory.
-        granularity: ``per_channel`` is one scale per output channel of a weight [N, K]; ``per_token`` one per row
-            of activations; ``per_token_and_head`` one per head of a row (queries, keys, values).
+        granularity: ``per_channel`` is one scale per output channel of a weight [N, K]; ``per_token``
+            one per row of activations; ``per_token_and_head`` one per head of a row (queries, keys, values).
         full_range: whether the lowest two's complement code is used. int8 leaves -128 out, so that codes
             can be negated and two products fit one DSP multiplication; int4 uses -8, which costs
             nothing in a weight and, at equal scale, can only lower the error.

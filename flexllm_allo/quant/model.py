@@ -108,7 +108,7 @@ class QuantizedModel:
     def linears(self) -> dict[str, tuple[Codes, FloatArray, IntFormat | None]]:
         """Codes, scales and format of every weight that multiplies activations, by field name."""
         formats = dict.fromkeys(_LINEARS, self.recipe.weight) | {"w_head": self.recipe.head}
-        return {name: (getattr(self, name), getattr(self, f"{name}_scale"), fmt) for name, fmt in formats.items()}
+        return {w: (getattr(self, w), getattr(self, f"{w}_scale"), fmt) for w, fmt in formats.items()}
 
 
 @dataclass(frozen=True)
