@@ -173,8 +173,12 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
     raws: list[Array] = []
     for buffer, value in zip(params, args, strict=False):
         if buffer.is_stream:
-            message = f"parameter '{buffer.name}' of '{function.name}' is a FIFO, which lives inside a program"
-            raise ArgumentError("FX401", message, buffer.span, "call a function that declares the FIFO")
+            raise ArgumentError(
+                "FX401",
+                f"parameter '{buffer.name}' of '{function.name}' is a FIFO, which lives inside a program",
+                buffer.span,
+                "call a function that declares the FIFO",
+            )
         if buffer.name in stored:
             _check_writable(buffer, value)
         raws.append(encode(buffer, value))
@@ -191,9 +195,7 @@ def unbind(bound: Bound) -> Any:
             if not np.may_share_memory(target, raw):
                 _write_back(buffer, raw, target)
     given = len(bound.given)
-    results = [
-        decode(b, r) for b, r in zip(bound.function.params[given:], bound.raws[given:], strict=True)
-    ]
+    results = [decode(b, r) for b, r in zip(bound.function.params[given:], bound.raws[given:], strict=True)]
     if not results:
         return None
     return results[0] if len(results) == 1 else results

@@ -273,5 +273,3 @@ class Interpreter:
             place = fifo_name(e.buffer, frame.buffers[e.buffer].shape, at - frame.buffers[e.buffer].offset)
             raise BackendError("FX404", f"'{place}' is read before it is written", e.span)
         return value
-
-

@@ -1,0 +1,154 @@
+"""A whole program as LLVM text: one internal function per IR function, and an entry for the top."""
+
+from __future__ import annotations
+
+from ...errors import BackendError
+from ...ir import nodes as ir
+from ...ir.walk import walk
+from ..effects import Effects
+from ..raw_values import to_raw
+from ..scalars import constant
+from . import casts, streams
+from .frame import Frame, Names, Scope, Slot, alignment, register_type
+from .prelude import prelude
+from .statements import Statements, written_buffers
+
+ENTRY = "flex.entry"
+
+
+class Emitter:
+    """Writes the functions that `top` needs, and ``i32 flex.entry(ptr arguments, ptr state)``.
+
+    Every argument is passed to the entry as a pointer to its container; the entry returns 1
+    after a deadlock, which `state` and `sites` then describe (see `streams`).
+    """
+
+    def __init__(self, program: ir.Program, top: str) -> None:
+        self.program = program
+        self.top = top
+        self.names = Names()
+        self.effects = Effects(program)
+        self.globals: list[str] = []
+        self.functions: list[str] = []
+        self.sites = streams.Sites()
+        self._needed = _reachable(program, top)
+        self._waits: set[str] = set()
+        for function in self._needed:
+            if _waits(function, self._waits):
+                self._waits.add(function.name)
+        self._aliased = _aliased(program, self._needed)
+
+    def text(self) -> str:
+        """The module."""
+        for function in self._needed:
+            if not any(p.is_stream for p in function.params):
+                self._function(function)
+        self._entry(self.program.function(self.top))
+        return "\n".join([prelude(), *self.globals, *self.functions])
+
+    def may_wait(self, name: str) -> bool:
+        """Whether a function works with FIFOs, and so returns whether there was a deadlock."""
+        return name in self._waits
+
+    def symbol(self, name: str) -> str:
+        return f'@"f.{name}"'
+
+    def constant(self, stmt: ir.Alloc) -> str:
+        """A global with the initial contents of a buffer."""
+        assert stmt.init is not None
+        name = self.names("@init")
+        values = [constant(v, stmt.buffer.dtype) for v in stmt.init]
+        data = to_raw(stmt.buffer.dtype, values).tobytes()
+        text = "".join(f"\\{b:02X}" for b in data)
+        kind = f"[{len(data)} x i8]"
+        self.globals.append(f'{name} = private unnamed_addr constant {kind} c"{text}", align 64')
+        return name
+
+    def _function(self, function: ir.Function) -> None:
+        f = Frame(self.names)
+        scope = Scope(function.name, function.name, written=written_buffers(function))
+        params: list[str] = []
+        results = {b.name for b in function.outputs}
+        alias = "" if function.name in self._aliased else "noalias "
+        for buffer in function.params:
+            name = self.names("%a")
+            if buffer.shape or buffer.name in results:
+                params.append(f"ptr {alias}{name}")
+                scope.buffers[buffer.name] = Slot(buffer.dtype, buffer.shape, name, f)
+            else:
+                params.append(f"{register_type(buffer.dtype)} {name}")
+                slot = f.local(buffer)
+                casts.store(f, name, slot.pointer, buffer.dtype, alignment(buffer.dtype))
+                scope.buffers[buffer.name] = slot
+        waits = self.may_wait(function.name)
+        if waits:
+            params.append(f"ptr {streams.STATE}")
+            scope.slot = self.sites.slot()
+        body = Statements(f, scope, self)
+        (body.region if function.dataflow else body.block)(function.body)
+        kind = "i1" if waits else "void"
+        lines = [f"define internal {kind} {self.symbol(function.name)}({', '.join(params)}) nounwind {{"]
+        lines += ["entry:", *f.entry, *f.code]
+        frees = [f"  call void @free(ptr {name})" for name in f.heap]
+        lines += [*frees, "  ret i1 false" if waits else "  ret void"]
+        if f.can_fail:
+            lines += [f"{f.fail}:", *frees, "  ret i1 true"]
+        self.functions.append("\n".join([*lines, "}"]))
+
+    def _entry(self, function: ir.Function) -> None:
+        f = Frame(self.names)
+        results = {b.name for b in function.outputs}
+        args: list[str] = []
+        for i, buffer in enumerate(function.params):
+            if buffer.is_stream:
+                raise BackendError(
+                    "FX403",
+                    f"parameter '{buffer.name}' of '{function.name}' is a FIFO, which lives inside a program",
+                    buffer.span,
+                    "build a function that declares the FIFO",
+                )
+            address = f.op(f"getelementptr inbounds ptr, ptr %args, i64 {i}")
+            pointer = f.op(f"load ptr, ptr {address}, align 8")
+            if buffer.shape or buffer.name in results:
+                args.append(f"ptr {pointer}")
+            else:
+                value = casts.load(f, pointer, buffer.dtype, alignment(buffer.dtype))
+                args.append(f"{register_type(buffer.dtype)} {value}")
+        lines = [f'define i32 @"{ENTRY}"(ptr %args, ptr {streams.STATE}) nounwind {{', "entry:"]
+        if self.may_wait(function.name):
+            args.append(f"ptr {streams.STATE}")
+            failed = f.op(f"call i1 {self.symbol(function.name)}({', '.join(args)})")
+            status = f.op(f"zext i1 {failed} to i32")
+        else:
+            f.do(f"call void {self.symbol(function.name)}({', '.join(args)})")
+            status = "0"
+        self.functions.append("\n".join([*lines, *f.code, f"  ret i32 {status}", "}"]))
+
+
+def _reachable(program: ir.Program, top: str) -> list[ir.Function]:
+    """The functions `top` uses, callees before callers."""
+    names = {top}
+    for function in reversed(program.functions):
+        if function.name in names:
+            names |= {n.func for n in walk(function.body) if isinstance(n, ir.Call)}
+    return [f for f in program.functions if f.name in names]
+
+
+def _waits(function: ir.Function, known: set[str]) -> bool:
+    return any(
+        isinstance(n, ir.Get | ir.Put) or (isinstance(n, ir.Call) and n.func in known)
+        for n in walk(function.body)
+    )
+
+
+def _aliased(program: ir.Program, functions: list[ir.Function]) -> set[str]:
+    """Functions that some call hands one buffer twice, and what those call in turn."""
+    out: set[str] = set()
+    for function in reversed(functions):
+        for node in walk(function.body):
+            if not isinstance(node, ir.Call):
+                continue
+            names = [a.buffer for a in node.args if isinstance(a, ir.View)]
+            if function.name in out or len(set(names)) < len(names):
+                out.add(node.func)
+    return out

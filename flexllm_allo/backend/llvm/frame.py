@@ -1,0 +1,197 @@
+"""Text of one LLVM function under construction, and what its names stand for."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+
+from ...ir import nodes as ir
+from ...ir.dtypes import DType, Float
+from ..containers import container_bytes, is_bfloat16, width
+from ..scalars import constant
+
+STACK_LIMIT = 1 << 16  # bytes of local arrays on the stack of one function; more go to the heap
+
+
+def register_type(dtype: DType) -> str:
+    """The LLVM type of a value; float16 and bfloat16 are computed as float."""
+    if isinstance(dtype, Float):
+        return "double" if dtype.bits == 64 else "float"
+    return f"i{width(dtype)}"
+
+
+def memory_type(dtype: DType) -> str:
+    """The LLVM type that one element is loaded and stored as."""
+    if isinstance(dtype, Float) and not is_bfloat16(dtype):
+        return {16: "half", 32: "float", 64: "double"}[dtype.bits]
+    return f"i{8 * container_bytes(dtype)}"
+
+
+def element_type(dtype: DType) -> str:
+    """The LLVM type of one element of an array, of exactly the container's size."""
+    size = container_bytes(dtype)
+    return memory_type(dtype) if size <= 8 else f"[{size} x i8]"
+
+
+def alignment(dtype: DType) -> int:
+    """Alignment of one element in bytes."""
+    size = container_bytes(dtype)
+    return size if size <= 8 else 1
+
+
+def literal(value: float, dtype: DType) -> str:
+    """A constant of a register type."""
+    number = constant(value, dtype)
+    if isinstance(dtype, Float):
+        return "0x" + struct.pack(">d", float(np.float64(number))).hex().upper()
+    return str(int(number))
+
+
+@dataclass(slots=True)
+class Slot:
+    """A buffer, or the sub-array of one: where its first element is, in which frame's names."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    pointer: str
+    home: Frame
+
+
+@dataclass(slots=True)
+class FifoSlot:
+    """An array of FIFOs (or one): counters and elements, and the flat number of the first."""
+
+    buffer: ir.Buffer
+    shape: tuple[int, ...]
+    counters: str
+    items: str
+    home: Frame
+    offset: str
+    offset_home: Frame
+
+
+@dataclass(slots=True)
+class Scope:
+    """What the names of the IR stand for at one place of a function.
+
+    `owner` is the function that a deadlock is reported for; `reassociate` tells whether an
+    enclosing loop lets float sums be reordered.
+    """
+
+    owner: str
+    process: str
+    buffers: dict[str, Slot] = field(default_factory=lambda: dict[str, Slot]())
+    fifos: dict[str, FifoSlot] = field(default_factory=lambda: dict[str, FifoSlot]())
+    loops: dict[str, tuple[str, Frame]] = field(default_factory=lambda: dict[str, tuple[str, Frame]]())
+    reassociate: bool = False
+    written: frozenset[str] = frozenset()
+    slot: int = 0
+
+    def branch(self) -> Scope:
+        """The same names, to be added to without touching these."""
+        return replace(self, buffers=dict(self.buffers), fifos=dict(self.fifos), loops=dict(self.loops))
+
+
+class Names:
+    """Fresh names, unique in a module, so that a coroutine can take over those of its creator."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+
+class Frame:
+    """An LLVM function being written, instruction by instruction.
+
+    A frame with a `parent` is a coroutine; names of the parent it uses become its parameters.
+    """
+
+    def __init__(self, names: Names, parent: Frame | None = None) -> None:
+        self.names = names
+        self.parent = parent
+        self.entry: list[str] = []
+        self.code: list[str] = []
+        self.heap: list[str] = []
+        self.captures: dict[str, str] = {}
+        self.stack = 0
+        self.block = "entry"
+        self.fail = names("fail")
+        self.can_fail = False
+
+    def op(self, text: str) -> str:
+        """Append an instruction and return the name of its result."""
+        name = self.names("%t")
+        self.code.append(f"  {name} = {text}")
+        return name
+
+    def do(self, text: str) -> None:
+        """Append an instruction without a result."""
+        self.code.append(f"  {text}")
+
+    def label(self, prefix: str) -> str:
+        """A fresh block name."""
+        return self.names(prefix)
+
+    def start(self, label: str, *, fall: bool = True) -> None:
+        """Begin a block, entered from the end of the current one as well if `fall`."""
+        if fall:
+            self.do(f"br label %{label}")
+        self.code.append(f"{label}:")
+        self.block = label
+
+    def branch(self, condition: str, then: str, otherwise: str) -> None:
+        """End the block with a choice."""
+        self.do(f"br i1 {condition}, label %{then}, label %{otherwise}")
+
+    def use(self, name: str, llvm_type: str, home: Frame) -> str:
+        """A name of this frame or, by capture, of a frame around it."""
+        frame: Frame | None = self
+        while frame is not home:
+            assert frame is not None, f"{name} is not visible here"
+            frame.captures[name] = llvm_type
+            frame = frame.parent
+        return name
+
+    def allocate(self, llvm_type: str, count: int, size: int, align: int, hint: str) -> str:
+        """Memory that lives as long as the frame: on the stack while there is room."""
+        name = self.names(f"%{hint}.")
+        total = count * size
+        if self.stack + total <= STACK_LIMIT:
+            self.stack += total
+            if count == 1:
+                self.entry.append(f"  {name} = alloca {llvm_type}, align {align}")
+            else:
+                self.entry.append(f"  {name} = alloca [{count} x {llvm_type}], align {max(align, 64)}")
+        else:
+            self.entry.append(f"  {name} = call ptr @malloc(i64 {total})")
+            self.heap.append(name)
+        return name
+
+    def local(self, buffer: ir.Buffer) -> Slot:
+        """Memory for a local buffer."""
+        dtype = buffer.dtype
+        hint = "".join(c if c.isalnum() or c in "._" else "_" for c in buffer.name)
+        count = prod(buffer.shape)
+        pointer = self.allocate(element_type(dtype), count, container_bytes(dtype), alignment(dtype), hint)
+        return Slot(dtype, buffer.shape, pointer, self)
+
+    def choose(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], kind: str) -> str:
+        """``condition ? then : otherwise``, evaluating only the side needed."""
+        yes, no, join = self.label("yes"), self.label("no"), self.label("join")
+        self.branch(condition, yes, no)
+        self.start(yes, fall=False)
+        a = then()
+        self.do(f"br label %{join}")
+        a_end = self.block
+        self.start(no, fall=False)
+        b = otherwise()
+        b_end = self.block
+        self.start(join)
+        return self.op(f"phi {kind} [ {a}, %{a_end} ], [ {b}, %{b_end} ]")

@@ -1,0 +1,64 @@
+"""LLVM text to machine code in this process."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+import llvmlite.binding as llvm  # pyright: ignore[reportMissingTypeStubs]
+
+from ..scalars import C_FUNCTIONS, libm_address
+from .prelude import library_symbol
+
+_llvm = cast(Any, llvm)
+
+Entry = Callable[[Any, Any], int]
+
+
+@cache
+def _initialise() -> None:
+    _llvm.initialize_native_target()
+    _llvm.initialize_native_asmprinter()
+    for name in C_FUNCTIONS:
+        for single in (True, False):
+            _llvm.add_symbol(library_symbol(name, single), libm_address(name, single))
+
+
+class Compiled:
+    """A module in machine code; the code lives as long as this object."""
+
+    def __init__(self, text: str, entry: str) -> None:
+        _initialise()
+        module = _llvm.parse_assembly(text)
+        module.verify()
+        machine = _llvm.Target.from_default_triple().create_target_machine(
+            cpu=_llvm.get_host_cpu_name(),
+            features=_llvm.get_host_cpu_features().flatten(),
+            opt=3,
+            jit=True,
+        )
+        options = _llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = True
+        options.slp_vectorization = True
+        passes = _llvm.create_pass_builder(machine, options)
+        passes.getModulePassManager().run(module, passes)
+        self._module = module
+        self._machine = machine
+        self._engine = _llvm.create_mcjit_compiler(module, machine)
+        self._engine.finalize_object()
+        address = self._engine.get_function_address(entry)
+        # A ctypes function releases the interpreter lock while it runs.
+        signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+        self.entry = cast(Entry, signature(address))
+
+    @property
+    def optimised(self) -> str:
+        """The LLVM text after optimisation."""
+        return str(self._module)
+
+    @property
+    def assembly(self) -> str:
+        """The machine code as text."""
+        return self._machine.emit_assembly(self._module)

@@ -1,0 +1,78 @@
+"""A program compiled for the CPU, ready to call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...ir import nodes as ir
+from ..arguments import Bound, bind, unbind
+from ..effects import Effects
+from .emitter import ENTRY, Emitter
+from .jit import Compiled
+
+
+class LLVMModule:
+    """Runs a program as machine code: ``LLVMModule(program)(A, B)``.
+
+    Functions other than the top are compiled at their first call.  Calls from several threads
+    run in parallel.
+    """
+
+    def __init__(self, program: ir.Program) -> None:
+        self.program = program
+        self._effects = Effects(program)
+        self._compiled: dict[str, _Function] = {}
+        self._function(program.top)
+
+    def __call__(self, *args: object) -> Any:
+        return self.call(self.program.top, *args)
+
+    def call(self, name: str, *args: object) -> Any:
+        """Call one function of the program; the calling convention is `arguments`.
+
+        Raises:
+            DeadlockError: the processes of a dataflow region wait for each other.
+        """
+        compiled = self._function(name)
+        function = compiled.function
+        bound = bind(function, args, self._effects.stored(function))
+        compiled.run(bound)
+        return unbind(bound)
+
+    @property
+    def top_func_name(self) -> str:
+        return self.program.top
+
+    @property
+    def ir(self) -> str:
+        """The LLVM text of the top function and all it calls, before optimisation."""
+        return self._function(self.program.top).text
+
+    @property
+    def optimised(self) -> str:
+        """The same after optimisation."""
+        return self._function(self.program.top).compiled.optimised
+
+    def _function(self, name: str) -> _Function:
+        if name not in self._compiled:
+            self._compiled[name] = _Function(self.program, name)
+        return self._compiled[name]
+
+
+class _Function:
+    """Machine code of one function and its callees."""
+
+    def __init__(self, program: ir.Program, name: str) -> None:
+        self.function = program.function(name)
+        emitter = Emitter(program, name)
+        self.text = emitter.text()
+        self.compiled = Compiled(self.text, ENTRY)
+        self._sites = emitter.sites
+
+    def run(self, bound: Bound) -> None:
+        pointers = np.array([raw.ctypes.data for raw in bound.raws], np.uint64)
+        state = np.zeros(self._sites.state_size, np.int64)
+        if self.compiled.entry(pointers.ctypes.data, state.ctypes.data):
+            raise self._sites.deadlock(state)

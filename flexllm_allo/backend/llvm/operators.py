@@ -1,0 +1,179 @@
+"""Operators on integers, fixed point and floats; floor division and shifts that never trap."""
+
+from __future__ import annotations
+
+from ...ir import nodes as ir
+from ...ir.dtypes import DType, Float
+from ..containers import is_signed, width
+from .casts import resize, round_half
+from .frame import Frame, register_type
+from .prelude import library_symbol
+
+_INTEGER = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
+_FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
+_COMPARE = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+
+
+def compare(f: Frame, op: str, a: str, b: str, dtype: DType) -> str:
+    """A comparison of two values of one type."""
+    word = _COMPARE[op]
+    if isinstance(dtype, Float):
+        order = "une" if op == "!=" else "o" + word
+        return f.op(f"fcmp {order} {register_type(dtype)} {a}, {b}")
+    if op not in ("==", "!="):
+        word = ("s" if is_signed(dtype) else "u") + word
+    return f.op(f"icmp {word} {register_type(dtype)} {a}, {b}")
+
+
+def binary(f: Frame, e: ir.Binary, a: str, b: str, flags: str = "") -> str:
+    """`Binary` on the values of its operands; `flags` are those of a plain add, sub or mul."""
+    op, dtype, ta, tb = e.op, e.type, e.left.type, e.right.type
+    if op in _COMPARE:
+        return compare(f, op, a, b, ta)
+    kind = register_type(dtype)
+    if op in ("min", "max"):
+        less = compare(f, "<" if op == "min" else ">", b, a, dtype)
+        return f.op(f"select i1 {less}, {kind} {b}, {kind} {a}")
+    if isinstance(dtype, Float):
+        return round_half(f, _float(f, op, a, b, kind, flags), dtype)
+    bits = width(dtype)
+    if op in ("<<", ">>"):
+        return _shift(f, op, a, b, e)
+    if op in ("/", "//"):
+        return _divide(f, op, a, b, e)
+    if op == "%":
+        return floor_divide(f, a, b, bits, is_signed(dtype), isinstance(e.right, ir.Const))[1]
+    a = resize(f, a, width(ta), bits, is_signed(ta))
+    b = resize(f, b, width(tb), bits, is_signed(tb))
+    return f.op(f"{_INTEGER[op]} {flags}{kind} {a}, {b}")
+
+
+def _float(f: Frame, op: str, a: str, b: str, kind: str, flags: str) -> str:
+    if op in _FLOAT:
+        return f.op(f"{_FLOAT[op]} {flags}{kind} {a}, {b}")
+    if op == "//":
+        quotient = f.op(f"fdiv {kind} {a}, {b}")
+        suffix = "f32" if kind == "float" else "f64"
+        return f.op(f"call {kind} @llvm.floor.{suffix}({kind} {quotient})")
+    rest = f.op(f"call {kind} @{library_symbol('fmod', kind == 'float')}({kind} {a}, {kind} {b})")
+    some = f.op(f"fcmp une {kind} {rest}, 0.0")
+    low, negative = f.op(f"fcmp olt {kind} {rest}, 0.0"), f.op(f"fcmp olt {kind} {b}, 0.0")
+    differ = f.op(f"xor i1 {low}, {negative}")
+    wrong = f.op(f"and i1 {some}, {differ}")
+    moved = f.op(f"fadd {kind} {rest}, {b}")
+    return f.op(f"select i1 {wrong}, {kind} {moved}, {kind} {rest}")
+
+
+def _divide(f: Frame, op: str, a: str, b: str, e: ir.Binary) -> str:
+    dtype, ta, tb = e.type, e.left.type, e.right.type
+    constant = isinstance(e.right, ir.Const)
+    if ta == tb == dtype and not dtype.fracs:
+        return floor_divide(f, a, b, width(dtype), is_signed(dtype), constant)[0]
+    # quotient of a * 2**up and b * 2**down, exact in `wide` bits
+    scale = tb.fracs - ta.fracs + (dtype.fracs if op == "/" else 0)
+    up, down = max(0, scale), max(0, -scale)
+    wide = max(width(ta) + up, width(tb) + down) + 1
+    a = resize(f, a, width(ta), wide, is_signed(ta))
+    b = resize(f, b, width(tb), wide, is_signed(tb))
+    a = f.op(f"shl i{wide} {a}, {up}") if up else a
+    b = f.op(f"shl i{wide} {b}, {down}") if down else b
+    quotient = floor_divide(f, a, b, wide, signed=True, nonzero=False)[0]
+    bits = width(dtype)
+    quotient = resize(f, quotient, wide, bits, signed=True)
+    if op == "//" and dtype.fracs:
+        return f.op(f"shl i{bits} {quotient}, {dtype.fracs}") if dtype.fracs < bits else "0"
+    return quotient
+
+
+def floor_divide(f: Frame, a: str, b: str, bits: int, signed: bool, nonzero: bool) -> tuple[str, str]:
+    """Floor quotient and the remainder that goes with it; by zero: 0 and `a`.
+
+    `nonzero` tells that the divisor is a constant, which is looked at here.
+    """
+    if nonzero and b not in ("0", "-1"):
+        return _floor(f, a, b, bits, signed)
+    kind = f"i{bits}"
+    zero = f.op(f"icmp eq {kind} {b}, 0")
+    bad = zero
+    if signed:  # the least value / -1 would trap
+        minus = f.op(f"icmp eq {kind} {b}, -1")
+        bad = f.op(f"or i1 {zero}, {minus}")
+    safe = f.op(f"select i1 {bad}, {kind} 1, {kind} {b}")
+    quotient, rest = _floor(f, a, safe, bits, signed)
+    if signed:
+        negated = f.op(f"sub {kind} 0, {a}")
+        quotient = f.op(f"select i1 {minus}, {kind} {negated}, {kind} {quotient}")  # pyright: ignore
+    quotient = f.op(f"select i1 {zero}, {kind} 0, {kind} {quotient}")
+    rest = f.op(f"select i1 {zero}, {kind} {a}, {kind} {rest}")
+    return quotient, rest
+
+
+def _floor(f: Frame, a: str, b: str, bits: int, signed: bool) -> tuple[str, str]:
+    # Between 64 and 128 bits LLVM calls a library that may be missing; beyond, it needs none.
+    wide = bits if bits <= 64 else max(bits, 129)
+    kind, letter = f"i{wide}", "s" if signed else "u"
+    x, y = resize(f, a, bits, wide, signed), resize(f, b, bits, wide, signed)
+    quotient = f.op(f"{letter}div {kind} {x}, {y}")
+    rest = f.op(f"{letter}rem {kind} {x}, {y}")
+    if signed:
+        some = f.op(f"icmp ne {kind} {rest}, 0")
+        signs = f.op(f"xor {kind} {rest}, {y}")
+        differ = f.op(f"icmp slt {kind} {signs}, 0")
+        wrong = f.op(f"and i1 {some}, {differ}")
+        less, more = f.op(f"sub {kind} {quotient}, 1"), f.op(f"add {kind} {rest}, {y}")
+        quotient = f.op(f"select i1 {wrong}, {kind} {less}, {kind} {quotient}")
+        rest = f.op(f"select i1 {wrong}, {kind} {more}, {kind} {rest}")
+    return resize(f, quotient, wide, bits, signed), resize(f, rest, wide, bits, signed)
+
+
+def _shift(f: Frame, op: str, a: str, amount: str, e: ir.Binary) -> str:
+    """By the width or more, or by a negative amount: all bits leave."""
+    bits, signed, kind = width(e.type), is_signed(e.type), register_type(e.type)
+    word = "shl" if op == "<<" else ("ashr" if signed else "lshr")
+    tb = e.right.type
+    wide = max(bits, width(tb))
+    amount = resize(f, amount, width(tb), wide, is_signed(tb))
+    fits = f.op(f"icmp ult i{wide} {amount}, {bits}")
+    last = bits - 1 if word == "ashr" else 0
+    safe = f.op(f"select i1 {fits}, i{wide} {amount}, i{wide} {last}")
+    shifted = f.op(f"{word} {kind} {a}, {resize(f, safe, wide, bits, signed=False)}")
+    return shifted if word == "ashr" else f.op(f"select i1 {fits}, {kind} {shifted}, {kind} 0")
+
+
+def bit_slice(f: Frame, value: str, low: str, e: ir.BitSlice) -> str:
+    """Bits from `low` (an i64) on; those outside of the value are 0."""
+    bits, out = width(e.value.type), width(e.type)
+    wide = max(bits, 64)
+    value = resize(f, value, bits, wide, signed=False)
+    fits = f.op(f"icmp ult i64 {low}, {bits}")
+    safe = f.op(f"select i1 {fits}, i64 {low}, i64 0")
+    moved = f.op(f"lshr i{wide} {value}, {resize(f, safe, 64, wide, signed=False)}")
+    kept = f.op(f"select i1 {fits}, i{wide} {moved}, i{wide} 0")
+    return resize(f, kept, wide, out, signed=False)
+
+
+def math_function(f: Frame, name: str, args: list[str], dtype: DType) -> str:
+    """A function of floats; float16 and bfloat16 through float."""
+    kind = register_type(dtype)
+    if not isinstance(dtype, Float):  # abs
+        if not is_signed(dtype):
+            return args[0]
+        minus = f.op(f"sub {kind} 0, {args[0]}")
+        negative = f.op(f"icmp slt {kind} {args[0]}, 0")
+        return f.op(f"select i1 {negative}, {kind} {minus}, {kind} {args[0]}")
+    single = kind == "float"
+    intrinsics = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "round": "round"}
+    if name in intrinsics:
+        symbol = f"llvm.{intrinsics[name]}.{'f32' if single else 'f64'}"
+    else:
+        symbol = library_symbol("pow" if name == "power" else name, single)
+    text = ", ".join(f"{kind} {a}" for a in args)
+    return round_half(f, f.op(f"call {kind} @{symbol}({text})"), dtype)
+
+
+def truth(f: Frame, value: str, dtype: DType) -> str:
+    """A value as a condition."""
+    if register_type(dtype) == "i1":
+        return value
+    zero = "0.0" if isinstance(dtype, Float) else "0"
+    return compare(f, "!=", value, zero, dtype)
