@@ -121,7 +121,7 @@ def _bounds(expr: ir.Expr, op: str, written: Collection[str]) -> list[Affine]:
 
 def _wide(dtype: DType) -> bool:
     """Index arithmetic in these types is taken not to wrap."""
-    return isinstance(dtype, Index) or isinstance(dtype, Int | UInt) and dtype.bits >= 32
+    return isinstance(dtype, Index) or (isinstance(dtype, Int | UInt) and dtype.bits >= 32)
 
 
 def _keeps(source: DType, target: DType) -> bool:

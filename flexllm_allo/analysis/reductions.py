@@ -93,7 +93,7 @@ def _origin(expr: ir.Expr) -> DType:
 def _holds(outer: DType, inner: DType) -> bool:
     """Whether every value of the integer type `inner` is a value of `outer`."""
     if isinstance(outer, Index) or isinstance(inner, Index):
-        return outer == inner or isinstance(inner, Index) and outer.is_integer and outer.bits > 32
+        return outer == inner or (isinstance(inner, Index) and outer.is_integer and outer.bits > 32)
     if not (outer.is_integer and inner.is_integer):
         return False
     if inner.signed and not outer.signed:

@@ -80,7 +80,7 @@ def renamed(step: Primitive, names: dict[str, str], instance: str) -> Primitive:
 
     # These take names of functions as such; elsewhere a plain name is a loop or a buffer.
     functions = step.name in ("dataflow", "inline")
-    args = tuple(translate(a, functions or step.name == "to" and i == 1) for i, a in enumerate(step.args))
+    args = tuple(translate(a, functions or (step.name == "to" and i == 1)) for i, a in enumerate(step.args))
     kwargs = tuple((k, translate(v, functions or k == "dst")) for k, v in step.kwargs)
     func = instance if step.func is None else names.get(step.func, step.func)
     return replace(step, args=args, kwargs=kwargs, func=func)

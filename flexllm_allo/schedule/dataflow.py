@@ -1,6 +1,220 @@
+"""Primitives on dataflow: regions whose statements run at the same time, and FIFOs between them."""
+
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..analysis.accesses import accesses
+from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, did_you_mean
 from ..ir import nodes as ir
+from ..ir.walk import walk
+from .buffers import Target, find_buffer
+from .fifo import insert_fifo
+from .names import LoopWrapper, Path, bands, find_function, find_loop, replace_at, statement_at, sub_bodies
+from .order import check_order
 
 
-def dataflow(*a: object) -> ir.Program: ...
-def to(*a: object) -> ir.Program: ...
+def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = None) -> ir.Program:
+    """Run the statements of a function, or of a loop's body, at the same time.
+
+    Results do not change: a process that needs an array another one writes waits for its end;
+    through FIFOs (`to`) processes overlap.
+
+    Args:
+        axis: the name of a function (default: the top one), or a loop.
+
+    Raises:
+        ScheduleNameError: FX201.
+
+    Example:
+        >>> s = allo.customize(producer_consumer)
+        >>> s.dataflow("producer_consumer")
+        >>> s.program.function("producer_consumer").dataflow
+        True
+    """
+    names = {f.name for f in program.functions}
+    if axis is None or (isinstance(axis, str) and axis in names):
+        function = find_function(program, axis or func)
+        return program.with_function(replace(function, dataflow=True))
+    try:
+        site = find_loop(program, func, axis)
+    except ScheduleNameError as error:
+        text = axis.name if isinstance(axis, LoopWrapper) else axis
+        raise ScheduleNameError(
+            "FX201", f"Dataflow loop {text} not found", hint=did_you_mean(text, names) or error.hint
+        ) from None
+    loop = replace(site.loop, attrs=replace(site.loop.attrs, dataflow=True))
+    return program.with_function(replace_at(site.function, site.path, (loop,)))
+
+
+def to(program: ir.Program, func: str, target: Target, dst: str | LoopWrapper, depth: int = -1) -> ir.Program:
+    """Turn a local array into a FIFO between the statement that writes it and one that reads it.
+
+    The function (or loop body) around becomes a dataflow region.  Writes become `put`, reads
+    `get`; functions the array is passed to get a FIFO parameter.  With several readers, call it once
+    per reader: the writes are duplicated, one FIFO each.
+
+    Args:
+        target: the local array.
+        dst: the band or the function that reads it.
+        depth: elements the FIFO holds; -1 means all of the array's.
+
+    Raises:
+        ScheduleNameError: FX201, no such band or function.
+        ScheduleValueError: FX204, depth.
+        StreamError: FX301, elements are not read in the order they are written, or not all exactly
+            once (the first that differs is named); FX302, a parameter, several writers or readers.
+
+    Example:
+        >>> s = allo.customize(producer_consumer)
+        >>> s.to(s.B, "S_i_1", depth=4)
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
+            C: int32[10]
+            B: Stream[int32, 4]
+            for i in range(10, name="S_i_0"):
+                B.put(A[i] + 1)
+            for i in range(10, name="S_i_1"):
+                B_0: int32
+                B_0 = B.get()
+                C[i] = B_0 * 2
+            return C
+    """
+    function, buffer = find_buffer(program, func, target)
+    if isinstance(depth, bool) or (depth < 1 and depth != -1):
+        hint = "-1 means the number of elements"
+        raise ScheduleValueError("FX204", f"FIFO depth must be at least 1, got {depth!r}", hint=hint)
+    region = _region(function, buffer)
+    link = _link(program, function, buffer, region, dst)
+    check_order(program, buffer, link.producer, link.consumer)
+    fifo = ir.Buffer(
+        buffer.name, buffer.dtype, (), depth=prod(buffer.shape) if depth == -1 else depth, span=buffer.span
+    )
+    return insert_fifo(program, function, region, buffer, fifo, link.producer, link.consumer, link.name)
+
+
+@dataclass(frozen=True)
+class _Link:
+    producer: ir.Stmt
+    consumer: ir.Stmt
+    name: str
+
+
+def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
+    """The path of the loop whose body holds the array's `Alloc`; () is the function's body."""
+    if buffer.is_stream:
+        raise StreamError("FX302", f'"{buffer.name}" is a FIFO already', at=buffer.span)
+    if not buffer.shape:
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is a scalar', at=buffer.span, hint="only arrays become FIFOs"
+        )
+    if any(p.name == buffer.name for p in function.params):
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is a parameter of "{function.name}": its other end is outside',
+            at=Place(buffer.span, "declared here"),
+            hint="declare the parameter as Stream[T, depth], or copy it to a local array in a loop first",
+        )  # fmt: skip
+    path = _alloc_path(function.body, "body", buffer.name)
+    assert path is not None
+    owner = path[:-1]
+    if owner and not isinstance(statement_at(function, owner), ir.For):
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is declared under a condition', at=buffer.span,
+            hint="declare it in the function or in a loop",
+        )  # fmt: skip
+    return owner
+
+
+def _alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
+    for i, stmt in enumerate(body):
+        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == name:
+            return ((attr, i),)
+        for field in sub_bodies(stmt):
+            inner = _alloc_path(getattr(stmt, field), field, name)
+            if inner is not None:
+                return ((attr, i), *inner)
+    return None
+
+
+def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
+    """The statements of a region."""
+    if not region:
+        return function.body
+    loop = statement_at(function, region)
+    assert isinstance(loop, ir.For)
+    return loop.body
+
+
+def _link(
+    program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper
+) -> _Link:
+    body = region_body(function, region)
+    name = dst.band if isinstance(dst, LoopWrapper) else dst.removeprefix(f"{function.name}:")
+    named = [s for s in body if name in _names(program, s, function)]
+    if not named:
+        known = {n for s in body for n in _names(program, s, function)}
+        raise ScheduleNameError(
+            "FX201", f'no band or function "{name}" in "{function.name}" could read "{buffer.name}"',
+            at=buffer.span, hint=did_you_mean(name, known),
+        )  # fmt: skip
+    writers, readers = _users(program, body, buffer)
+    writers = [s for s in writers if not is_fill(s)]
+    if len(writers) != 1:
+        many = [Place(s.span, "written here") for s in writers] or [Place(buffer.span, "never written")]
+        raise StreamError("FX302", f'"{buffer.name}" has {len(writers)} producers; a FIFO needs one', at=many)
+    (producer,) = writers
+    if any(s is producer for s in readers):
+        raise StreamError(
+            "FX302", f'the producer of "{buffer.name}" reads it as well', at=Place(producer.span, "read and written here"),
+            hint='accumulate locally and write each element once: buffer_at(target, axis) does it',
+        )  # fmt: skip
+    consumers = [s for s in named if any(s is r for r in readers)]
+    if len(consumers) != 1:
+        places = [Place(s.span, "reads it" if consumers else "does not read it") for s in consumers or named]
+        raise StreamError(
+            "FX302", f'"{name}" reads "{buffer.name}" in {len(consumers)} statements; a FIFO needs one reader',
+            at=places, hint="" if consumers else "give the band or function that reads it",
+        )  # fmt: skip
+    (consumer,) = consumers
+    if next(i for i, s in enumerate(body) if s is consumer) < next(
+        i for i, s in enumerate(body) if s is producer
+    ):
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is read before it is written',
+            at=[Place(consumer.span, "read here"), Place(producer.span, "written here")],
+        )  # fmt: skip
+    return _Link(producer, consumer, name)
+
+
+def _users(
+    program: ir.Program, body: tuple[ir.Stmt, ...], buffer: ir.Buffer
+) -> tuple[list[ir.Stmt], list[ir.Stmt]]:
+    writers: list[ir.Stmt] = []
+    readers: list[ir.Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, ir.Alloc):
+            continue
+        uses = [a for a in accesses((stmt,), program) if a.buffer == buffer.name]
+        if any(a.write for a in uses):
+            writers.append(stmt)
+        if any(not a.write for a in uses):
+            readers.append(stmt)
+    return writers, readers
+
+
+def is_fill(stmt: ir.Stmt) -> bool:
+    """Whether a statement is an initialiser: loops that schedules cannot name, storing a constant."""
+    while isinstance(stmt, ir.For) and stmt.var.startswith("_") and len(stmt.body) == 1:
+        stmt = stmt.body[0]
+    return isinstance(stmt, ir.Store) and isinstance(stmt.value, ir.Const)
+
+
+def _names(program: ir.Program, stmt: ir.Stmt, function: ir.Function) -> set[str]:
+    """What a statement of a region can be called: its band, the functions it calls, their kernels."""
+    called = {n.func for n in walk(stmt) if isinstance(n, ir.Call)}
+    names = called | {program.function(f).origin or f for f in called}
+    if isinstance(stmt, ir.For):
+        names |= {b for b, sites in bands(function).items() if any(s.loop is stmt for s in sites)}
+        names |= {stmt.band} if stmt.band else set()
+    return names

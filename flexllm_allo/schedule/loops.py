@@ -137,7 +137,6 @@ def reorder(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
             that would move inside.
 
     Example:
-
         >>> s = allo.customize(gemm)
         >>> s.reorder("k", "j")
         >>> s.get_loops().S_i_j_k_0
@@ -209,7 +208,6 @@ def fuse(program: ir.Program, func: str, *axes: Axis) -> tuple[ir.Program, LoopW
             is not constant, or a loop is already unrolled or a dataflow region.
 
     Example:
-
         >>> s = allo.customize(vadd2d)
         >>> s.fuse("i", "j")
         LoopWrapper(vadd2d:S_i_j_0.i_j_fused)

@@ -45,7 +45,6 @@ def partition(
         ScheduleError: FX205, the dimension is partitioned otherwise, or the target is a FIFO.
 
     Example:
-
         >>> s = allo.customize(gemm)
         >>> s.partition(s.B, partition_type=Partition.Cyclic, dim=2, factor=4)
         >>> s.program.function("gemm").params[1].banks
@@ -136,7 +135,6 @@ def buffer_at(program: ir.Program, func: str, target: Target, axis: Axis) -> ir.
             loop, or the accesses do not all go to the same element per iteration.
 
     Example:
-
         >>> s = allo.customize(gemm)
         >>> s.reorder("k", "j")
         >>> s.buffer_at(s.C, "i")

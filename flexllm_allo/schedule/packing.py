@@ -37,7 +37,6 @@ def pack(
         ScheduleError: FX205, a FIFO, a scalar, packed already, or banks on the last dimension.
 
     Example:
-
         >>> s = allo.customize(vadd)
         >>> s.pack(s.A, factor=2)
         >>> s.program.function("vadd").params[0].dtype, s.program.function("vadd").params[0].shape

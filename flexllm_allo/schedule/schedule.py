@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..errors import Place, ScheduleError, ScheduleNameError, Span, did_you_mean
 from ..ir import nodes as ir
+from ..ir.printer import print_program
 from ..ir.walk import buffers
 from . import compose as composing
 from . import dataflow as streams
@@ -19,7 +20,6 @@ from .callers import caller_span
 from .loops import Axis
 from .memory import Partition
 from .names import LoopBand, LoopWrapper, find_function, get_loops
-from ..ir.printer import print_program
 from .trace import MockBuffer, Primitive, Trace, recorded
 
 P = ParamSpec("P")

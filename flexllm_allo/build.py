@@ -1,0 +1,50 @@
+"""From a scheduled program to something that runs or is emitted: the targets by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import BackendError, did_you_mean
+from .ir import nodes as ir
+
+TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls")
+
+
+def build(
+    program: ir.Program,
+    target: str | None = None,
+    mode: str | None = None,
+    project: str | Path | None = None,
+    configs: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Build a program.
+
+    Args:
+        target: None or "llvm" (the CPU), "interpreter" or "simulator" (the checked reference),
+            "vhls" (HLS C++ text) or "vitis_hls" (a project).
+        mode: for HLS targets, e.g. "csim", "csyn", "hw".
+        project: folder of the HLS project.
+        configs: options of the HLS project, such as the device and the clock.
+        options: further options of the HLS backend (Allo's ``wrap_io``, ``use_memory``).
+
+    Raises:
+        BackendError: FX402, no such target.
+    """
+    # Each backend is imported when it is asked for: LLVM and the HLS project are heavy.
+    match target:
+        case None | "llvm":
+            from .backend.llvm import LLVMModule
+
+            return LLVMModule(program)
+        case "interpreter" | "simulator":
+            from .backend.interpreter import Interpreter
+
+            return Interpreter(program)
+        case "vhls" | "vitis_hls":
+            from .backend.hls.module import HLSModule
+
+            return HLSModule(program, target=target, mode=mode, project=project, configs=configs, **options)
+        case _:
+            raise BackendError("FX402", f'no target "{target}"', hint=did_you_mean(target, TARGETS))

@@ -1,0 +1,209 @@
+"""Rewriting an array into a FIFO: stores become `Put`, loads `Get`, calls pass the FIFO on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..analysis.accesses import accesses
+from ..errors import StreamError
+from ..ir import nodes as ir
+from ..ir.walk import Node, buffers, rewrite, walk
+from .names import Path, fresh, replace_at, statement_at
+
+
+def insert_fifo(
+    program: ir.Program,
+    function: ir.Function,
+    region: Path,
+    array: ir.Buffer,
+    fifo: ir.Buffer,
+    producer: ir.Stmt,
+    consumer: ir.Stmt,
+    name: str,
+) -> ir.Program:
+    """Connect two statements of a region by `fifo` in place of `array`.
+
+    The array stays, next to a FIFO of another name, while other statements still read it.
+    """
+    body = _region_body(function, region)
+    others = [s for s in body if s is not producer and s is not consumer and _reads(program, s, array.name)]
+    keep = bool(others)
+    if keep:
+        fifo = replace(fifo, name=fresh(f"{array.name}_{_plain(name)}", set(buffers(function))))
+    rewriter = _Rewriter(program, set(buffers(function)))
+    new: list[ir.Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == array.name:
+            new += [stmt] if keep else []
+            new.append(ir.Alloc(fifo, span=stmt.span))
+        elif stmt is producer:
+            new += rewriter.puts((stmt,), array.name, fifo, keep)
+        elif stmt is consumer:
+            new += rewriter.gets((stmt,), array.name, fifo)
+        elif keep or not any(a.buffer == array.name for a in accesses((stmt,), program)):
+            new.append(stmt)  # else an initialiser of the array that is gone
+    return rewriter.program.with_function(_with_region(function, region, tuple(new)))
+
+
+def _region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
+    if not region:
+        return function.body
+    loop = statement_at(function, region)
+    assert isinstance(loop, ir.For)
+    return loop.body
+
+
+def _with_region(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
+    if not region:
+        return replace(function, body=body, dataflow=True)
+    loop = statement_at(function, region)
+    assert isinstance(loop, ir.For)
+    loop = replace(loop, body=body, attrs=replace(loop.attrs, dataflow=True))
+    return replace_at(function, region, (loop,))
+
+
+def _reads(program: ir.Program, stmt: ir.Stmt, name: str) -> bool:
+    return any(a.buffer == name and not a.write for a in accesses((stmt,), program))
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "_")
+
+
+class _Rewriter:
+    """Rewrites statements of one function; `program` collects the callees it changes."""
+
+    def __init__(self, program: ir.Program, taken: set[str]) -> None:
+        self.program = program
+        self.taken = taken
+
+    def fresh(self, name: str) -> str:
+        made = fresh(name, self.taken)
+        self.taken.add(made)
+        return made
+
+    # ---- the reading side
+
+    def gets(self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer) -> tuple[ir.Stmt, ...]:
+        """The statements with every load of the array `name` replaced by what the FIFO gives."""
+        return tuple(new for stmt in body for new in self._get(stmt, name, fifo))
+
+    def _get(self, stmt: ir.Stmt, name: str, fifo: ir.Buffer) -> Iterator[ir.Stmt]:
+        before: list[ir.Stmt] = []
+
+        def taken(node: Node) -> Node | None:
+            if not (isinstance(node, ir.Load) and node.buffer == name):
+                return None
+            scalar = ir.Buffer(self.fresh(f"{name}_0"), fifo.dtype, span=node.span)
+            before.append(ir.Alloc(scalar, span=node.span))
+            before.append(ir.Get(scalar.name, fifo.name, (), node.span))
+            return ir.Load(scalar.name, (), fifo.dtype, node.span)
+
+        match stmt:
+            case ir.Store():
+                value = rewrite(stmt.value, taken)
+                indices = tuple(rewrite(i, taken) for i in stmt.indices)
+                stmt = replace(stmt, value=value, indices=indices)
+            case ir.Put():
+                value = rewrite(stmt.value, taken)
+                indices = tuple(rewrite(i, taken) for i in stmt.indices)
+                stmt = replace(stmt, value=value, indices=indices)
+            case ir.For():
+                lower, upper = rewrite(stmt.lower, taken), rewrite(stmt.upper, taken)
+                stmt = replace(stmt, lower=lower, upper=upper, body=self.gets(stmt.body, name, fifo))
+            case ir.If():
+                condition = rewrite(stmt.condition, taken)
+                then, otherwise = (self.gets(b, name, fifo) for b in (stmt.then, stmt.otherwise))
+                stmt = replace(stmt, condition=condition, then=then, otherwise=otherwise)
+            case ir.Call():
+                args = tuple(a if isinstance(a, ir.View) else rewrite(a, taken) for a in stmt.args)
+                stmt = self._call(replace(stmt, args=args), name, fifo, write=False, keep=False)
+            case _:
+                pass
+        yield from before
+        yield stmt
+
+    # ---- the writing side
+
+    def puts(self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer, keep: bool) -> tuple[ir.Stmt, ...]:
+        """The statements with every store to the array `name` sent to the FIFO (and stored, with `keep`)."""
+        return tuple(new for stmt in body for new in self._put(stmt, name, fifo, keep))
+
+    def _put(self, stmt: ir.Stmt, name: str, fifo: ir.Buffer, keep: bool) -> Iterator[ir.Stmt]:
+        match stmt:
+            case ir.Store() if stmt.buffer == name and keep:
+                scalar = ir.Buffer(self.fresh(f"{name}_0"), fifo.dtype, span=stmt.span)
+                value = ir.Load(scalar.name, (), fifo.dtype, stmt.value.span)
+                yield ir.Alloc(scalar, span=stmt.span)
+                yield ir.Store(scalar.name, (), stmt.value, stmt.span)
+                yield replace(stmt, value=value)
+                yield ir.Put(fifo.name, (), value, stmt.span)
+            case ir.Store() if stmt.buffer == name:
+                yield ir.Put(fifo.name, (), stmt.value, stmt.span)
+            case ir.For():
+                yield replace(stmt, body=self.puts(stmt.body, name, fifo, keep))
+            case ir.If():
+                then, otherwise = (self.puts(b, name, fifo, keep) for b in (stmt.then, stmt.otherwise))
+                yield replace(stmt, then=then, otherwise=otherwise)
+            case ir.Call():
+                yield self._call(stmt, name, fifo, write=True, keep=keep)
+            case _:
+                yield stmt
+
+    # ---- calls
+
+    def _call(self, call: ir.Call, name: str, fifo: ir.Buffer, write: bool, keep: bool) -> ir.Call:
+        places = [i for i, a in enumerate(call.args) if isinstance(a, ir.View) and a.buffer == name]
+        if not places:
+            return call
+        (place,) = places
+        callee = self.program.function(call.func)
+        param = callee.params[place]
+        if param.is_stream:
+            raise StreamError("FX302", f'"{name}" is passed as a FIFO already', at=call.span)
+        inner = _Rewriter(self.program, set(buffers(callee)))
+        new_name = inner.fresh(f"{param.name}_fifo") if keep else param.name
+        channel = replace(fifo, name=new_name, span=param.span)
+        if write:
+            body = inner.puts(callee.body, param.name, channel, keep)
+        else:
+            body = inner.gets(callee.body, param.name, channel)
+        self.program = inner.program
+        arg = ir.View(fifo.name, (), call.args[place].span)
+        params, args, results = _passed(callee, call, place, channel, arg, keep)
+        made = replace(callee, params=params, body=body, results=results)
+        return replace(call, func=self._install(callee, made), args=args)
+
+    def _install(self, old: ir.Function, new: ir.Function) -> str:
+        """Put a changed callee into the program: in place if this is its only call, else as a clone."""
+        functions = self.program.functions
+        calls = sum(isinstance(n, ir.Call) and n.func == old.name for f in functions for n in walk(f.body))
+        if calls == 1:
+            self.program = self.program.with_function(new, old.name)
+            return old.name
+        name = fresh(f"{old.name}_stream", {f.name for f in functions})
+        at = next(i for i, f in enumerate(functions) if f.name == old.name)
+        made = replace(new, name=name)
+        self.program = replace(self.program, functions=(*functions[: at + 1], made, *functions[at + 1 :]))
+        return name
+
+
+def _passed(
+    callee: ir.Function, call: ir.Call, place: int, channel: ir.Buffer, arg: ir.View, keep: bool
+) -> tuple[tuple[ir.Buffer, ...], tuple[ir.Expr | ir.View, ...], int]:
+    """Parameters, arguments and number of results with the FIFO. A FIFO is never a result."""
+    params, args = list(callee.params), list(call.args)
+    first_result, results = len(callee.inputs), callee.results
+    if not keep and place < first_result:
+        params[place], args[place] = channel, arg
+        return tuple(params), tuple(args), results
+    if not keep:
+        del params[place], args[place]
+        results -= 1
+    params.insert(first_result, channel)
+    args.insert(first_result, arg)
+    return tuple(params), tuple(args), results
+
+
+__all__ = ["insert_fifo"]
