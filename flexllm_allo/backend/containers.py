@@ -20,6 +20,7 @@ def is_signed(dtype: DType) -> bool:
 
 
 def is_bfloat16(dtype: DType) -> bool:
+    """Whether a type is bfloat16, which NumPy lacks."""
     return isinstance(dtype, Float) and (dtype.bits, dtype.fracs) == (16, 7)
 
 

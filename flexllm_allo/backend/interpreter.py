@@ -28,6 +28,8 @@ Steps = Generator[tuple[Blocked, ...], None, None]
 
 @dataclass(slots=True)
 class Fifo:
+    """One FIFO and what is in it."""
+
     name: str
     depth: int
     items: deque[Value] = field(default_factory=lambda: deque[Value]())

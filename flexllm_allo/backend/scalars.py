@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..ir.dtypes import DType, Float, UInt
-from .containers import is_bfloat16, is_signed, width, wrap
+from .containers import is_bfloat16, width, wrap
 
 Value = int | np.float32 | np.float64
 Float1 = np.float32 | np.float64
@@ -126,6 +126,7 @@ def _float_bits(value: Float1, dtype: DType) -> int:
 
 
 def float_from_bits(bits: int, dtype: DType) -> Float1:
+    """The float with a bit pattern."""
     bits &= (1 << dtype.bits) - 1
     if is_bfloat16(dtype):
         return np.uint32(bits << 16).view(np.float32)
@@ -145,6 +146,7 @@ def constant(value: float, dtype: DType) -> Value:
 
 
 def unary(op: str, value: Value, dtype: DType) -> Value:
+    """`Unary` on a value of type `dtype`."""
     if op == "not":
         return int(not value)
     if isinstance(dtype, Float):

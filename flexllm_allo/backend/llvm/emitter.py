@@ -64,6 +64,12 @@ class Emitter:
         self.globals.append(f'{name} = private unnamed_addr constant {kind} c"{text}", align 64')
         return name
 
+    def rolled_loop(self) -> str:
+        """Metadata of one loop that is not to be unrolled."""
+        name, hint = self.names("!"), self.names("!")
+        self.globals += [f"{name} = distinct !{{{name}, {hint}}}", f'{hint} = !{{!"llvm.loop.unroll.disable"}}']
+        return name
+
     def _function(self, function: ir.Function) -> None:
         f = Frame(self.names)
         scope = Scope(function.name, function.name, written=written_buffers(function))

@@ -113,8 +113,13 @@ class Statements(Expressions):
         flags = "nuw nsw" if isinstance(stmt.lower, ir.Const) and stmt.lower.value >= 0 else "nsw"
         f.do(f"{following} = add {flags} i64 {counter}, {stmt.step}")
         f.code.insert(phi, f"  {counter} = phi i64 [ {lower}, %{before} ], [ {following}, %{f.block} ]")
-        f.do(f"br label %{head}")
+        f.do(f"br label %{head}{self._loop_hint(stmt)}")
         f.start(end, fall=False)
+
+    def _loop_hint(self, loop: ir.For) -> str:
+        """Loops that may be suspended are not unrolled: it gains nothing and takes long to compile."""
+        waits = self.frame.parent is not None and uses_streams(loop.body, self.emitter.program)
+        return f", !llvm.loop {self.emitter.rolled_loop()}" if waits else ""
 
     def _if(self, stmt: ir.If) -> None:
         f, condition = self.frame, self.condition(stmt.condition)

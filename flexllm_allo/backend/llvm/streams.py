@@ -309,6 +309,7 @@ def _turn(f: Frame, r: _Running, running: list[_Running]) -> None:
         f.start(ready, fall=False)
         _set_blocked(f, r.slot, 0)
     f.do(f"store ptr {f.op(f'call ptr {r.start}')}, ptr {r.handle}")
+    _moved(f)
     f.do(f"br label %{after}")
     f.start(resume, fall=False)
     f.do(f"call void @llvm.coro.resume(ptr {handle})")
