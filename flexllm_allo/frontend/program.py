@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import __future__
+
 import ast
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,7 +77,8 @@ class ProgramBuilder:
         """The first function of a source string; the others are visible to it by name."""
         first, *others = string_source(text)
         scope: Names = {}
-        code = compile(text, first.file, "exec")
+        later = __future__.annotations.compiler_flag  # annotations may name template parameters
+        code = compile(textwrap.dedent(text).expandtabs(4), first.file, "exec", later)
         visible = dict(names)
         exec(code, visible, scope)
         for other in others:
