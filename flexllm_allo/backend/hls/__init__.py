@@ -1,0 +1,1 @@
+"""HLS C++ for Vitis: text, C simulation, projects, tool runs, reports."""

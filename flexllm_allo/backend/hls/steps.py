@@ -1,0 +1,94 @@
+"""Running the tools on a written project: C simulation, synthesis, linking."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...errors import BackendError, ToolError
+from .reports import SynthesisReport, parse_csynth
+from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, run_tool
+
+LINK_TARGETS = ("sw_emu", "hw_emu", "hw")
+
+
+def run_csim(project: str | Path) -> str:
+    """Compile and run the project's test bench with the host's compiler; its last line.
+
+    Raises:
+        ToolError: FX501 no compiler; FX502 it does not compile, or a result differs.
+    """
+    folder = Path(project)
+    environment = dict(os.environ, CXX=str(find_compiler().path))
+    try:
+        environment["AP_TYPES"] = str(find_ap_headers().path)
+    except ToolError:
+        pass  # programs of native types compile without them
+    log = folder / "csim.log"
+    try:
+        run_tool(["make", "csim"], folder, log.name, environment=environment)
+    except ToolError as error:
+        lines = [line for line in _lines(log) if "differ" in line or line.startswith(("FAIL", "ERROR"))]
+        if lines and error.code == "FX502" and "error:" not in error.message:
+            raise ToolError("FX502", f"C simulation failed: {lines[0]}", hint=error.hint) from None
+        raise
+    return _lines(log)[-1]
+
+
+def run_csynth(project: str | Path, top: str) -> SynthesisReport:
+    """High-level synthesis of the project, and its report.
+
+    Raises:
+        ToolError: FX501 Vitis HLS is not installed (the project stays as it is); FX502 it failed.
+    """
+    folder = Path(project)
+    tool = _needed(find_vitis_hls, folder)
+    command = [str(tool.path), "-f", "run.tcl"]
+    if tool.name == "vitis-run":
+        command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
+    run_tool(command, folder, "csynth.log", environment=dict(os.environ, STEP="csynth"))
+    return parse_csynth(folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml")
+
+
+def run_cosim(project: str | Path) -> Path:
+    """C/RTL co-simulation of the project; the path of the log."""
+    folder = Path(project)
+    tool = _needed(find_vitis_hls, folder)
+    command = [str(tool.path), "-f", "run.tcl"]
+    if tool.name == "vitis-run":
+        command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
+    return run_tool(command, folder, "cosim.log", environment=dict(os.environ, STEP="cosim"))
+
+
+def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
+    """Compile and link the project for a card or for emulation; the path of the ``.xclbin``.
+
+    Args:
+        target: ``"sw_emu"``, ``"hw_emu"`` or ``"hw"``.
+
+    Raises:
+        ToolError: FX501 Vitis is not installed; FX502 a step failed.
+    """
+    if target not in LINK_TARGETS:
+        raise BackendError("FX402", f'"{target}" is no target to link for', hint="one of " + ", ".join(LINK_TARGETS))
+    folder = Path(project)
+    _needed(find_vitis_hls, folder)
+    _needed(find_vpp, folder)
+    run_tool(["make", "xclbin", f"TARGET={target}"], folder, f"link_{target}.log")
+    return folder / f"{top}.{target}.xclbin"
+
+
+def _needed(find: object, folder: Path) -> Tool:
+    """A tool of Vitis, or an error that says that the project is there all the same."""
+    assert callable(find)
+    try:
+        tool: Tool = find()
+    except ToolError as error:
+        raise ToolError(
+            "FX501", f"{error.message}; the finished project is in {folder}", hint=error.hint
+        ) from None
+    return tool
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.is_file() else []

@@ -1,0 +1,259 @@
+"""The Vitis project of a program: kernel, test bench, host program, scripts and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ArgumentError, BackendError, did_you_mean
+from ...hardware.devices import Device
+from ...hardware.devices import device as find_device
+from ...ir import nodes as ir
+from ...ir.layout import logical_shape, pack_array
+from ..arguments import encode
+from ..effects import Effects
+from .csim import csim_bytes, to_csim_bytes
+from .emit import emit, emit_header, top_name, top_parameters, uses_ap
+from .interface import is_memory_port
+from .placement import place
+from .project import BuildPlan
+from .testbench import host, ports, testbench
+from .toolchain import AP_HEADERS_VARIABLE, SHIM
+
+RUN_TCL = Template(
+    """\
+# Vitis HLS: STEP=csim|csynth|cosim|export vitis_hls -f run.tcl   (default: csynth)
+set step [expr {[info exists ::env(STEP)] ? $$::env(STEP) : "csynth"}]
+open_project -reset out.prj
+set_top $top
+add_files kernel.cpp -cflags "-std=c++14"
+add_files -tb testbench.cpp -cflags "-std=c++14"
+open_solution -reset -flow_target vitis solution1
+set_part {$part}
+create_clock -period $period -name default
+switch $$step {
+  csim   { csim_design -argv [file normalize data] }
+  csynth { csynth_design }
+  cosim  { csynth_design; cosim_design -argv [file normalize data] }
+  export { csynth_design; export_design -format xo -output $top.xo }
+  default { puts "ERROR: unknown STEP $$step"; exit 1 }
+}
+exit
+"""
+)
+
+HLS_CONFIG = Template(
+    """\
+# Vitis unified flow: v++ -c --mode hls --config hls_config.cfg --work_dir build
+part=$part
+
+[hls]
+flow_target=vitis
+clock=${period}ns
+syn.top=$top
+syn.file=kernel.cpp
+syn.cflags=-std=c++14
+tb.file=testbench.cpp
+tb.file=data
+package.output.format=xo
+package.output.file=$top.xo
+"""
+)
+
+MAKEFILE = Template(
+    """\
+# make csim      run the test bench with the host's compiler (no Vitis needed)
+# make csynth    high-level synthesis; report in out.prj/solution1/syn/report
+# make cosim     C/RTL co-simulation
+# make xo        kernel object
+# make xclbin    link for the card: TARGET=sw_emu|hw_emu|hw
+# make host      host program for XRT
+CXX ?= g++
+AP_TYPES ?= $$($ap_variable)
+TARGET ?= hw
+PLATFORM ?= $platform
+INCLUDES := -Ishim $$(if $$(AP_TYPES),-I$$(AP_TYPES)) -Ishim/fallback -I.
+FLAGS := -std=c++17 -O2 -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-label
+
+.PHONY: csim csynth cosim xo xclbin host clean
+
+csim: testbench
+\t(ulimit -s unlimited 2>/dev/null || ulimit -s hard; ./testbench data)
+
+testbench: testbench.cpp kernel.cpp kernel.h
+\t$$(CXX) $$(FLAGS) $$(INCLUDES) testbench.cpp kernel.cpp -o $$@
+
+csynth:
+\tSTEP=csynth vitis_hls -f run.tcl
+
+cosim:
+\tSTEP=cosim vitis_hls -f run.tcl
+
+xo: $top.xo
+$top.xo: kernel.cpp kernel.h
+\tSTEP=export vitis_hls -f run.tcl
+
+xclbin: $top.$$(TARGET).xclbin
+$top.$$(TARGET).xclbin: $top.xo connectivity.cfg
+\tv++ -l -t $$(TARGET) --platform $$(PLATFORM) --config connectivity.cfg \\
+\t  --kernel_frequency $mhz $top.xo -o $$@
+
+host: host.cpp
+\t$$(CXX) -std=c++17 -O2 -I$$(XILINX_XRT)/include -L$$(XILINX_XRT)/lib host.cpp -o host \\
+\t  -lxrt_coreutil -pthread
+
+clean:
+\trm -rf testbench host out.prj build *.log *.xo *.xclbin *.ltx
+"""
+)
+
+README = Template(
+    """\
+# $top for $device
+
+A Vitis HLS project written by FlexLLM-Allo. `manifest.json` lists every file with its SHA-256.
+
+| file | what it is |
+|---|---|
+| `kernel.cpp`, `kernel.h`, `flexllm_*.h` | the design; its top function is `$top` |
+| `testbench.cpp`, `data/` | inputs, expected results, and the program that compares them bit for bit |
+| `run.tcl`, `hls_config.cfg` | synthesis with `vitis_hls`, or with `v++` of the unified flow |
+| `connectivity.cfg` | which memory channel each argument lies in |
+| `host.cpp` | the host program (XRT) |
+| `shim/` | stand-ins for Vitis' headers, for C simulation without Vitis |
+
+```
+make csim                # needs g++ only$ap_note
+make csynth              # needs Vitis HLS
+make xclbin TARGET=hw    # needs Vitis and the platform $platform
+make host && ./host $top.hw.xclbin
+```
+
+| argument | elements | memory |
+|---|---|---|
+$arguments
+"""
+)
+
+Array = NDArray[Any]
+
+
+def vitis_project(
+    program: ir.Program,
+    device: str = "u280",
+    frequency: float = 300.0,
+    data: Mapping[str, Array] | None = None,
+    golden: Mapping[str, Array] | None = None,
+    bundles: Mapping[str, str] | None = None,
+    memory: Mapping[str, int | str] | None = None,
+) -> BuildPlan:
+    """Plan the Vitis project of a program.
+
+    Args:
+        program: the scheduled IR; its top function becomes the kernel.
+        device: a card of `hardware/devices.toml`.
+        frequency: target clock in MHz.
+        data: contents of arguments before the run, by name; those left out are zeros.
+        golden: contents of results and in-place arguments after the run, by name.
+        bundles: AXI bundle by argument; by default each has its own.
+        memory: memory channel by argument (a number, or text such as ``"HBM[3]"``).
+
+    Raises:
+        BackendError: FX402, unknown device or the arguments do not fit into its memory.
+        ArgumentError: FX401, data for an argument that does not exist or has another shape.
+    """
+    card = find_device(device)
+    top = program.function(program.top)
+    _check_top(top)
+    data, golden = data or {}, golden or {}
+    stored = Effects(program).stored(top)
+    _check_names(top, data, {b.name for b in top.inputs}, "an input")
+    _check_names(top, golden, stored, "a result or written argument")
+    names = top_parameters(program, "vitis")
+    spelled = {b.name: name for b, name in zip(top.params, names, strict=True)}
+    sizes = {b.name: _bytes(b) for b in top.params if is_memory_port(top, b)}
+    placed = place(sizes, card, memory)
+    name = top_name(program)
+    all_ports = ports(top, names, stored, data.keys(), golden.keys())
+    values = {
+        "top": name, "part": card.part, "platform": card.platform, "device": card.name,
+        "period": f"{1000 / frequency:.2f}", "mhz": f"{frequency:g}", "ap_variable": AP_HEADERS_VARIABLE,
+    }  # fmt: skip
+    text = {
+        "kernel.cpp": emit(program, "vitis", bundles),
+        "kernel.h": emit_header(program, "vitis"),
+        "testbench.cpp": testbench(name, all_ports),
+        "host.cpp": host(name, all_ports, [csim_bytes(b.dtype) for b in top.params]),
+        "run.tcl": RUN_TCL.substitute(values),
+        "hls_config.cfg": HLS_CONFIG.substitute(values),
+        "connectivity.cfg": _connectivity(name, {spelled[n]: where for n, where in placed.items()}, card),
+        "Makefile": MAKEFILE.substitute(values),
+        "README.md": README.substitute(
+            values,
+            arguments=_argument_table(top, spelled, placed),
+            ap_note=" and the ap_int headers: AP_TYPES=folder" if uses_ap(program) else "",
+        ),
+    }
+    files = {path: content.encode() for path, content in text.items()}
+    files |= _headers()
+    for buffer in top.params:
+        for values_, prefix in ((data, ""), (golden, "golden_")):
+            if buffer.name in values_:
+                files[f"data/{prefix}{spelled[buffer.name]}.bin"] = _contents(buffer, values_[buffer.name])
+    return BuildPlan(name, card.key, frequency, files)
+
+
+def _check_top(top: ir.Function) -> None:
+    for parameter in top.params:
+        if parameter.is_stream:
+            raise BackendError(
+                "FX403",
+                f"the top function '{top.name}' has the stream '{parameter.name}' as a parameter",
+                parameter.span,
+                hint="wrap it in a function whose arguments are arrays",
+            )
+
+
+def _check_names(top: ir.Function, given: Mapping[str, Array], allowed: set[str] | frozenset[str], what: str) -> None:
+    for name in given:
+        if name not in allowed:
+            raise ArgumentError("FX401", f"'{name}' is not {what} of '{top.name}'", top.span, did_you_mean(name, allowed))
+
+
+def _bytes(buffer: ir.Buffer) -> int:
+    return int(np.prod(buffer.shape, dtype=np.int64)) * csim_bytes(buffer.dtype)
+
+
+def _contents(buffer: ir.Buffer, array: Array) -> bytes:
+    """The bytes of a data file; arrays of logical elements are packed into words first."""
+    if buffer.words > 1 and np.shape(array) == logical_shape(buffer):
+        array = pack_array(buffer, array)
+    return to_csim_bytes(buffer, encode(buffer, array))
+
+
+def _connectivity(top: str, placed: Mapping[str, str], card: Device) -> str:
+    lines = ["[connectivity]", f"nk={top}:1:{top}_1"]
+    if card.slrs > 1:
+        lines.append(f"slr={top}_1:{card.memory.slr}")
+    lines += [f"sp={top}_1.{name}:{where}" for name, where in placed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _argument_table(top: ir.Function, spelled: Mapping[str, str], placed: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"| `{spelled[b.name]}` | {b.dtype}{list(b.shape) if b.shape else ''} | {placed.get(b.name, 'register')} |"
+        for b in top.params
+    )
+
+
+def _headers() -> dict[str, bytes]:
+    """Our headers beside the kernel (they ship with the design), the stand-ins for Vitis' in ``shim``."""
+    files: dict[str, bytes] = {}
+    for path in sorted(SHIM.rglob("*.h")):
+        name = path.relative_to(SHIM).as_posix()
+        files[name if name.startswith("flexllm_") else f"shim/{name}"] = path.read_bytes()
+    return files
