@@ -2,7 +2,7 @@
 
     python models/tiny/measure.py
 
-Needs torch, numpy, tokenizers and safetensors. The integer formats are simulated: the numbers are
+Needs torch, tokenizers and safetensors. The integer formats are simulated: the numbers are
 rounded to what the format can hold and the arithmetic stays in float.
 """
 

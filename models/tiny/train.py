@@ -35,8 +35,23 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import (CONTEXT, EPS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, THETA, Weights,
-                     best_ratio, fake_quant, forward, linears, measure, perplexity)
+from measure import (
+    CONTEXT,
+    EPS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    THETA,
+    Weights,
+    best_ratio,
+    fake_quant,
+    forward,
+    linears,
+    measure,
+    perplexity,
+)
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
