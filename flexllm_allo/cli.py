@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,21 +133,20 @@ def generate(
     json_file: JsonFile = None,
 ) -> None:
     """Continue a prompt greedily on the CPU, with exactly the design that `build` writes."""
+    if not prompt:
+        raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
     with closing(open_session(directory, recipe)) as session, _progress("tokens", max_new_tokens) as advance:
-        prompt_tokens = [int(token) for token in session.encode(prompt)]
-        made = iter(range(1, max_new_tokens + 1))
-        result = session.generate(
-            prompt_tokens, max_new_tokens, on_token=lambda _token: advance(next(made), None)
-        )
-        tokens = [int(token) for token in result.tokens]
-        text = session.decode(tokens)
+        prompt_tokens = session.encode(prompt)
+        made = count(1)
+        result = session.generate(prompt_tokens, max_new_tokens, lambda _token: advance(next(made), None))
+        text = session.decode(result.tokens)
     typer.echo(prompt + text)
     if result_file:
         result_file.write_json(
             {
                 "prompt_tokens": prompt_tokens,
-                "tokens": tokens,
+                "tokens": result.tokens,
                 "text": text,
                 "tokens_per_second": result.tokens_per_second,
             }

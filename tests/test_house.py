@@ -57,6 +57,15 @@ def test_folders_are_importable_inside_the_package(name):
     assert spec is not None
 
 
+def test_nobody_imports_a_generic_top_level_name():
+    for file in tracked(".py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not {name.partition(".")[0] for name in names} & set(FOLDERS), f"{file}:{node.lineno}"
+
+
 def test_symlinks_are_relative_and_stay_inside():
     links = [line.split("\t")[1] for line in git("ls-files", "-sz") if line.startswith("120000")]
     assert {f"flexllm_allo/{name}" for name in FOLDERS} <= set(links)
@@ -83,9 +92,10 @@ def test_wheel_holds_only_the_package(tmp_path):
 
 def test_import_is_quick_and_light(tmp_path):
     code = (
-        "import sys, time; t = time.perf_counter(); import flexllm_allo; "
-        "import json; print(json.dumps([time.perf_counter() - t, sorted(sys.modules)]))"
+        "import sys, time; t = time.process_time(); import flexllm_allo; "
+        "import json; print(json.dumps([time.process_time() - t, sorted(sys.modules)]))"
     )
+    # Processor time: other tests run at the same time and would only add to the clock on the wall.
     runs = [json.loads(python(code, tmp_path)) for _ in range(3)]
     heavy = {"torch", "transformers", "llvmlite", "typer", "rich", "pydantic", "tokenizers"}
     assert heavy.isdisjoint(runs[0][1])
