@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexllm_allo.errors import ArgumentError, UsageError
+from flexllm_allo.errors import UsageError
 from flexllm_allo.models.expf import expf
 from flexllm_allo.quant.formats import IntFormat
 from flexllm_allo.quant.model import QuantizedModel
@@ -53,8 +53,8 @@ class ReferenceLlama:
         """Logits [T, V] of a new sequence; what the KV cache held is forgotten.
 
         Raises:
-            UsageError: FX701 when there are no tokens or more than `max_seq_len`.
-            ArgumentError: FX401 for a token outside the vocabulary.
+            UsageError: FX701 when there are no tokens or more than `max_seq_len`, FX703 for a token outside
+                the vocabulary.
         """
         self.position = 0
         if not len(tokens):
@@ -111,7 +111,7 @@ class ReferenceLlama:
         vocab = self.model.config.vocab_size
         bad = [token for token in tokens if not 0 <= token < vocab]
         if bad:
-            raise ArgumentError("FX401", f"token {bad[0]} is outside the vocabulary of {vocab}")
+            raise UsageError("FX703", f"there is no token {bad[0]}", hint=f"token ids are 0 to {vocab - 1}")
 
     def _attention(self, x: FloatArray, layer: int, begin: int, end: int) -> FloatArray:
         m, c = self.model, self.model.config

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexllm_allo.errors import ArgumentError, UsageError
+from flexllm_allo.errors import UsageError
 from flexllm_allo.models.hf import Checkpoint, load_checkpoint
+from flexllm_allo.models.model import Model
 from flexllm_allo.models.reference import ReferenceLlama, sequential_sum
 from flexllm_allo.quant import perplexity, quantize_checkpoint, recipes
+from flexllm_allo.runtime.session import Session
 
 TINY = Path(__file__).parent.parent / "models" / "tiny"
 F = np.float32
@@ -204,6 +206,16 @@ def test_reference_is_the_formulas_bit_for_bit(name, recipe):
     assert (ReferenceLlama(model).prefill(tokens) == scalar_logits(model, tokens)).all()
 
 
+def test_kernels_are_the_reference_bit_for_bit():
+    checkpoint = Checkpoint.from_transformers(hf_model(CONFIGS["odd"]))
+    model = quantize_checkpoint(checkpoint, "w4a8kv8")
+    session = Session(Model(checkpoint, model))
+    tokens = np.random.default_rng(0).integers(0, 47, 37).tolist()
+    expected = ReferenceLlama(model).prefill(tokens)
+    for stage in ("prefill", "decode"):
+        assert (session.logits(tokens, stage) == expected).all()
+
+
 def test_sums_run_in_order():
     x = np.random.default_rng(0).normal(size=(3, 5000)).astype(np.float32)
     assert sequential_sum(x).tolist() == [float(scalar_sum(row)) for row in x]
@@ -282,6 +294,6 @@ def test_refusals(tiny):
             call()
         assert caught.value.code == "FX701"
     for token in (-1, 2048):
-        with pytest.raises(ArgumentError) as refused:
+        with pytest.raises(UsageError) as refused:
             reference.prefill([token])
-        assert refused.value.code == "FX401"
+        assert refused.value.code == "FX703"
