@@ -10,7 +10,7 @@ from ..raw_values import to_raw
 from ..scalars import constant
 from . import casts, streams
 from .frame import Frame, Names, Scope, Slot, alignment, register_type
-from .prelude import prelude
+from .prelude import divider, prelude
 from .statements import Statements, written_buffers
 
 ENTRY = "flex.entry"
@@ -44,7 +44,8 @@ class Emitter:
             if not any(p.is_stream for p in function.params):
                 self._function(function)
         self._entry(self.program.function(self.top))
-        return "\n".join([prelude(), *self.globals, *self.functions])
+        dividers = [divider(bits) for bits in sorted(self.names.dividers)]
+        return "\n".join([prelude(), *dividers, *self.globals, *self.functions])
 
     def may_wait(self, name: str) -> bool:
         """Whether a function works with FIFOs, and so returns whether there was a deadlock."""

@@ -97,10 +97,14 @@ class Scope:
 
 
 class Names:
-    """Fresh names, unique in a module, so that a coroutine can take over those of its creator."""
+    """Fresh names, unique in a module, so that a coroutine can take over those of its creator.
+
+    `dividers` are the widths for which the module needs a division function (`prelude.divider`).
+    """
 
     def __init__(self) -> None:
         self._count = 0
+        self.dividers: set[int] = set()
 
     def __call__(self, prefix: str) -> str:
         self._count += 1

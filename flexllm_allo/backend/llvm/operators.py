@@ -109,21 +109,47 @@ def floor_divide(f: Frame, a: str, b: str, bits: int, signed: bool, nonzero: boo
 
 
 def _floor(f: Frame, a: str, b: str, bits: int, signed: bool) -> tuple[str, str]:
-    # Between 64 and 128 bits LLVM calls a library that may be missing; beyond, it needs none.
-    wide = bits if bits <= 64 else max(bits, 129)
-    kind, letter = f"i{wide}", "s" if signed else "u"
-    x, y = resize(f, a, bits, wide, signed), resize(f, b, bits, wide, signed)
-    quotient = f.op(f"{letter}div {kind} {x}, {y}")
-    rest = f.op(f"{letter}rem {kind} {x}, {y}")
+    kind = f"i{bits}"
+    if bits > 64:
+        quotient, rest = _long_divide(f, a, b, bits, signed)
+    else:
+        letter = "s" if signed else "u"
+        quotient = f.op(f"{letter}div {kind} {a}, {b}")
+        rest = f.op(f"{letter}rem {kind} {a}, {b}")
     if signed:
         some = f.op(f"icmp ne {kind} {rest}, 0")
-        signs = f.op(f"xor {kind} {rest}, {y}")
+        signs = f.op(f"xor {kind} {rest}, {b}")
         differ = f.op(f"icmp slt {kind} {signs}, 0")
         wrong = f.op(f"and i1 {some}, {differ}")
-        less, more = f.op(f"sub {kind} {quotient}, 1"), f.op(f"add {kind} {rest}, {y}")
+        less, more = f.op(f"sub {kind} {quotient}, 1"), f.op(f"add {kind} {rest}, {b}")
         quotient = f.op(f"select i1 {wrong}, {kind} {less}, {kind} {quotient}")
         rest = f.op(f"select i1 {wrong}, {kind} {more}, {kind} {rest}")
-    return resize(f, quotient, wide, bits, signed), resize(f, rest, wide, bits, signed)
+    return quotient, rest
+
+
+def _long_divide(f: Frame, a: str, b: str, bits: int, signed: bool) -> tuple[str, str]:
+    """Quotient toward zero and its remainder, beyond 64 bits.
+
+    By a function of our own: LLVM would call one of the compiler's library, which may be missing.
+    """
+    kind, wide = f"i{bits}", f"i{bits + 1}"
+    f.names.dividers.add(bits + 1)
+
+    def magnitude(x: str) -> tuple[str, str]:
+        negative = f.op(f"icmp slt {kind} {x}, 0") if signed else "false"
+        minus = f.op(f"sub {kind} 0, {x}")
+        size = f.op(f"select i1 {negative}, {kind} {minus}, {kind} {x}")
+        return f.op(f"zext {kind} {size} to {wide}"), negative
+
+    def signed_again(pair: str, part: int, negative: str) -> str:
+        value = f.op(f"trunc {wide} {f.op(f'extractvalue {{ {wide}, {wide} }} {pair}, {part}')} to {kind}")
+        return f.op(f"select i1 {negative}, {kind} {f.op(f'sub {kind} 0, {value}')}, {kind} {value}")
+
+    x, x_negative = magnitude(a)
+    y, y_negative = magnitude(b)
+    pair = f.op(f"call {{ {wide}, {wide} }} @flex.divide.{wide}({wide} {x}, {wide} {y})")
+    differ = f.op(f"xor i1 {x_negative}, {y_negative}")
+    return signed_again(pair, 0, differ), signed_again(pair, 1, x_negative)
 
 
 def _shift(f: Frame, op: str, a: str, amount: str, e: ir.Binary) -> str:

@@ -82,6 +82,39 @@ def prelude() -> str:
     return "\n".join(lines) + _HELPERS
 
 
+def divider(bits: int) -> str:
+    """Long division of unsigned numbers below ``2**(bits - 1)``: quotient and remainder."""
+    kind = f"i{bits}"
+    return f"""
+define internal {{ {kind}, {kind} }} @flex.divide.{kind}({kind} %a, {kind} %b) noinline nounwind memory(none) {{
+entry:
+  br label %step
+step:
+  %i = phi i32 [ {bits}, %entry ], [ %j, %step ]
+  %x = phi {kind} [ %a, %entry ], [ %x2, %step ]
+  %q = phi {kind} [ 0, %entry ], [ %q2, %step ]
+  %r = phi {kind} [ 0, %entry ], [ %r3, %step ]
+  %top = lshr {kind} %x, {bits - 1}
+  %x2 = shl {kind} %x, 1
+  %r1 = shl {kind} %r, 1
+  %r2 = or {kind} %r1, %top
+  %fits = icmp uge {kind} %r2, %b
+  %less = sub {kind} %r2, %b
+  %r3 = select i1 %fits, {kind} %less, {kind} %r2
+  %bit = zext i1 %fits to {kind}
+  %q1 = shl {kind} %q, 1
+  %q2 = or {kind} %q1, %bit
+  %j = sub i32 %i, 1
+  %more = icmp ne i32 %j, 0
+  br i1 %more, label %step, label %done
+done:
+  %p = insertvalue {{ {kind}, {kind} }} poison, {kind} %q2, 0
+  %o = insertvalue {{ {kind}, {kind} }} %p, {kind} %r3, 1
+  ret {{ {kind}, {kind} }} %o
+}}
+"""
+
+
 def library_symbol(name: str, single: bool) -> str:
     """The symbol of a C math function. Not C's own name, for LLVM would fold and rewrite that."""
     return f"flex.{name}{'f' if single else ''}"
