@@ -20,6 +20,7 @@ def const(value: int, span: Span = UNKNOWN) -> ir.Const:
 
 
 def var(name: str, span: Span = UNKNOWN) -> ir.LoopVar:
+    """The value of a loop variable."""
     return ir.LoopVar(name, INDEX, span)
 
 
@@ -30,6 +31,7 @@ def binary(op: str, left: ir.Expr, right: ir.Expr | int) -> ir.Expr:
 
 
 def to_index(expr: ir.Expr) -> ir.Expr:
+    """The integer expression as an index."""
     return expr if isinstance(expr.type, Index) else _fold(ir.Cast(expr, INDEX, True, expr.span))
 
 
@@ -96,7 +98,7 @@ def _fold_binary(node: ir.Binary) -> ir.Expr:
             return _fold_multiple(node, c)
         case _:
             pass
-    if (op == "+" and a == 0 or op == "*" and a == 1) and node.right.type == node.type:
+    if ((op == "+" and a == 0) or (op == "*" and a == 1)) and node.right.type == node.type:
         return node.right
     if op == "+" and b is not None:
         return _fold_chain(node, b)

@@ -74,7 +74,7 @@ def renamed(step: Primitive, names: dict[str, str], instance: str) -> Primitive:
             case str() if whole:
                 return names.get(value, value)
             case tuple():
-                return tuple(translate(v, whole) for v in value)
+                return tuple(translate(v, whole) for v in value)  # pyright: ignore
             case _:
                 return value
 

@@ -29,9 +29,25 @@ def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = No
 
     Example:
         >>> s = allo.customize(producer_consumer)
-        >>> s.dataflow("producer_consumer")
-        >>> s.program.function("producer_consumer").dataflow
-        True
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:
+            C: int32[10]
+            B: int32[10]
+            for i in range(10, name="S_i_0"):
+                B[i] = A[i] + 1
+            for i in range(10, name="S_i_1"):
+                C[i] = B[i] * 2
+            return C
+        >>> s.dataflow()
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
+            C: int32[10]
+            B: int32[10]
+            for i in range(10, name="S_i_0"):
+                B[i] = A[i] + 1
+            for i in range(10, name="S_i_1"):
+                C[i] = B[i] * 2
+            return C
     """
     names = {f.name for f in program.functions}
     if axis is None or (isinstance(axis, str) and axis in names):
@@ -68,6 +84,15 @@ def to(program: ir.Program, func: str, target: Target, dst: str | LoopWrapper, d
 
     Example:
         >>> s = allo.customize(producer_consumer)
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:
+            C: int32[10]
+            B: int32[10]
+            for i in range(10, name="S_i_0"):
+                B[i] = A[i] + 1
+            for i in range(10, name="S_i_1"):
+                C[i] = B[i] * 2
+            return C
         >>> s.to(s.B, "S_i_1", depth=4)
         >>> print(s)
         def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
@@ -166,14 +191,15 @@ def _link(
     (producer,) = writers
     if any(s is producer for s in readers):
         raise StreamError(
-            "FX302", f'the producer of "{buffer.name}" reads it as well', at=Place(producer.span, "read and written here"),
+            "FX302", f'the producer of "{buffer.name}" reads it as well',
+            at=Place(producer.span, "read and written here"),
             hint='accumulate locally and write each element once: buffer_at(target, axis) does it',
         )  # fmt: skip
     consumers = [s for s in named if any(s is r for r in readers)]
     if len(consumers) != 1:
         places = [Place(s.span, "reads it" if consumers else "does not read it") for s in consumers or named]
         raise StreamError(
-            "FX302", f'"{name}" reads "{buffer.name}" in {len(consumers)} statements; a FIFO needs one reader',
+            "FX302", f'"{name}" reads "{buffer.name}" in {len(consumers)} statements; a FIFO needs one',
             at=places, hint="" if consumers else "give the band or function that reads it",
         )  # fmt: skip
     (consumer,) = consumers

@@ -58,18 +58,22 @@ def split(program: ir.Program, func: str, axis: Axis, factor: int) -> ir.Program
         ScheduleValueError: FX204, factor out of range.
         ScheduleError: FX205, the loop is unrolled or a dataflow region, or its body writes its own bound.
 
-    Before and after:
-
+    Example:
         >>> s = allo.customize(vadd)
         >>> print(s)
         def vadd(A: int32[10], B: int32[10]) -> int32[10]:
             C: int32[10]
-            for i in range(10):
+            for i in range(10, name="S_i_0"):
                 C[i] = A[i] + B[i]
             return C
-        >>> s.split("i", 5)
-        >>> s.get_loops().S_i_0
-        LoopBand(['i.outer', 'i.inner'])
+        >>> s.split("i", 4)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i_outer in range(3, name="S_i_0"):
+                for i_inner in range(min(4, 10 - i_outer * 4)):
+                    C[i_outer * 4 + i_inner] = A[i_outer * 4 + i_inner] + B[i_outer * 4 + i_inner]
+            return C
     """
     site = find_loop(program, func, axis)
     loop = site.loop
@@ -137,10 +141,22 @@ def reorder(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
             that would move inside.
 
     Example:
-        >>> s = allo.customize(gemm)
-        >>> s.reorder("k", "j")
-        >>> s.get_loops().S_i_j_k_0
-        LoopBand(['i', 'k', 'j'])
+        >>> s = allo.customize(double)
+        >>> print(s)
+        def double(A: int32[4, 3]) -> int32[4, 3]:
+            C: int32[4, 3]
+            for i in range(4, name="S_i_j_0"):
+                for j in range(3):
+                    C[i, j] = A[i, j] * 2
+            return C
+        >>> s.reorder("j", "i")
+        >>> print(s)
+        def double(A: int32[4, 3]) -> int32[4, 3]:
+            C: int32[4, 3]
+            for j in range(3, name="S_i_j_0"):
+                for i in range(4):
+                    C[i, j] = A[i, j] * 2
+            return C
     """
     if len(axes) < 2:
         raise ScheduleValueError("FX204", "reorder needs two loops or more")
@@ -174,7 +190,8 @@ def _require_free_bounds(loops: list[ir.For], order: list[int]) -> None:
         for name in needed & inside.keys():
             raise ScheduleError(
                 "FX205", f'loop "{loops[i].var}" cannot move out of loop "{name}": its bound depends on it',
-                at=[Place(loops[i].span, f'bound of "{loops[i].var}"'), Place(inside[name].span, f'loop "{name}"')],
+                at=[Place(loops[i].span, f'bound of "{loops[i].var}"'),
+                    Place(inside[name].span, f'loop "{name}"')],
             )  # fmt: skip
 
 
@@ -208,9 +225,22 @@ def fuse(program: ir.Program, func: str, *axes: Axis) -> tuple[ir.Program, LoopW
             is not constant, or a loop is already unrolled or a dataflow region.
 
     Example:
-        >>> s = allo.customize(vadd2d)
+        >>> s = allo.customize(double)
+        >>> print(s)
+        def double(A: int32[4, 3]) -> int32[4, 3]:
+            C: int32[4, 3]
+            for i in range(4, name="S_i_j_0"):
+                for j in range(3):
+                    C[i, j] = A[i, j] * 2
+            return C
         >>> s.fuse("i", "j")
-        LoopWrapper(vadd2d:S_i_j_0.i_j_fused)
+        LoopWrapper(double:S_i_j_0.i_j_fused)
+        >>> print(s)
+        def double(A: int32[4, 3]) -> int32[4, 3]:
+            C: int32[4, 3]
+            for i_j_fused in range(12, name="S_i_j_0"):
+                C[i_j_fused // 3, i_j_fused % 3] = A[i_j_fused // 3, i_j_fused % 3] * 2
+            return C
     """
     if len(axes) < 2:
         raise ScheduleValueError("FX204", "fuse needs two loops or more")
@@ -241,7 +271,7 @@ def _check_fusable(site: LoopSite, first: bool) -> None:
         )  # fmt: skip
     if not first and extent(loop) is None:
         raise ScheduleError(
-            "FX205", f'loop "{site.name}" has no constant extent, so it cannot be fused into the loop outside',
+            "FX205", f'loop "{site.name}" has no constant extent and cannot be fused into the loop outside',
             at=Place(loop.span, "bounds depend on other loops or run-time values"),
         )  # fmt: skip
 
@@ -277,6 +307,22 @@ def unroll(program: ir.Program, func: str, axis: Axis, factor: int = 0) -> ir.Pr
     Raises:
         ScheduleValueError: FX204, negative factor or one above the extent.
         ScheduleError: FX205, complete unrolling of a loop without a constant bound.
+
+    Example:
+        >>> s = allo.customize(vadd)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.unroll("i", factor=2)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):  # unroll factor=2
+                C[i] = A[i] + B[i]
+            return C
     """
     site = find_loop(program, func, axis)
     _integer("unroll factor", factor, 0, site)
@@ -304,6 +350,22 @@ def pipeline(
 
     Raises:
         ScheduleValueError: FX204, interval below 1.
+
+    Example:
+        >>> s = allo.customize(vadd)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.pipeline("i", initiation_interval=2)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):  # pipeline II=2
+                C[i] = A[i] + B[i]
+            return C
     """
     site = find_loop(program, func, axis)
     _integer("initiation_interval", initiation_interval, 1, site)
@@ -315,6 +377,22 @@ def parallel(program: ir.Program, func: str, axis: Axis) -> ir.Program:
 
     Raises:
         ScheduleError: FX203, an iteration needs what another one writes.
+
+    Example:
+        >>> s = allo.customize(vadd)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.parallel("i")
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):  # parallel
+                C[i] = A[i] + B[i]
+            return C
     """
     site = find_loop(program, func, axis)
     common = (*site.outer, site.loop)
@@ -337,6 +415,28 @@ def reassociate(program: ir.Program, func: str, axis: Axis) -> ir.Program:
 
     Raises:
         ScheduleError: FX205, the loop carries no float reduction.
+
+    Example:
+        >>> s = allo.customize(total)
+        >>> print(s)
+        def total(x: float32[8]) -> float32:
+            result: float32
+            acc: float32
+            acc = 0.0
+            for i in range(8, name="S_i_0"):
+                acc += x[i]
+            result = acc
+            return result
+        >>> s.reassociate("i")
+        >>> print(s)
+        def total(x: float32[8]) -> float32:
+            result: float32
+            acc: float32
+            acc = 0.0
+            for i in range(8, name="S_i_0"):  # reassociate
+                acc += x[i]
+            result = acc
+            return result
     """
     site = find_loop(program, func, axis)
     common = (*site.outer, site.loop)
@@ -344,17 +444,35 @@ def reassociate(program: ir.Program, func: str, axis: Axis) -> ir.Program:
     sums = [a for a in found if a.reduction is not None and a.reduction.load.type.is_float]
     if next(carried(sums, common, len(site.outer), band_written(site, program)), None) is None:
         exact = [a for a in found if a.reduction is not None and a.reduction.exact and a.write]
+        label = "is not a float: any order gives the same bits"
         raise ScheduleError(
             "FX205", f'loop "{site.name}" carries no float reduction',
             at=[Place(site.loop.span, f'loop "{site.name}"'),
-                *(Place(a.span, f'"{a.buffer}" is not a float: any order gives the same bits') for a in exact[:1])],
+                *(Place(a.span, f'"{a.buffer}" {label}') for a in exact[:1])],
             hint="mark the loop that runs over the terms of the sum",
         )  # fmt: skip
     return _annotate(program, site, reassociate=True)
 
 
 def inline(program: ir.Program, func: str, name: str | None = None) -> ir.Program:
-    """Mark a function (default: the top one) to be inlined at its calls in hardware."""
+    """Mark a function (default: the top one) to be inlined at its calls in hardware.
+
+    Example:
+        >>> s = allo.customize(vadd)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.inline()
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:  # inline
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+    """
     function = find_function(program, name or func)
     return program.with_function(replace(function, inline=True))
 

@@ -45,10 +45,21 @@ def partition(
         ScheduleError: FX205, the dimension is partitioned otherwise, or the target is a FIFO.
 
     Example:
-        >>> s = allo.customize(gemm)
-        >>> s.partition(s.B, partition_type=Partition.Cyclic, dim=2, factor=4)
-        >>> s.program.function("gemm").params[1].banks
-        (Bank(kind='cyclic', dim=2, factor=4),)
+        >>> s = allo.customize(vadd)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.partition(s.A, partition_type=Partition.Cyclic, dim=1, factor=5)
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            # A: partition(cyclic, dim=1, factor=5)
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
     """
     function, buffer = find_buffer(program, func, target)
     kind = _check_partition(buffer, partition_type, dim, factor)
@@ -136,10 +147,35 @@ def buffer_at(program: ir.Program, func: str, target: Target, axis: Axis) -> ir.
 
     Example:
         >>> s = allo.customize(gemm)
+        >>> print(s)
+        def gemm(A: int8[6, 5], B: int8[5, 4]) -> int32[6, 4]:
+            C: int32[6, 4]
+            for _0 in range(6):
+                for _1 in range(4):
+                    C[_0, _1] = 0
+            for i in range(6, name="S_i_j_k_0"):
+                for j in range(4):
+                    for k in range(5):
+                        C[i, j] += A[i, k] * B[k, j]
+            return C
         >>> s.reorder("k", "j")
         >>> s.buffer_at(s.C, "i")
-        >>> s.get_loops().S_i_j_k_0
-        LoopBand(['i', 'j_init', 'k', 'j', 'j_back'])
+        >>> print(s)
+        def gemm(A: int8[6, 5], B: int8[5, 4]) -> int32[6, 4]:
+            C: int32[6, 4]
+            for _0 in range(6):
+                for _1 in range(4):
+                    C[_0, _1] = 0
+            for i in range(6, name="S_i_j_k_0"):
+                C_buf: int32[4]
+                for j_init in range(4):  # pipeline II=1
+                    C_buf[j_init] = 0
+                for k in range(5):
+                    for j in range(4):
+                        C_buf[j] += A[i, k] * B[k, j]
+                for j_back in range(4):  # pipeline II=1
+                    C[i, j_back] = C_buf[j_back]
+            return C
     """
     site = find_loop(program, func, axis)
     function, buffer = find_buffer(program, func, target)

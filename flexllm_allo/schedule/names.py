@@ -17,7 +17,6 @@ from ..ir import nodes as ir
 
 Path = tuple[tuple[str, int], ...]
 _Owner = TypeVar("_Owner", ir.Function, ir.For, ir.While, ir.If)
-_BODIES = {ir.For: ("body",), ir.While: ("body",), ir.If: ("then", "otherwise")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +83,17 @@ class LoopBand:
 
 def sub_bodies(stmt: ir.Stmt) -> tuple[str, ...]:
     """Names of the fields of a statement that hold statements."""
-    return _BODIES.get(type(stmt), ())
+    match stmt:
+        case ir.For() | ir.While():
+            return ("body",)
+        case ir.If():
+            return ("then", "otherwise")
+        case _:
+            return ()
 
 
 def statement_at(function: ir.Function, path: Path) -> ir.Stmt:
+    """The statement at a path, which must not be empty."""
     node: ir.Function | ir.Stmt = function
     for attr, i in path:
         node = getattr(node, attr)[i]
@@ -196,4 +202,5 @@ def fresh(name: str, taken: set[str]) -> str:
 
 
 def is_identifier(name: str) -> bool:
+    """Whether ``s.<name>`` can be written."""
     return re.fullmatch(r"[A-Za-z_]\w*", name) is not None

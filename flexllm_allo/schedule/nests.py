@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from ..analysis.accesses import Access, accesses, allocated, written
 from ..analysis.dependence import Dependence, conflicts, dependences
@@ -51,7 +52,7 @@ def nest(sites: Sequence[LoopSite]) -> list[LoopSite]:
             raise ScheduleError("FX204", f'loop "{site.name}" is named twice', at=site.loop.span)
     ordered = sorted(sites, key=lambda site: len(site.path))
     first = ordered[0]
-    for a, b in zip(ordered, ordered[1:], strict=False):
+    for a, b in pairwise(ordered):
         if a.function.name != b.function.name or a.band != b.band:
             raise ScheduleError(
                 "FX205", f"loops {a.full_name} and {b.full_name} are not in one band",
@@ -161,7 +162,8 @@ def refuse_dependence(dep: Dependence, common: Sequence[ir.For], action: str) ->
     a, b = dep.source, dep.sink
     floats = a.reduction is not None and b.reduction is not None
     hint = (
-        f'the float sum over these loops would be rounded differently; s.reassociate("{_carrier(dep, common)}") allows it'
+        "the float sum over these loops would be rounded differently; "
+        f's.reassociate("{_carrier(dep, common)}") allows it'
         if floats
         else "keep the order of these loops, or write the result into another buffer"
     )
@@ -184,6 +186,7 @@ def bound_reads(*exprs: ir.Expr) -> set[str]:
 
 
 def loop_vars(expr: ir.Expr) -> set[str]:
+    """Loop variables an expression reads."""
     return {n.name for n in walk(expr) if isinstance(n, ir.LoopVar)}
 
 

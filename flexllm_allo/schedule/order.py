@@ -28,9 +28,10 @@ def check_order(program: ir.Program, buffer: ir.Buffer, producer: ir.Stmt, consu
     differ = np.flatnonzero(put.elements[:shorter] != got.elements[:shorter])
     if differ.size:
         n = int(differ[0])
-        a, b = _name(buffer, put.elements[n]), _name(buffer, got.elements[n])
+        a, b = _name(buffer, int(put.elements[n])), _name(buffer, int(got.elements[n]))
         raise StreamError(
-            "FX301", f'"{buffer.name}" is not read in the order it is written: access {n} writes {a} but reads {b}',
+            "FX301",
+            f'"{buffer.name}" is not read in the order it is written: access {n} writes {a} but reads {b}',
             at=[Place(put.span(n), f"access {n} writes {a}"), Place(got.span(n), f"access {n} reads {b}")],
             hint=_hint(put, got),
         )  # fmt: skip
@@ -48,7 +49,7 @@ def _refuse_count(buffer: ir.Buffer, put: Sequence, got: Sequence) -> None:
     writes, reads = len(put.elements), len(got.elements)
     n = min(writes, reads)
     longer, verb = (put, "written") if writes > reads else (got, "read")
-    places = [Place(longer.span(n), f"{_name(buffer, longer.elements[n])} is {verb} here, access {n}")]
+    places = [Place(longer.span(n), f"{_name(buffer, int(longer.elements[n]))} is {verb} here, access {n}")]
     shorter = got if longer is put else put
     places += [Place(shorter.span(0), f"only {n} accesses here")] if n else []
     raise StreamError(
@@ -61,7 +62,7 @@ def _check_once(buffer: ir.Buffer, seen: Sequence, verb: str) -> None:
     values, first, counts = np.unique(seen.elements, return_index=True, return_counts=True)
     again = np.flatnonzero(counts > 1)
     if again.size:
-        element = values[again[np.argmin(first[again])]]
+        element = int(values[again[np.argmin(first[again])]])
         position = int(np.flatnonzero(seen.elements == element)[1])
         name = _name(buffer, element)
         raise StreamError(
@@ -71,8 +72,8 @@ def _check_once(buffer: ir.Buffer, seen: Sequence, verb: str) -> None:
         )  # fmt: skip
 
 
-def _name(buffer: ir.Buffer, element: np.int64) -> str:
-    rest, indices = int(element), list[int]()
+def _name(buffer: ir.Buffer, element: int) -> str:
+    rest, indices = element, list[int]()
     for extent in reversed(buffer.shape):
         rest, index = divmod(rest, extent)
         indices.insert(0, index)

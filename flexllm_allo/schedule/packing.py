@@ -38,9 +38,20 @@ def pack(
 
     Example:
         >>> s = allo.customize(vadd)
-        >>> s.pack(s.A, factor=2)
-        >>> s.program.function("vadd").params[0].dtype, s.program.function("vadd").params[0].shape
-        (UInt(bits=64, fracs=0), (5,))
+        >>> print(s)
+        def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] + B[i]
+            return C
+        >>> s.pack(s.A, factor=5)
+        >>> print(s)
+        def vadd(A: UInt(160)[2], B: int32[10]) -> int32[10]:
+            # A: pack(5 x int32)
+            C: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i // 5][i % 5 * 32:i % 5 * 32 + 32].bitcast(int32) + B[i]
+            return C
     """
     function, buffer = find_buffer(program, func, target)
     words = _check(buffer, factor, word_bits)
@@ -77,7 +88,8 @@ def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None) -> int:
     words = factor if factor is not None else (word_bits or 0) // bits
     if buffer.shape[-1] % words:
         raise ScheduleValueError(
-            "FX204", f'{words} elements per word do not divide the last dimension {buffer.shape[-1]} of "{buffer.name}"',
+            "FX204",
+            f'{words} per word does not divide the last dimension {buffer.shape[-1]} of "{buffer.name}"',
             at=at, hint="a divisor of it",
         )  # fmt: skip
     return words

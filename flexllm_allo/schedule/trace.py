@@ -91,5 +91,5 @@ def recorded(value: object, func: str) -> object:
     if isinstance(value, str) and value.startswith(f"{func}:"):
         return value.removeprefix(f"{func}:")
     if isinstance(value, list | tuple):
-        return tuple(recorded(v, func) for v in value)  # pyright: ignore[reportUnknownVariableType]
+        return tuple(recorded(v, func) for v in value)  # pyright: ignore
     return value

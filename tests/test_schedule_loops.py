@@ -1,0 +1,485 @@
+"""Loop primitives: what they make, that results keep every bit, and the text of every refusal."""
+
+# ruff: noqa: F821  (arrays of kernels are declared by annotations that ruff reads as names)
+from __future__ import annotations
+
+import doctest
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import flexllm_allo as allo
+from flexllm_allo.backend.interpreter import Interpreter
+from flexllm_allo.errors import FlexError, ScheduleError, ScheduleNameError, ScheduleValueError
+from flexllm_allo.ir.types import float32, index, int8, int32
+from flexllm_allo.ir.verify import verify
+from flexllm_allo.schedule import dataflow, loops, memory, packing
+from flexllm_allo.schedule.memory import Partition
+from flexllm_allo.schedule.schedule import Schedule
+
+HERE = __file__
+
+
+def gemm(A: int8[6, 5], B: int8[5, 4]) -> int32[6, 4]:
+    C: int32[6, 4] = 0
+    for i, j, k in allo.grid(6, 4, 5):
+        C[i, j] += A[i, k] * B[k, j]
+    return C
+
+
+def gemm_f(A: float32[6, 5], B: float32[5, 4]) -> float32[6, 4]:
+    C: float32[6, 4] = 0.0
+    for i, j, k in allo.grid(6, 4, 5):
+        C[i, j] += A[i, k] * B[k, j]
+    return C
+
+
+def stencil(A: int32[8, 8]) -> int32[8, 8]:
+    B: int32[8, 8] = 0
+    for t in range(3):
+        for i, j in allo.grid(6, 6):
+            B[i + 1, j + 1] = B[i, j + 1] + A[i + 2, j + 1] + B[i + 1, j]
+    return B
+
+
+def triangle(A: int32[7, 7]) -> int32[7]:
+    C: int32[7] = 0
+    for i in range(7):
+        for j in range(i + 1):
+            C[i] += A[i, j] * (j + 1)
+    return C
+
+
+def convolution(A: float32[10], W: float32[3, 3]) -> float32[8]:
+    C: float32[8] = 0.0
+    for i, r, q in allo.grid(8, 3, 3):
+        C[i] += A[i + r] * W[r, q]
+    return C
+
+
+def shift(A: int32[8, 8]):
+    for i, j in allo.grid(7, 7):
+        A[i + 1, j] = A[i, j + 1]
+
+
+def imperfect(A: int32[4, 4]) -> int32[4]:
+    C: int32[4]
+    for i in range(4):
+        C[i] = 0
+        for j in range(4):
+            C[i] += A[i, j]
+    return C
+
+
+def strided(A: int32[20]) -> int32[20]:
+    B: int32[20] = 0
+    for i in range(1, 19, 3):
+        B[i] = A[i] * 2
+    return B
+
+
+def runtime_bound(n: index, A: int32[20]) -> int32[20]:
+    B: int32[20] = 0
+    for i in range(n):
+        for j in range(2):
+            B[i] += A[i] + j
+    return B
+
+
+def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+    C: int32[10]
+    for i in range(10):
+        C[i] = A[i] + B[i]
+    return C
+
+
+def double(A: int32[4, 3]) -> int32[4, 3]:
+    C: int32[4, 3]
+    for i, j in allo.grid(4, 3):
+        C[i, j] = A[i, j] * 2
+    return C
+
+
+def total(x: float32[8]) -> float32:
+    acc: float32 = 0.0
+    for i in range(8):
+        acc += x[i]
+    return acc
+
+
+def producer_consumer(A: int32[10]) -> int32[10]:
+    B: int32[10]
+    C: int32[10]
+    for i in range(10):
+        B[i] = A[i] + 1
+    for i in range(10):
+        C[i] = B[i] * 2
+    return C
+
+
+def inputs(kernel) -> list[np.ndarray]:
+    """Random arguments for a kernel's array inputs."""
+    rng = np.random.default_rng(1)
+    out = []
+    for buffer in allo.customize(kernel).top_func.inputs:
+        if not buffer.shape:
+            out.append(11)
+        elif buffer.dtype.is_float:
+            out.append(rng.standard_normal(buffer.shape).astype(np.float32))
+        else:
+            kind = np.int8 if buffer.dtype.bits == 8 else np.int32
+            out.append(rng.integers(-100, 100, buffer.shape).astype(kind))
+    return out
+
+
+def result(s: Schedule, args: list) -> np.ndarray:
+    """Run on copies; a kernel without results gives its first argument."""
+    verify(s.program)
+    args = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    out = Interpreter(s.program)(*args)
+    return args[0] if out is None else out
+
+
+def same_result(kernel, schedule) -> Schedule:
+    s = allo.customize(kernel)
+    args = inputs(kernel)
+    before = result(s, args)
+    schedule(s)
+    np.testing.assert_array_equal(result(s, args), before)
+    return s
+
+
+def loop_names(s: Schedule) -> list[str]:
+    (band,) = (band for _, band in s.get_loops())
+    return list(band.loops)
+
+
+def refused(s: Schedule, call, kind: type[FlexError] = ScheduleError) -> str:
+    """The text of a refusal with line numbers of this file as offsets; nothing may have changed."""
+    before = s.program, s.trace
+    with pytest.raises(kind) as caught:
+        call(s)
+    assert (s.program, s.trace) == before
+    return str(caught.value).replace(HERE, "FILE")
+
+
+# ---------------------------------------------------------------------------------- what they make
+
+
+def test_gemm_schedule_of_the_design():
+    def schedule(s):
+        s.split("j", 2)
+        s.reorder("k", "j.inner")
+        s.pipeline("k")
+        s.unroll("j.inner")
+
+    s = same_result(gemm, schedule)
+    assert loop_names(s) == ["i", "j.outer", "k", "j.inner"]
+    assert str(s.trace) == (
+        'def schedule(s):\n    s.split("j", 2)\n    s.reorder("k", "j.inner")\n    s.pipeline("k")\n'
+        '    s.unroll("j.inner")'
+    )
+    assert "for k in range(5):  # pipeline II=1" in str(s)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6])
+def test_split_any_factor(factor):
+    s = same_result(gemm, lambda s: s.split("i", factor))
+    assert loop_names(s)[:2] == ["i.outer", "i.inner"]
+
+
+def test_split_twice_and_of_a_strided_loop():
+    s = same_result(gemm, lambda s: (s.split("i", 4), s.split("i.inner", 2)))
+    assert loop_names(s)[:3] == ["i.outer", "i.inner.outer", "i.inner.inner"]
+    same_result(strided, lambda s: s.split("i", 4))
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 20])
+def test_split_of_a_run_time_bound(n):
+    s = allo.customize(runtime_bound)
+    a = np.arange(20, dtype=np.int32)
+    before = result(s, [n, a])
+    s.split("i", 4)
+    s.fuse("i.inner", "j")
+    np.testing.assert_array_equal(result(s, [n, a]), before)
+
+
+def test_fuse_returns_the_fused_loop_and_it_splits_again():
+    def schedule(s):
+        fused = s.fuse("i", "j")
+        assert repr(fused) == "LoopWrapper(gemm:S_i_j_k_0.i_j_fused)"
+        s.split(fused, 5)
+
+    s = same_result(gemm, schedule)
+    assert loop_names(s) == ["i_j_fused.outer", "i_j_fused.inner", "k"]
+
+
+def test_fuse_of_split_loops():
+    def schedule(s):
+        s.split("i", 2)
+        s.split("j", 2)
+        s.reorder("i.outer", "j.outer", "i.inner", "j.inner")
+        s.fuse("gemm:i.outer", "gemm:j.outer")
+
+    s = same_result(gemm, schedule)
+    assert loop_names(s) == ["i.outer_j.outer_fused", "i.inner", "j.inner", "k"]
+
+
+def test_loops_of_equal_names():
+    def twice(A: int32[4]) -> int32[4]:
+        B: int32[4]
+        for i in range(4):
+            B[i] = A[i]
+        for i in range(4):
+            B[i] = B[i] + 1
+        return B
+
+    s = allo.customize(twice)
+    assert "Find multiple bands containing loop i" in refused(s, lambda s: s.split("i", 2), ScheduleNameError)
+    s.split(s.get_loops()["S_i_1"]["i"], 2)
+    s.pipeline("S_i_0.i")
+    assert repr(s.get_loops().S_i_1) == "LoopBand(['i.outer', 'i.inner'])"
+    with pytest.raises(AttributeError, match="No such loop q"):
+        _ = s.get_loops().S_i_0["q"]
+
+
+def test_siblings_of_equal_names_are_numbered():
+    def siblings(A: int32[4, 4]) -> int32[4, 4]:
+        B: int32[4, 4]
+        for i in range(4):
+            for j in range(4):
+                B[i, j] = A[i, j]
+            for j in range(4):
+                B[i, j] = B[i, j] + 1
+        return B
+
+    s = allo.customize(siblings)
+    assert loop_names(s) == ["i", "j", "j_1"]
+    s.pipeline("j_1")
+    assert str(s).count("pipeline") == 1
+
+
+def test_reorder_keeps_the_places_of_loops_not_named():
+    s = same_result(gemm, lambda s: s.reorder("k", "i"))
+    assert loop_names(s) == ["k", "j", "i"]
+    assert [band for band, _ in s.get_loops()] == ["S_i_j_k_0"]
+
+
+def test_float_sum_keeps_its_order():
+    s = same_result(gemm_f, lambda s: s.reorder("k", "j"))
+    assert loop_names(s) == ["i", "k", "j"]
+
+
+def test_reassociate_allows_what_changes_rounding():
+    s = allo.customize(convolution)
+    text = refused(s, lambda s: s.reorder("q", "r"))
+    assert 's.reassociate("q") allows it' in text
+    s.reassociate("q")
+    s.reassociate("r")
+    s.reorder("q", "r")
+    assert loop_names(s) == ["i", "q", "r"]
+
+
+def test_triangle_split():
+    same_result(triangle, lambda s: (s.split("j", 2), s.split("i", 3)))
+
+
+def test_parallel():
+    s = allo.customize(gemm)
+    s.parallel("i")
+    assert 'forbids running loop "k" in parallel' in refused(s, lambda s: s.parallel("k"))
+
+
+def test_inline_and_views():
+    s = allo.customize(gemm)
+    s.inline()
+    assert s.top_func.inline
+
+
+# ------------------------------------------------------------------------------- trace and replay
+
+
+def test_replay_and_function_schedules():
+    def tile(s: Schedule, factor: int) -> None:
+        s.split("j", factor)
+        s.reorder("k", "j.inner")
+
+    a = allo.customize(gemm)
+    a.apply(tile, factor=2)
+    b = allo.customize(gemm)
+    b.replay(a.trace)
+    assert a.program == b.program
+    assert b.primitive_sequences[0] == ("split", ["j", 2], {})
+    scope: dict = {}
+    exec(str(a.trace), scope)
+    c = allo.customize(gemm)
+    c.apply(scope["schedule"])
+    assert c.program == a.program
+
+
+def test_apply_is_all_or_nothing():
+    def broken(s: Schedule) -> None:
+        s.split("j", 2)
+        s.split("nowhere", 2)
+
+    refused(allo.customize(gemm), lambda s: s.apply(broken), ScheduleNameError)
+
+
+# --------------------------------------------------------------------------------------- refusals
+
+
+def line_of(kernel, text: str) -> tuple[int, int]:
+    """Line and column (from 1) of a text in a kernel of this file."""
+    lines = open(HERE).read().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"def {kernel.__name__}("))
+    line = next(i for i in range(start, len(lines)) if text in lines[i])
+    return line + 1, lines[line].index(text) + 1
+
+
+def test_dependence_refused_with_both_accesses():
+    s = allo.customize(shift)
+    text = refused(s, lambda s: s.reorder("j", "i"))
+    line, write = line_of(shift, "A[i + 1, j] =")
+    read = line_of(shift, "A[i, j + 1]")[1]
+    lines = text.splitlines()
+    assert lines[0] == 'ScheduleError FX203: a dependence on "A" forbids the order j, i'
+    assert lines[1] == f"  --> FILE:{line}:{write}"
+    assert lines[3].endswith('^^^^^^^^^^^ "A" is written here first (i earlier, j later)')
+    assert lines[4] == f"  --> FILE:{line}:{read}"
+    assert lines[6].endswith("^^^^^^^^^^^ and the same element is read here afterwards")
+    assert re.fullmatch(r"  --> FILE:\d+:\d+", lines[7])
+    assert lines[9].endswith("primitive 1: reorder")
+    assert lines[10] == "  help: keep the order of these loops, or write the result into another buffer"
+
+
+def test_imperfect_nest_names_the_statement():
+    s = allo.customize(imperfect)
+    text = refused(s, lambda s: s.reorder("j", "i"))
+    line, column = line_of(imperfect, "C[i] = 0")
+    assert 'FX202: loops "i" and "j" are not perfectly nested' in text
+    assert f"--> FILE:{line}:{column}" in text
+    assert "this statement is between" in text
+
+
+def test_triangular_reorder_refused():
+    assert "its bound depends on it" in refused(allo.customize(triangle), lambda s: s.reorder("j", "i"))
+
+
+def test_stencil_time_loop_is_kept():
+    s = allo.customize(stencil)
+    assert "FX203" in refused(s, lambda s: s.reorder("i", "t"))
+    same_result(stencil, lambda s: s.reorder("j", "i"))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.split("i", 0), "FX204: split factor must be an integer of at least 1, got 0"),
+        (lambda s: s.split("i", 7), 'FX204: split factor 7 exceeds the extent 6 of loop "i"'),
+        (lambda s: s.pipeline("i", initiation_interval=-3), "FX204: initiation_interval must be"),
+        (lambda s: s.unroll("i", -1), "FX204: unroll factor must be"),
+        (lambda s: s.unroll("i", 9), "FX204: unroll factor 9 exceeds the extent 6"),
+        (lambda s: s.reorder("i"), "FX204: reorder needs two loops or more"),
+        (lambda s: s.fuse("i"), "FX204: fuse needs two loops or more"),
+    ],
+)
+def test_out_of_range(call, message):
+    text = refused(allo.customize(gemm), call, ScheduleValueError)
+    assert message in text
+    assert "primitive 1: " in text
+    assert isinstance(ScheduleValueError("FX204", ""), ValueError)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.split("q", 2), 'FX201: Cannot find the band of loop q in function "gemm"'),
+        (lambda s: s.split("f:i", 2), "FX201: Function f not found"),
+        (lambda s: s.fuse("j", "i"), "FX205: fuse needs adjacent loops, outermost first"),
+        (lambda s: s.fuse("i", "k"), "FX205: fuse needs adjacent loops, outermost first"),
+        (lambda s: s.reorder("i", "i"), 'FX204: loop "i" is named twice'),
+        (lambda s: s.reassociate("k"), 'FX205: loop "k" carries no float reduction'),
+        (lambda s: s.foo, 'FX201: no buffer or primitive "foo" in "gemm"'),
+    ],
+)
+def test_does_not_apply(call, message):
+    assert message in refused(allo.customize(gemm), call)
+
+
+def test_names_catchable_as_attribute_error():
+    with pytest.raises(AttributeError):
+        _ = allo.customize(gemm).nothing
+    assert not hasattr(allo.customize(gemm), "nothing")
+
+
+def test_annotated_loops():
+    s = allo.customize(gemm)
+    s.unroll("k")
+    assert 'loop "k" is unrolled and cannot be split any more' in refused(s, lambda s: s.split("k", 5))
+    r = allo.customize(runtime_bound)
+    assert "has a run-time bound and cannot be unrolled completely" in refused(r, lambda s: s.unroll("i"))
+    r.unroll("i", 2)
+
+
+# ---------------------------------------------------------------------------------- random schedules
+
+
+@st.composite
+def random_schedules(draw):
+    """A kernel and a list of primitives by position; those refused are skipped when applied."""
+    kernel = draw(st.sampled_from([gemm, gemm_f, stencil, triangle, convolution, shift, strided]))
+    steps = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["split", "reorder", "fuse", "buffer_at", "pipeline"]),
+                st.integers(0, 5), st.integers(0, 5), st.integers(1, 4),
+            ),
+            min_size=1, max_size=5,
+        )
+    )  # fmt: skip
+    return kernel, steps
+
+
+def apply_steps(s: Schedule, steps) -> None:
+    for name, x, y, factor in steps:
+        names = [f"{band}.{loop}" for band, entry in s.get_loops() for loop in entry.loops]
+        a, b = names[x % len(names)], names[y % len(names)]
+        buffer = next(iter(s.top_func.outputs or s.top_func.params)).name
+        args = {
+            "split": (a, factor), "reorder": (a, b), "fuse": (a, b), "pipeline": (a, factor),
+            "buffer_at": (buffer, a),
+        }[name]  # fmt: skip
+        before = s.program
+        try:
+            getattr(s, name)(*args)
+        except ScheduleError as error:
+            assert s.program is before
+            shown = str(error)
+            assert "primitive" in shown
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(random_schedules())
+def test_random_schedules_keep_every_bit(case):
+    kernel, steps = case
+    s = same_result(kernel, lambda s: apply_steps(s, steps))
+    again = allo.customize(kernel)
+    again.replay(s.trace)
+    assert again.program == s.program
+
+
+# -------------------------------------------------------------------------------------- docstrings
+
+
+@pytest.mark.parametrize("module", [loops, memory, packing, dataflow])
+def test_docstring_examples(module):
+    names = {
+        "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
+        "producer_consumer": producer_consumer, "Partition": Partition, "total": total,
+    }  # fmt: skip
+    found = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted > 3
+    assert found.failed == 0
