@@ -74,8 +74,9 @@ def attention(
                     for d_av in range(D, name="av_element"):
                         acc[d_av] += score[s_av] * V[h // (H // KV), s_av, d_av]
             with meta_else():
-                if peak > 0.0:
-                    step = peak / (2 ** (Tc.bits - 1) - 1)
+                step = peak / (2 ** (Tc.bits - 1) - 1)
+                if step == 0.0:
+                    step = 1.0
                 for s_av in range(pos + t + 1, name="av"):
                     code: Tc = int(round(score[s_av] / step))
                     for d_av in range(D, name="av_element"):

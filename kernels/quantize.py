@@ -29,7 +29,9 @@ def quantize(X: float32[R, K]) -> (Ty[R, K], float32[R]):
                 x: float32 = X[r, k_peak]
                 row[k_peak] = x
                 peak = max(peak, abs(x))
-            step: float32 = peak / (2 ** (Ty.bits - 1) - 1) if peak > 0.0 else 1.0
+            step: float32 = peak / (2 ** (Ty.bits - 1) - 1)
+            if step == 0.0:
+                step = 1.0
             scale[r] = step
             for k_code in range(K, name="code"):
                 Q[r, k_code] = int(round(row[k_code] / step))

@@ -1,7 +1,7 @@
 """How the elements of a packed buffer lie in its words: read from the `Buffer`, nothing else.
 
-`Buffer.words` elements of type `Buffer.logical` along the last dimension share one word, the first
-in the low bits, each in as many bits as its type has.  Words of up to 64 bits are NumPy unsigned
+`Buffer.words` elements of type `Buffer.logical` along dimension `Buffer.word_axis` share one word,
+the first in the low bits, each in as many bits as its type has.  Words of up to 64 bits are NumPy unsigned
 integers; wider ones are records of bytes ``f0..``, little end first (docs/numerics.md).
 """
 
@@ -25,7 +25,7 @@ def pack_array(buffer: ir.Buffer, logical: Array) -> Array:
 
     Args:
         buffer: the packed buffer (its `shape` counts words).
-        logical: raw elements, shape ``(..., last * words)``: integers for integers and fixed point
+        logical: raw elements, shape `logical_shape(buffer)`: integers for integers and fixed point
             (raw values), floats for floats, uint16 bits for bfloat16.
 
     Returns:
@@ -43,7 +43,7 @@ def pack_array(buffer: ir.Buffer, logical: Array) -> Array:
             f'"{buffer.name}" holds {dtype}{list(wanted)}, got shape {list(array.shape)}',
             buffer.span,
         )
-    lanes = _to_bytes(array, dtype)
+    lanes = _to_bytes(_lanes_last(buffer, array), dtype)
     bits = np.unpackbits(lanes, axis=-1, bitorder="little")[..., : dtype.bits]
     stream = bits.reshape(*buffer.shape, buffer.words * dtype.bits)
     packed = np.packbits(stream, axis=-1, bitorder="little")
@@ -57,7 +57,8 @@ def unpack_array(buffer: ir.Buffer, words: Array) -> Array:
     raw = np.ascontiguousarray(words).view(np.uint8).reshape(*buffer.shape, size)
     bits = np.unpackbits(raw, axis=-1, bitorder="little")[..., : buffer.words * dtype.bits]
     lanes = bits.reshape(*buffer.shape, buffer.words, dtype.bits)
-    return _from_bits(lanes, dtype).reshape(logical_shape(buffer))
+    elements = _from_bits(lanes, dtype)
+    return np.moveaxis(elements, -1, buffer.word_axis).reshape(logical_shape(buffer))
 
 
 def element(buffer: ir.Buffer) -> DType:
@@ -67,7 +68,17 @@ def element(buffer: ir.Buffer) -> DType:
 
 def logical_shape(buffer: ir.Buffer) -> tuple[int, ...]:
     """The shape the kernel was written for."""
-    return (*buffer.shape[:-1], buffer.shape[-1] * buffer.words) if buffer.shape else ()
+    shape = list(buffer.shape)
+    if shape:
+        shape[buffer.word_axis] *= buffer.words
+    return tuple(shape)
+
+
+def _lanes_last(buffer: ir.Buffer, array: Array) -> Array:
+    """The logical array as ``(*shape of the words, elements of a word)``."""
+    axis = len(buffer.shape) + buffer.word_axis
+    split = array.reshape(*buffer.shape[: axis + 1], buffer.words, *buffer.shape[axis + 1 :])
+    return np.moveaxis(split, axis + 1, -1)
 
 
 def _container(bits: int) -> int:
@@ -130,12 +141,9 @@ def raw_bits(values: Sequence[int | float], dtype: DType) -> list[int]:
     return [int(v) & mask for v in values]
 
 
-def pack_bits(bits: Sequence[int], width: int, words: int) -> list[int]:
-    """Join every `words` bit patterns of `width` bits, the first in the low bits."""
-    out: list[int] = []
-    for start in range(0, len(bits), words):
-        word = 0
-        for i, value in enumerate(bits[start : start + words]):
-            word |= value << (i * width)
-        out.append(word)
-    return out
+def pack_bits(buffer: ir.Buffer, bits: Sequence[int]) -> list[int]:
+    """The words of a packed buffer as integers, from the bit patterns of its elements (row-major)."""
+    width = element(buffer).bits
+    array = np.array(bits, dtype=object).reshape(logical_shape(buffer))
+    lanes = _lanes_last(buffer, array).reshape(-1, buffer.words)
+    return [sum(int(value) << (i * width) for i, value in enumerate(word)) for word in lanes]

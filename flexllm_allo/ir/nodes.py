@@ -160,7 +160,8 @@ class Buffer:
     """A named array, scalar (shape ``()``) or FIFO (`depth` set).
 
     `words` is set by ``pack``: the buffer's element type is then a word of that many logical
-    elements along the last dimension, and `logical` is their type.
+    elements along dimension `word_axis` (counted from the end, so that views keep it), and
+    `logical` is their type.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Buffer:
     banks: tuple[Bank, ...] = ()
     memory: object = None
     words: int = 1
+    word_axis: int = -1
     logical: DType | None = None
     span: Span = UNKNOWN
 

@@ -46,7 +46,7 @@ def _buffer_notes(b: ir.Buffer) -> list[str]:
         for bank in b.banks
     ]
     if b.words > 1:
-        notes.append(f"pack({b.words} x {b.logical})")
+        notes.append(f"pack({b.words} x {b.logical} along dimension {len(b.shape) + b.word_axis + 1})")
     return notes
 
 

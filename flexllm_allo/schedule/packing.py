@@ -20,21 +20,24 @@ def pack(
     target: Target,
     factor: int | None = None,
     word_bits: int | None = None,
+    dim: int = 0,
 ) -> ir.Program:
-    """Store `factor` elements of the last dimension in one word, the first in the low bits.
+    """Store `factor` elements along one dimension in one word, the first in the low bits.
 
-    The array becomes one of ``UInt(bits * factor)`` with the last dimension divided by `factor`,
-    under all its names.  Reads become a slice of a word; writes read, change and write a word.
+    The array becomes one of ``UInt(bits * factor)`` with that dimension divided by `factor`, under
+    all its names.  Packed along the rows, a word holds what `factor` parallel lanes read together.
+     Reads become a slice of a word; writes read, change and write a word.
     The kernel's indices keep their meaning, and `flexllm_allo.ir.layout.pack_array` packs the data.
 
     Args:
         target: the array.
         factor: elements per word.
         word_bits: width of the word instead; a multiple of the element's width.
+        dim: the dimension, 1-based; 0 is the last one.
 
     Raises:
         ScheduleValueError: FX204, neither or both sizes given, or they do not divide.
-        ScheduleError: FX205, a FIFO, a scalar, packed already, or banks on the last dimension.
+        ScheduleError: FX205, a FIFO, a scalar, packed already, or banks on that dimension.
 
     Example:
         >>> s = allo.customize(vadd)
@@ -47,26 +50,29 @@ def pack(
         >>> s.pack(s.A, factor=5)
         >>> print(s)
         def vadd(A: UInt(160)[2], B: int32[10]) -> int32[10]:
-            # A: pack(5 x int32)
+            # A: pack(5 x int32 along dimension 1)
             C: int32[10]
             for i in range(10, name="S_i_0"):
                 C[i] = A[i // 5][i % 5 * 32:i % 5 * 32 + 32].bitcast(int32) + B[i]
             return C
     """
     function, buffer = find_buffer(program, func, target)
-    words = _check(buffer, factor, word_bits)
+    words, axis = _check(buffer, factor, word_bits, dim)
     if words == 1:
         return program
     found = aliases(program, function.name, buffer.name)
     for alias in found:
-        _check_alias(alias)
+        _check_alias(alias, axis)
     for alias in found:
-        owner = find_function(program, alias.func)
-        program = program.with_function(_pack_in(owner, alias.buffer, words, alias.func == program.top))
+        owner, is_top = find_function(program, alias.func), alias.func == program.top
+        program = program.with_function(_pack_in(owner, alias.buffer, words, axis, is_top))
     return program
 
 
-def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None) -> int:
+def _check(
+    buffer: ir.Buffer, factor: int | None, word_bits: int | None, dim: int
+) -> tuple[int, int]:
+    """Elements per word, and the dimension they lie along, counted from the end."""
     at = Place(buffer.span, f'"{buffer.name}" has elements of {buffer.dtype.bits} bits')
     if (factor is None) == (word_bits is None):
         raise ScheduleValueError("FX204", "pack needs either factor or word_bits", at=at)
@@ -86,26 +92,31 @@ def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None) -> int:
             "FX204", f"a word of {word_bits} bits does not hold whole elements", at, hint
         )
     words = factor if factor is not None else (word_bits or 0) // bits
-    if buffer.shape[-1] % words:
+    rank = len(buffer.shape)
+    if not 0 <= dim <= rank:
+        raise ScheduleValueError("FX204", f'"{buffer.name}" has no dimension {dim}', at, f"1 to {rank}")
+    axis = dim - 1 - rank if dim else -1
+    extent = buffer.shape[axis]
+    if extent % words:
+        which = f"dimension {dim}" if dim else "the last dimension"
         raise ScheduleValueError(
-            "FX204",
-            f'{words} per word does not divide the last dimension {buffer.shape[-1]} of "{buffer.name}"',
+            "FX204", f'{words} elements per word do not divide {which} {extent} of "{buffer.name}"',
             at=at, hint="a divisor of it",
         )  # fmt: skip
-    return words
+    return words, axis
 
 
-def _check_alias(alias: Alias) -> None:
+def _check_alias(alias: Alias, axis: int) -> None:
     buffer = alias.buffer
     reason = ""
     if buffer.is_stream:
         reason = "is a FIFO"
-    elif not buffer.shape:
-        reason = f'is passed to "{alias.func}" element by element'
+    elif len(buffer.shape) < -axis:
+        reason = f'is passed to "{alias.func}" without the packed dimension'
     elif isinstance(buffer.dtype, Index):
         reason = "has elements of type index"
-    elif any(bank.dim == len(buffer.shape) for bank in buffer.banks):
-        reason = "has banks on its last dimension"
+    elif any(bank.dim == len(buffer.shape) + axis + 1 for bank in buffer.banks):
+        reason = "has banks on that dimension"
     if reason:
         hint = "pack first; partition then counts words" if "banks" in reason else ""
         raise ScheduleError(
@@ -113,10 +124,15 @@ def _check_alias(alias: Alias) -> None:
         )
 
 
-def _pack_in(function: ir.Function, old: ir.Buffer, words: int, is_top: bool) -> ir.Function:
+def _pack_in(
+    function: ir.Function, old: ir.Buffer, words: int, axis: int, is_top: bool
+) -> ir.Function:
     word = UInt(old.dtype.bits * words)
-    shape = (*old.shape[:-1], old.shape[-1] // words)
-    new = replace(old, dtype=word, shape=shape, words=words, logical=old.dtype)
+    shape = list(old.shape)
+    shape[axis] //= words
+    new = replace(
+        old, dtype=word, shape=tuple(shape), words=words, word_axis=axis, logical=old.dtype
+    )
 
     def visit(node: Node) -> Node | None:
         match node:
@@ -126,7 +142,7 @@ def _pack_in(function: ir.Function, old: ir.Buffer, words: int, is_top: bool) ->
                 return _write(node, new, old.dtype)
             case ir.Alloc(buffer) if buffer.name == old.name and node.init is not None:
                 bits = raw_bits(node.init, old.dtype)
-                return replace(node, init=tuple(pack_bits(bits, old.dtype.bits, words)))
+                return replace(node, init=tuple(pack_bits(new, bits)))
             case _:
                 return None
 
@@ -147,11 +163,12 @@ def _passed(function: ir.Function, name: str) -> bool:
 
 def _split_index(node: ir.Load | ir.Store, new: ir.Buffer) -> tuple[tuple[ir.Expr, ...], ir.Expr]:
     """The word's index and the first bit of the element in it."""
-    *lead, last = node.indices
     assert new.logical is not None
-    index = (*lead, simplify(binary("//", last, new.words)))
-    lane = simplify(binary("*", binary("%", last, new.words), new.logical.bits))
-    return index, lane
+    index = list(node.indices)
+    element = index[new.word_axis]
+    index[new.word_axis] = simplify(binary("//", element, new.words))
+    lane = simplify(binary("*", binary("%", element, new.words), new.logical.bits))
+    return tuple(index), lane
 
 
 def _read(node: ir.Load, new: ir.Buffer, logical: DType) -> ir.Expr:

@@ -222,8 +222,10 @@ class Schedule:
         self._set(memory.buffer_at(self.program, self.top_func_name, target, axis))
 
     @primitive(packing.pack)
-    def pack(self, target: Target, factor: int | None = None, word_bits: int | None = None) -> None:
-        self._set(packing.pack(self.program, self.top_func_name, target, factor, word_bits))
+    def pack(
+        self, target: Target, factor: int | None = None, word_bits: int | None = None, dim: int = 0
+    ) -> None:
+        self._set(packing.pack(self.program, self.top_func_name, target, factor, word_bits, dim))
 
     # ---- primitives on dataflow
 
