@@ -58,7 +58,9 @@ class Expressions:
         if self.random.random() < 0.3:
             low = -(1 << dtype.bits - 1) if dtype.signed else 0
             span = (1 << dtype.bits) - 1
-            edge = self.random.choice([low, low + span, 0, 1 if low + span >= 1 else 0, self.random.randint(low, low + span)])
+            edge = self.random.choice(
+                [low, low + span, 0, 1 if low + span >= 1 else 0, self.random.randint(low, low + span)]
+            )
             return ir.Const(edge, dtype)
         source = self.random.choice(self.inputs)
         load = ir.Load(source.name, (ir.LoopVar("i"),), source.dtype)
@@ -102,13 +104,17 @@ class Expressions:
         return ir.Binary("*", self.expr(sub, self.integer()), self.expr(sub, self.integer()), dtype)
 
     def _divide(self, sub: int, dtype: DType) -> ir.Expr:
-        return ir.Binary("/" if dtype.is_fixed else "//", self.expr(sub, dtype), self.nonzero(sub, dtype), dtype)
+        return ir.Binary(
+            "/" if dtype.is_fixed else "//", self.expr(sub, dtype), self.nonzero(sub, dtype), dtype
+        )
 
     def _modulo(self, sub: int, dtype: DType) -> ir.Expr:
         return ir.Binary("%", self.expr(sub, dtype), self.nonzero(sub, dtype), dtype)
 
     def _extremum(self, sub: int, dtype: DType) -> ir.Expr:
-        return ir.Binary(self.random.choice(["min", "max"]), self.expr(sub, dtype), self.expr(sub, dtype), dtype)
+        return ir.Binary(
+            self.random.choice(["min", "max"]), self.expr(sub, dtype), self.expr(sub, dtype), dtype
+        )
 
     def _bits(self, sub: int, dtype: DType) -> ir.Expr:
         return ir.Binary(self.random.choice("&|^"), self.expr(sub, dtype), self.expr(sub, dtype), dtype)
@@ -151,7 +157,9 @@ def contents(buffer: ir.Buffer, random: np.random.Generator) -> Any:
     dtype = buffer.dtype
     if isinstance(dtype, Float):
         scale = 10.0 ** random.integers(-3, 6, COUNT)
-        return (random.standard_normal(COUNT) * scale).astype({16: np.float16, 32: np.float32, 64: np.float64}[dtype.bits])
+        return (random.standard_normal(COUNT) * scale).astype(
+            {16: np.float16, 32: np.float32, 64: np.float64}[dtype.bits]
+        )
     if dtype.is_fixed:
         return random.standard_normal(COUNT) * 2.0 ** (dtype.bits - dtype.fracs - 2)
     low = -(1 << dtype.bits - 1) if dtype.signed else 0
@@ -159,7 +167,11 @@ def contents(buffer: ir.Buffer, random: np.random.Generator) -> Any:
     picked = [low, high, 0, high // 2] + [
         low + int(random.integers(0, 1 << 62)) * (high - low) // (1 << 62) for _ in range(COUNT - 4)
     ]
-    return np.array(picked, object) if dtype.bits > 32 else np.array(picked, np.int64 if dtype.bits < 64 else object)
+    return (
+        np.array(picked, object)
+        if dtype.bits > 32
+        else np.array(picked, np.int64 if dtype.bits < 64 else object)
+    )
 
 
 def compare(program: ir.Program, args: list[Any]) -> None:
@@ -220,12 +232,20 @@ def load(buffer: ir.Buffer) -> ir.Expr:
 
 @pytest.mark.parametrize("dtype", [FLOAT32, Float(64, 52), Float(16, 10), Float(16, 7)], ids=str)
 def test_floats(dtype: DType) -> None:
-    inputs = [ir.Buffer("a", FLOAT32, (COUNT,)), ir.Buffer("b", FLOAT32, (COUNT,)), ir.Buffer("n", INT32, (COUNT,))]
+    inputs = [
+        ir.Buffer("a", FLOAT32, (COUNT,)),
+        ir.Buffer("b", FLOAT32, (COUNT,)),
+        ir.Buffer("n", INT32, (COUNT,)),
+    ]
     a, b = (ir.Cast(load(x), dtype) for x in inputs[:2])
     size = ir.Math("abs", (a,), dtype)
-    exprs: list[ir.Expr] = [ir.Binary(op, a, b, dtype) for op in ("+", "-", "*", "/", "//", "%", "min", "max")]
+    exprs: list[ir.Expr] = [
+        ir.Binary(op, a, b, dtype) for op in ("+", "-", "*", "/", "//", "%", "min", "max")
+    ]
     exprs += [ir.Binary(op, a, b, BOOL) for op in ("<", ">=", "==")]
-    exprs += [ir.Math(name, (a,), dtype) for name in ("exp", "sin", "cos", "tan", "tanh", "round", "floor", "abs")]
+    exprs += [
+        ir.Math(name, (a,), dtype) for name in ("exp", "sin", "cos", "tan", "tanh", "round", "floor", "abs")
+    ]
     exprs += [ir.Math(name, (size,), dtype) for name in ("log", "log2", "log10", "sqrt")]
     exprs += [ir.Math("power", (size, ir.Const(0.7, dtype)), dtype), ir.Unary("-", a, dtype)]
     exprs += [ir.Cast(load(inputs[2]), dtype), ir.Cast(a, INT32), ir.Cast(a, Int(8)), ir.Cast(a, UInt(64))]
@@ -239,7 +259,11 @@ def test_floats(dtype: DType) -> None:
 
 @needs_ap
 def test_floats_and_fixed_point() -> None:
-    inputs = [ir.Buffer("a", FLOAT32, (COUNT,)), ir.Buffer("p", Fixed(12, 5), (COUNT,)), ir.Buffer("w", Int(70), (COUNT,))]
+    inputs = [
+        ir.Buffer("a", FLOAT32, (COUNT,)),
+        ir.Buffer("p", Fixed(12, 5), (COUNT,)),
+        ir.Buffer("w", Int(70), (COUNT,)),
+    ]
     a, p, w = map(load, inputs)
     exprs = [ir.Cast(a, t) for t in (Fixed(12, 5), UFixed(8, 8), Fixed(40, 20), Int(70))]
     exprs += [ir.Cast(x, t) for x in (p, w) for t in (FLOAT32, Float(64, 52), Float(16, 10), Float(16, 7))]

@@ -61,13 +61,15 @@ def device(key: str) -> Device:
     """
     known = _devices()
     if key.lower() not in known:
-        raise BackendError("FX402", f'device "{key}" is not in the database', hint=did_you_mean(key.lower(), known))
+        raise BackendError(
+            "FX402", f'device "{key}" is not in the database', hint=did_you_mean(key.lower(), known)
+        )
     return known[key.lower()]
 
 
 @cache
 def _devices() -> Mapping[str, Device]:
-    text = (files(__package__) / "devices.toml").read_text()
+    text = (files(__package__ or "flexllm_allo.hardware") / "devices.toml").read_text()
     return {key: _parse(key, entry) for key, entry in tomllib.loads(text).items()}
 
 

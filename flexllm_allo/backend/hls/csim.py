@@ -107,7 +107,8 @@ class CSimModule:
             if size != csim_bytes(buffer.dtype):
                 raise ToolError(
                     "FX502",
-                    f"{storage_type(buffer.dtype)} takes {size} bytes with these headers, not {csim_bytes(buffer.dtype)}",
+                    f"{storage_type(buffer.dtype)} takes {size} bytes with these headers, "
+                    f"not {csim_bytes(buffer.dtype)}",
                     buffer.span,
                     hint="use the ap_types headers of the hls4ml package or of Vitis",
                 )
@@ -163,7 +164,10 @@ def _from_csim(buffer: ir.Buffer, simulated: Array, raw: Array) -> None:
         raw[...] = simulated
         return
     data, size = simulated.tobytes(), csim_bytes(dtype)
-    values = [int.from_bytes(data[i : i + size], "little", signed=is_signed(dtype)) for i in range(0, len(data), size)]
+    values = [
+        int.from_bytes(data[i : i + size], "little", signed=is_signed(dtype))
+        for i in range(0, len(data), size)
+    ]
     raw[...] = to_raw(dtype, values).reshape(raw.shape)
 
 

@@ -6,8 +6,9 @@ AXI memory ports.  The shape of the text follows Allo's, with the user's names a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
+from typing import cast
 
 from ...ir import nodes as ir
 from ...ir.walk import walk
@@ -122,7 +123,7 @@ def _function(
         if function.inline:
             out.line("#pragma HLS inline")
         for parameter in function.params:
-            if parameter.name not in instance.memory:
+            if parameter.name not in instance.memory and not parameter.is_stream:
                 buffer_pragmas(scope.variable(parameter.name), out)
         Body(instance, instances, scope, out).statements(function.body)
     out.line("}")
@@ -152,7 +153,7 @@ def _origin(function: ir.Function) -> str:
 def _binding(value: object) -> str:
     """A template argument; functions by name, since their `repr` has an address."""
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(_binding(x) for x in value) + ")"  # pyright: ignore[reportUnknownVariableType]
+        return "(" + ", ".join(_binding(x) for x in cast("Sequence[object]", value)) + ")"
     return str(getattr(value, "__name__", value))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,6 +51,8 @@ def stored(expr: ir.Expr, dtype: DType, scope: Scope) -> str:
     if dtype.is_float:
         return emit(expr, scope).text
     if dtype.is_fixed:
+        if isinstance(expr, ir.Load) and expr.type == dtype:
+            return scope.element(expr.buffer, [emit(i, scope) for i in expr.indices])
         value = emit(expr, scope)
         return f"flexllm::from_raw<{storage_type(dtype)} >({value.text})"
     if wraps_on_store(dtype):
@@ -75,7 +78,11 @@ def _without_wrapping(expr: ir.Expr, bits: int) -> ir.Expr:
 def _constant(expr: ir.Const) -> Value:
     if not isinstance(expr.type, Float):
         value = int(expr.value)
-        return Value(("false", "true")[value], "bool", Range(value, value)) if expr.type == UInt(1) else v.constant(value)
+        return (
+            Value(("false", "true")[value], "bool", Range(value, value))
+            if expr.type == UInt(1)
+            else v.constant(value)
+        )
     return float_literal(float(expr.value), expr.type)
 
 
@@ -94,7 +101,9 @@ def float_literal(value: float, dtype: DType) -> Value:
         if plain
         else np.format_float_scientific(number, unique=True, trim="0")
     )
-    out = Value(text + "f" * single, "float" if single else "double", precedence=PREFIX if text[0] == "-" else ATOM)
+    out = Value(
+        text + "f" * single, "float" if single else "double", precedence=PREFIX if text[0] == "-" else ATOM
+    )
     return out if dtype.bits >= 32 else Value(f"({ctype}){out.at(PREFIX)}", ctype, precedence=PREFIX)
 
 
@@ -108,9 +117,7 @@ def load(dtype: DType, place: str) -> Value:
     if dtype.is_fixed:
         wide = dtype.bits > 64
         name = "flexllm::wide_raw" if wide else "flexllm::raw"
-        carried = f"ap_{'' if dtype.signed else 'u'}int<{dtype.bits}>" if wide else "int64_t"
-        if not wide and not values.within(INT64):
-            return Value(f"(uint64_t){name}({place})", "uint64_t", values, PREFIX)
+        carried = f"ap_{'' if dtype.signed else 'u'}int<{dtype.bits}>" if wide else carrier(values)
         return Value(f"{name}({place})", carried, values)
     if ctype.startswith("ap_") and dtype.bits <= 64:
         return Value(f"({carrier(values)}){place}", carrier(values), values, PREFIX)
@@ -124,8 +131,10 @@ def _unary(expr: ir.Unary, value: Value) -> Value:
     if expr.op == "not":
         return Value(f"!{value.at(PREFIX)}", "bool", precedence=PREFIX)
     if isinstance(expr.type, Float):
-        return _in_float(expr.type, [value], lambda args: Value(f"-{args[0].at(ATOM)}", args[0].ctype, precedence=PREFIX))
-    return (v.negate if expr.op == "-" else v.invert)(value, *value_bits(expr.type))
+        return _in_float(
+            expr.type, [value], lambda args: Value(f"-{args[0].at(ATOM)}", args[0].ctype, precedence=PREFIX)
+        )
+    return v.prefix(expr.op, value, *value_bits(expr.type))
 
 
 def _binary(expr: ir.Binary, left: Value, right: Value) -> Value:
@@ -199,6 +208,10 @@ def _bit_slice(expr: ir.BitSlice, scope: Scope) -> Value:
     """Bits outside of the value are 0: only a slice that may reach there needs the value unsigned first."""
     value, lo = emit(expr.value, scope), emit(expr.lo, scope)
     bits, _ = value_bits(expr.value.type)
+    if value.is_wide and expr.type.bits <= 64:
+        args = [v.cast(value, f"ap_uint<{bits}>"), v.operand(lo, "int")]
+        slice_ = v.call(f"flexllm::bits<{expr.type.bits}>", args, "uint64_t", value_range(expr.type))
+        return v.cast(slice_, "int") if expr.type.bits < 32 else slice_
     if lo.range.lo < 0 or lo.range.hi + expr.type.bits > bits:
         value = v.wrap(value, bits, False)
     return v.wrap(v.shift_right(value, lo), expr.type.bits, False)
@@ -207,14 +220,13 @@ def _bit_slice(expr: ir.BitSlice, scope: Scope) -> Value:
 # --------------------------------------------------------------------------------------- floats
 
 
-def _in_float(dtype: DType, args: list[Value], compute: object) -> Value:
+def _in_float(dtype: DType, args: list[Value], compute: Callable[[list[Value]], Value]) -> Value:
     """Apply `compute` to the arguments, through float for the 16-bit formats."""
-    assert callable(compute)
     ctype = storage_type(dtype)
     if ctype not in NARROW_FLOATS:
         return compute(args)
     wide = [Value(f"(float){a.at(PREFIX)}", "float", precedence=PREFIX) for a in args]
-    out: Value = compute(wide)
+    out = compute(wide)
     return out if out.ctype == "bool" else Value(f"({ctype}){out.at(PREFIX)}", ctype, precedence=PREFIX)
 
 
@@ -244,9 +256,15 @@ def _math(expr: ir.Math, args: list[Value]) -> Value:
             raise BackendError("FX403", f"{expr.name} of {expr.type} has no C++ form", expr.span)
         bits, signed = value_bits(expr.type)
         positive = v.compare(">=", args[0], v.constant(0))
-        return args[0] if args[0].range.lo >= 0 else v.select(positive, args[0], v.negate(args[0], bits, signed))
+        return (
+            args[0]
+            if args[0].range.lo >= 0
+            else v.select(positive, args[0], v.prefix("-", args[0], bits, signed))
+        )
     return _in_float(
-        expr.type, args, lambda wide: v.call(f"flexllm::{expr.name}", wide, wide[0].ctype)  # pyright: ignore
+        expr.type,
+        args,
+        lambda wide: v.call(f"flexllm::{expr.name}", wide, wide[0].ctype),  # pyright: ignore
     )
 
 
@@ -294,7 +312,9 @@ def _to_float(value: Value, source: DType, target: DType) -> Value:
     else:
         raw = Value(f"({via}){value.at(PREFIX)}", via, precedence=PREFIX)
     if source.fracs:
-        unit = float_literal(math.ldexp(1.0, -source.fracs), Float(64, 52) if via == "double" else Float(32, 23))
+        unit = float_literal(
+            math.ldexp(1.0, -source.fracs), Float(64, 52) if via == "double" else Float(32, 23)
+        )
         raw = v.infix("*", raw, unit, via)
     return raw if ctype == via else Value(f"({ctype}){raw.at(PREFIX)}", ctype, precedence=PREFIX)
 
@@ -305,11 +325,8 @@ def _toward_zero(value: Value, fracs: int) -> Value:
     if value.range.lo >= 0:
         return v.shift_right(value, v.constant(fracs))
     values = Range(-(-value.range.lo >> fracs), max(value.range.hi, 0) >> fracs)
-    return v.call("flexllm::fixed_to_int", [value, v.constant(fracs)], _signed(value), values)
-
-
-def _signed(value: Value) -> str:
-    return carrier(value.range) if value.is_wide else "int64_t"
+    ctype = carrier(value.range) if value.is_wide else "int64_t"
+    return v.call(f"flexllm::fixed_to_int<{ctype}>", [value, v.constant(fracs)], ctype, values)
 
 
 def _bitcast(value: Value, source: DType, target: DType) -> Value:
@@ -322,10 +339,3 @@ def _bitcast(value: Value, source: DType, target: DType) -> Value:
     if isinstance(target, Float):
         return Value(f"flexllm::float_from_bits<{storage_type(target)} >({raw.text})", storage_type(target))
     return v.wrap(raw, *value_bits(target))
-
-
-def condition(expr: ir.Expr, scope: Scope) -> str:
-    return emit(expr, scope).text
-
-
-__all__ = ["condition", "emit", "float_literal", "load", "stored"]

@@ -35,7 +35,11 @@ class Instances:
         self._program = program
         self._order: list[tuple[str, frozenset[str]]] = []
         top = program.function(program.top)
-        ports = frozenset(b.name for b in top.params if is_memory_port(top, b)) if flow == "vitis" else frozenset[str]()
+        ports = (
+            frozenset(b.name for b in top.params if is_memory_port(top, b))
+            if flow == "vitis"
+            else frozenset[str]()
+        )
         self._visit(top.name, ports)
         self._instances = self._named()
         self.top = self._instances[top.name, ports]
@@ -87,7 +91,9 @@ def port_pragmas(top: ir.Function, names: Mapping[str, str], bundles: Mapping[st
     for name in bundles:
         if name not in known:
             raise BackendError(
-                "FX402", f"there is no argument {name} to put into a bundle", hint="arguments: " + ", ".join(sorted(known))
+                "FX402",
+                f"there is no argument {name} to put into a bundle",
+                hint="arguments: " + ", ".join(sorted(known)),
             )
     lines: list[str] = []
     for parameter in top.params:

@@ -64,7 +64,9 @@ class HLSModule:
             raise BackendError("FX402", f"mode {self.mode} needs a project", hint='use target="vitis_hls"')
         for name in self.configs:
             if name not in CONFIGS:
-                raise UsageError("FX703", f'unknown entry "{name}" in configs', hint=did_you_mean(name, CONFIGS))
+                raise UsageError(
+                    "FX703", f'unknown entry "{name}" in configs', hint=did_you_mean(name, CONFIGS)
+                )
 
     def __str__(self) -> str:
         return self.hls_code
@@ -84,7 +86,9 @@ class HLSModule:
         if self.mode is None:
             raise BackendError("FX402", "this module is text only", hint='build with mode="csim" to call it')
         if args:
-            raise BackendError("FX402", f"mode {self.mode} takes no arguments", hint="give data and golden in configs")
+            raise BackendError(
+                "FX402", f"mode {self.mode} takes no arguments", hint="give data and golden in configs"
+            )
         assert self.project is not None
         match self.mode:
             case "csyn" | "csynth":

@@ -27,7 +27,9 @@ def place(
     fixed = fixed or {}
     for name in fixed:
         if name not in sizes:
-            raise BackendError("FX402", f'no memory argument "{name}" to place', hint=did_you_mean(name, sizes))
+            raise BackendError(
+                "FX402", f'no memory argument "{name}" to place', hint=did_you_mean(name, sizes)
+            )
     placed = {name: _spelled(where, memory.kind) for name, where in fixed.items()}
     load = [0] * memory.channels
     for name, text in placed.items():
@@ -48,7 +50,9 @@ def place(
             )
         for channel in range(first, first + width):
             load[channel] += -(-sizes[name] // width)
-        placed[name] = f"{memory.kind}[{first}]" if width == 1 else f"{memory.kind}[{first}:{first + width - 1}]"
+        placed[name] = (
+            f"{memory.kind}[{first}]" if width == 1 else f"{memory.kind}[{first}:{first + width - 1}]"
+        )
     return {name: placed[name] for name in sizes}
 
 
@@ -73,6 +77,8 @@ def _channels(text: str, device: Device) -> range:
         return range(0)  # another memory of the card, such as DDR[0]
     if not first.isdigit() or int(last or first) >= device.memory.channels:
         raise BackendError(
-            "FX402", f'"{text}" is no memory channel of {device.name}', hint=f"{kind}[0] to {kind}[{device.memory.channels - 1}]"
+            "FX402",
+            f'"{text}" is no memory channel of {device.name}',
+            hint=f"{kind}[0] to {kind}[{device.memory.channels - 1}]",
         )
     return range(int(first), int(last or first) + 1)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 from ...errors import UsageError
 
@@ -107,7 +108,7 @@ def _is_ours(manifest: Path) -> bool:
         content = json.loads(manifest.read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("generator") == GENERATOR  # pyright: ignore[reportUnknownMemberType]
+    return isinstance(content, dict) and cast("dict[str, object]", content).get("generator") == GENERATOR
 
 
 def _version() -> str:
@@ -119,5 +120,7 @@ def _version() -> str:
 
 def _refusal(out: Path, reason: str) -> UsageError:
     return UsageError(
-        "FX702", f'cannot write the project to "{out}": {reason}', hint="name a new folder, or one written by an earlier build"
+        "FX702",
+        f'cannot write the project to "{out}": {reason}',
+        hint="name a new folder, or one written by an earlier build",
     )

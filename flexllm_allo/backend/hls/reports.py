@@ -81,7 +81,9 @@ def parse_csynth(path: str | Path) -> SynthesisReport:
     try:
         root = ET.parse(path).getroot()
     except OSError:
-        raise ToolError("FX502", f"there is no synthesis report {path.name}", hint="run csynth first") from None
+        raise ToolError(
+            "FX502", f"there is no synthesis report {path.name}", hint="run csynth first"
+        ) from None
     except ET.ParseError as error:
         raise ToolError("FX502", f"{path.name} is not XML: {error}", hint="run csynth again") from None
     if root.tag != "profile":
@@ -94,7 +96,9 @@ def parse_csynth(path: str | Path) -> SynthesisReport:
         top=_text(root, "UserAssignments/TopModelName"),
         target_ns=_number(root, "UserAssignments/TargetClockPeriod"),
         estimated_ns=_number(root, "PerformanceEstimates/SummaryOfTimingAnalysis/EstimatedClockPeriod"),
-        latency=Interval(_count(root, f"{overall}/Best-caseLatency"), _count(root, f"{overall}/Worst-caseLatency")),
+        latency=Interval(
+            _count(root, f"{overall}/Best-caseLatency"), _count(root, f"{overall}/Worst-caseLatency")
+        ),
         interval=Interval(_count(root, f"{overall}/Interval-min"), _count(root, f"{overall}/Interval-max")),
         loops=tuple(_loops(loops, 0)) if loops is not None else (),
         resources=_resources(root),

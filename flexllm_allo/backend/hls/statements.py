@@ -72,9 +72,9 @@ class Body:
         if buffer.shape or buffer.is_stream or alloc.init is not None or buffer.memory is not None:
             return 0
         match following:
-            case ir.Store(buffer=buffer.name) if not _reads(following.value, buffer.name):
+            case ir.Store() if following.buffer == buffer.name and not _reads(following.value, buffer.name):
                 value = stored(following.value, buffer.dtype, self.scope)
-            case ir.Get(target=buffer.name):
+            case ir.Get() if following.target == buffer.name:
                 value = self._read(following)
             case _:
                 return 0
@@ -167,7 +167,8 @@ def _nested(items: list[str], shape: tuple[int, ...], depth: int = 1) -> str:
     """Braces by dimension; lines of about 100 characters."""
     pad = "  " * depth
     if len(shape) == 1:
-        lines, line = [], ""
+        lines: list[str] = []
+        line = ""
         for item in items:
             if line and len(line) + len(item) > 96:
                 lines.append(line)
@@ -192,6 +193,7 @@ def _literal(value: int | float, dtype: DType) -> str:
 
 
 def loop_pragmas(attrs: ir.LoopAttrs, out: Writer) -> None:
+    """The directives of a loop, under its head."""
     if attrs.pipeline is not None:
         out.pragma(f"pipeline II={attrs.pipeline}{' rewind' if attrs.rewind else ''}")
     if attrs.unroll is not None:
@@ -232,5 +234,3 @@ def _storage(memory: object) -> str:
     if resource.upper() == "AUTO":
         return ""
     return (f" type={str(kind).lower()}" if kind else "") + f" impl={resource.lower()}"
-
-

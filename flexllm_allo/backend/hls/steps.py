@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import BackendError, ToolError
@@ -20,10 +22,8 @@ def run_csim(project: str | Path) -> str:
     """
     folder = Path(project)
     environment = dict(os.environ, CXX=str(find_compiler().path))
-    try:
+    with suppress(ToolError):  # programs of native types compile without these headers
         environment["AP_TYPES"] = str(find_ap_headers().path)
-    except ToolError:
-        pass  # programs of native types compile without them
     log = folder / "csim.log"
     try:
         run_tool(["make", "csim"], folder, log.name, environment=environment)
@@ -70,7 +70,9 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
         ToolError: FX501 Vitis is not installed; FX502 a step failed.
     """
     if target not in LINK_TARGETS:
-        raise BackendError("FX402", f'"{target}" is no target to link for', hint="one of " + ", ".join(LINK_TARGETS))
+        raise BackendError(
+            "FX402", f'"{target}" is no target to link for', hint="one of " + ", ".join(LINK_TARGETS)
+        )
     folder = Path(project)
     _needed(find_vitis_hls, folder)
     _needed(find_vpp, folder)
@@ -78,16 +80,14 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
     return folder / f"{top}.{target}.xclbin"
 
 
-def _needed(find: object, folder: Path) -> Tool:
+def _needed(find: Callable[[], Tool], folder: Path) -> Tool:
     """A tool of Vitis, or an error that says that the project is there all the same."""
-    assert callable(find)
     try:
-        tool: Tool = find()
+        return find()
     except ToolError as error:
         raise ToolError(
             "FX501", f"{error.message}; the finished project is in {folder}", hint=error.hint
         ) from None
-    return tool
 
 
 def _lines(log: Path) -> list[str]:

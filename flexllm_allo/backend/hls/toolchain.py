@@ -17,7 +17,7 @@ SHIM = Path(__file__).parent / "shim"
 AP_HEADERS_VARIABLE = "FLEXLLM_AP_TYPES"
 VITIS_HINT = (
     "install AMD Vitis (2022.2 or newer) and source its settings64.sh, "
-    "or use mode=\"csim\", which needs a C++ compiler only"
+    'or use mode="csim", which needs a C++ compiler only'
 )
 
 
@@ -37,7 +37,9 @@ def find_compiler() -> Tool:
         if path := shutil.which(name):
             return Tool(name, Path(path), _version(path))
     looked = f"$CXX = {wanted}" if wanted else "g++, clang++"
-    raise ToolError("FX501", f"no C++ compiler found (looked for {looked})", hint="install g++ 9 or newer, or set CXX")
+    raise ToolError(
+        "FX501", f"no C++ compiler found (looked for {looked})", hint="install g++ 9 or newer, or set CXX"
+    )
 
 
 def find_ap_headers() -> Tool:
@@ -89,7 +91,9 @@ def find_xrt() -> Tool:
         if folder and (Path(folder) / "include").is_dir():
             return Tool("xrt", Path(folder))
     raise ToolError(
-        "FX501", "the Xilinx runtime XRT is not installed (looked for $XILINX_XRT)", hint="install XRT from AMD"
+        "FX501",
+        "the Xilinx runtime XRT is not installed (looked for $XILINX_XRT)",
+        hint="install XRT from AMD",
     )
 
 
@@ -97,7 +101,9 @@ def _program(what: str, names: Sequence[str]) -> Tool:
     for name in names:
         if path := shutil.which(name):
             return Tool(name, Path(path))
-    raise ToolError("FX501", f"{what} is not installed (looked for {' and '.join(names)} on the PATH)", hint=VITIS_HINT)
+    raise ToolError(
+        "FX501", f"{what} is not installed (looked for {' and '.join(names)} on the PATH)", hint=VITIS_HINT
+    )
 
 
 def _version(path: str) -> str | None:
@@ -121,14 +127,23 @@ def run_tool(
     with path.open("w") as stream:
         try:
             done = subprocess.run(
-                list(command), cwd=folder, stdout=stream, stderr=subprocess.STDOUT, check=False, env=environment
+                list(command),
+                cwd=folder,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                check=False,
+                env=environment,
             )
         except OSError as error:
-            raise ToolError("FX501", f"{command[0]} cannot be started: {error.strerror}", hint=hint) from error
+            raise ToolError(
+                "FX501", f"{command[0]} cannot be started: {error.strerror}", hint=hint
+            ) from error
     if done.returncode:
         name = Path(command[0]).name
         what = first_error(path) or f"it ended with status {done.returncode}"
-        raise ToolError("FX502", f"{name} failed: {what}", hint=f"{hint + '; ' if hint else ''}the full log is {path}")
+        raise ToolError(
+            "FX502", f"{name} failed: {what}", hint=f"{hint + '; ' if hint else ''}the full log is {path}"
+        )
     return path
 
 

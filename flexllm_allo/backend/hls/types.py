@@ -46,6 +46,7 @@ class Range:
 
 
 def int_range(bits: int, signed: bool) -> Range:
+    """The values of a two's complement or unsigned integer."""
     return Range(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else Range(0, (1 << bits) - 1)
 
 
@@ -100,6 +101,7 @@ def wraps_on_store(dtype: DType) -> bool:
 
 
 def needs_ap(dtype: DType) -> bool:
+    """Whether variables of the type are ``ap_`` types."""
     return storage_type(dtype).startswith("ap_")
 
 

@@ -18,6 +18,7 @@ PRECEDENCE = {
     "*": 14, "/": 14, "%": 14, "+": 13, "-": 13, "<<": 12, ">>": 12, "<": 11, "<=": 11, ">": 11,
     ">=": 11, "==": 10, "!=": 10, "&": 9, "^": 8, "|": 7, "&&": 6, "||": 5,
 }  # fmt: skip
+BIT_OPERATORS = frozenset(["<<", ">>", "&", "|", "^"])
 BOOL_RANGE = Range(0, 1)
 
 
@@ -40,6 +41,7 @@ class Value:
 
 
 def call(name: str, args: list[Value], ctype: str, values: Range = BOOL_RANGE) -> Value:
+    """A call of a helper."""
     return Value(f"{name}({', '.join(a.text for a in args)})", ctype, values)
 
 
@@ -100,7 +102,10 @@ def together(left: Value, right: Value, ctype: str) -> tuple[Value, Value]:
 def infix(op: str, left: Value, right: Value, ctype: str, values: Range = BOOL_RANGE) -> Value:
     """``left op right``; the operands already have the right types."""
     level = PRECEDENCE[op]
-    text = f"{left.at(level)} {op} {right.at(level + 1)}"
+    if op in BIT_OPERATORS:  # few know how these bind, so operands get parentheses
+        text = f"{left.at(PREFIX)} {op} {right.at(PREFIX)}"
+    else:
+        text = f"{left.at(level)} {op} {right.at(level + 1)}"
     out = Value(text, ctype, values, level)
     if ctype.startswith("ap_"):  # ap_int operators widen their results; keep the carried width
         return Value(f"{ctype}({text})", ctype, values)
@@ -127,7 +132,9 @@ def wrap(value: Value, bits: int, signed: bool) -> Value:
         return Value(f"({ctype}){value.at(PREFIX)}", ctype, target, PREFIX)
     if signed:
         return call(f"flexllm::wrap<{bits}>", [value], "int" if bits <= 32 else "int64_t", target)
-    mask = Value(f"0x{(1 << bits) - 1:x}{'LL' if bits > 31 else ''}" if bits > 3 else str((1 << bits) - 1), "int")
+    mask = Value(
+        f"0x{(1 << bits) - 1:x}{'LL' if bits > 31 else ''}" if bits > 3 else str((1 << bits) - 1), "int"
+    )
     ctype = promoted(value.ctype)
     if bits > 31 and ctype != "uint64_t":
         ctype = "int64_t"
@@ -183,30 +190,18 @@ def _neutral(op: str, left: Value, right: Value) -> Value | None:
     return None
 
 
-def negate(value: Value, bits: int, signed: bool) -> Value:
-    values = Range(-value.range.hi, -value.range.lo)
+def prefix(op: str, value: Value, bits: int, signed: bool) -> Value:
+    """``-x`` and ``~x``, wrapped."""
+    ends = (-value.range.hi, -value.range.lo) if op == "-" else (~value.range.hi, ~value.range.lo)
+    values = Range(*ends)
     ctype = carrier(values | value.range)
     if bits <= 64 and ctype not in {"int", "int64_t"}:
         ctype, values = "uint64_t", UINT64
-    operand_ = cast(value, ctype) if ctype == "uint64_t" else operand(value, ctype)
-    text = f"-{operand_.at(ATOM)}"
-    out = Value(text, ctype, values, PREFIX)
+        value = cast(value, ctype)
+    text = f"{op}{operand(value, ctype).at(ATOM)}"
     if ctype.startswith("ap_"):
-        out = Value(f"{ctype}({text})", ctype, values)
-    return wrap(out, bits, signed)
-
-
-def invert(value: Value, bits: int, signed: bool) -> Value:
-    values = Range(~value.range.hi, ~value.range.lo)
-    ctype = carrier(values | value.range)
-    if bits <= 64 and ctype not in {"int", "int64_t"}:
-        ctype, values = "uint64_t", UINT64
-    inner = cast(value, ctype) if ctype == "uint64_t" else operand(value, ctype)
-    text = f"~{inner.at(ATOM)}"
-    out = Value(text, ctype, values, PREFIX)
-    if ctype.startswith("ap_"):
-        out = Value(f"{ctype}({text})", ctype, values)
-    return wrap(out, bits, signed)
+        return wrap(Value(f"{ctype}({text})", ctype, values), bits, signed)
+    return wrap(Value(text, ctype, values, PREFIX), bits, signed)
 
 
 def floor_divide(left: Value, right: Value, bits: int, signed: bool) -> Value:
@@ -254,6 +249,7 @@ def _division_type(left: Value, right: Value, values: Range, bits: int) -> str:
 
 
 def compare(op: str, left: Value, right: Value) -> Value:
+    """A comparison in a type that holds both sides."""
     ctype = carrier(left.range | right.range)
     if ctype.startswith("ap_"):
         left, right = cast(left, ctype), cast(right, ctype)
@@ -278,6 +274,7 @@ def _exactly(value: Value, ctype: str) -> Value:
 
 
 def bitwise(op: str, left: Value, right: Value, bits: int, signed: bool) -> Value:
+    """``& | ^`` on two's complement of any width."""
     a, b = left.range, right.range
     ctype = carrier(a | b)
     both = a | b
@@ -289,6 +286,7 @@ def bitwise(op: str, left: Value, right: Value, bits: int, signed: bool) -> Valu
 
 
 def select(condition: Value, left: Value, right: Value) -> Value:
+    """``c ? a : b`` on integers."""
     values = left.range | right.range
     ctype = carrier(values)
     left, right = together(left, right, ctype)
@@ -296,6 +294,7 @@ def select(condition: Value, left: Value, right: Value) -> Value:
 
 
 def ternary(condition: Value, left: Value, right: Value, ctype: str, values: Range = BOOL_RANGE) -> Value:
+    """``c ? a : b`` on operands of one type."""
     text = f"{condition.at(TERNARY + 1)} ? {left.at(TERNARY)} : {right.at(TERNARY)}"
     return Value(text, ctype, values, TERNARY)
 
@@ -304,9 +303,10 @@ def ternary(condition: Value, left: Value, right: Value, ctype: str, values: Ran
 
 
 def shift_left(value: Value, amount: Value, bits: int, signed: bool) -> Value:
+    """``x << n``, wrapped; 0 for amounts beyond the width."""
     if amount.range.lo >= bits:
         return constant(0)
-    if 0 <= amount.range.lo and amount.range.hi < bits:
+    if amount.range.lo >= 0 and amount.range.hi < bits:
         if bits <= 64 or amount.range.constant is not None:
             return ring("<<", value, amount, bits, signed)
     if bits <= 64:
@@ -332,7 +332,7 @@ def shift_right(value: Value, amount: Value) -> Value:
     values = Range(min(lo, 0), max(hi, 0)) if lo >= 0 or hi < 0 else value.range
     if lo < 0:
         values = values | Range(-1, -1)
-    if 0 <= amount.range.lo and amount.range.hi <= limit and not value.is_wide:
+    if amount.range.lo >= 0 and amount.range.hi <= limit and not value.is_wide:
         return infix(">>", value, amount, ctype, values)
     if value.is_wide:
         ctype = carrier(value.range)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -21,123 +20,9 @@ from .emit import emit, emit_header, top_name, top_parameters, uses_ap
 from .interface import is_memory_port
 from .placement import place
 from .project import BuildPlan
+from .templates import template
 from .testbench import host, ports, testbench
 from .toolchain import AP_HEADERS_VARIABLE, SHIM
-
-RUN_TCL = Template(
-    """\
-# Vitis HLS: STEP=csim|csynth|cosim|export vitis_hls -f run.tcl   (default: csynth)
-set step [expr {[info exists ::env(STEP)] ? $$::env(STEP) : "csynth"}]
-open_project -reset out.prj
-set_top $top
-add_files kernel.cpp -cflags "-std=c++14"
-add_files -tb testbench.cpp -cflags "-std=c++14"
-open_solution -reset -flow_target vitis solution1
-set_part {$part}
-create_clock -period $period -name default
-switch $$step {
-  csim   { csim_design -argv [file normalize data] }
-  csynth { csynth_design }
-  cosim  { csynth_design; cosim_design -argv [file normalize data] }
-  export { csynth_design; export_design -format xo -output $top.xo }
-  default { puts "ERROR: unknown STEP $$step"; exit 1 }
-}
-exit
-"""
-)
-
-HLS_CONFIG = Template(
-    """\
-# Vitis unified flow: v++ -c --mode hls --config hls_config.cfg --work_dir build
-part=$part
-
-[hls]
-flow_target=vitis
-clock=${period}ns
-syn.top=$top
-syn.file=kernel.cpp
-syn.cflags=-std=c++14
-tb.file=testbench.cpp
-tb.file=data
-package.output.format=xo
-package.output.file=$top.xo
-"""
-)
-
-MAKEFILE = Template(
-    """\
-# make csim      run the test bench with the host's compiler (no Vitis needed)
-# make csynth    high-level synthesis; report in out.prj/solution1/syn/report
-# make cosim     C/RTL co-simulation
-# make xo        kernel object
-# make xclbin    link for the card: TARGET=sw_emu|hw_emu|hw
-# make host      host program for XRT
-CXX ?= g++
-AP_TYPES ?= $$($ap_variable)
-TARGET ?= hw
-PLATFORM ?= $platform
-INCLUDES := -Ishim $$(if $$(AP_TYPES),-I$$(AP_TYPES)) -Ishim/fallback -I.
-FLAGS := -std=c++17 -O2 -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-label
-
-.PHONY: csim csynth cosim xo xclbin host clean
-
-csim: testbench
-\t(ulimit -s unlimited 2>/dev/null || ulimit -s hard; ./testbench data)
-
-testbench: testbench.cpp kernel.cpp kernel.h
-\t$$(CXX) $$(FLAGS) $$(INCLUDES) testbench.cpp kernel.cpp -o $$@
-
-csynth:
-\tSTEP=csynth vitis_hls -f run.tcl
-
-cosim:
-\tSTEP=cosim vitis_hls -f run.tcl
-
-xo: $top.xo
-$top.xo: kernel.cpp kernel.h
-\tSTEP=export vitis_hls -f run.tcl
-
-xclbin: $top.$$(TARGET).xclbin
-$top.$$(TARGET).xclbin: $top.xo connectivity.cfg
-\tv++ -l -t $$(TARGET) --platform $$(PLATFORM) --config connectivity.cfg \\
-\t  --kernel_frequency $mhz $top.xo -o $$@
-
-host: host.cpp
-\t$$(CXX) -std=c++17 -O2 -I$$(XILINX_XRT)/include -L$$(XILINX_XRT)/lib host.cpp -o host \\
-\t  -lxrt_coreutil -pthread
-
-clean:
-\trm -rf testbench host out.prj build *.log *.xo *.xclbin *.ltx
-"""
-)
-
-README = Template(
-    """\
-# $top for $device
-
-A Vitis HLS project written by FlexLLM-Allo. `manifest.json` lists every file with its SHA-256.
-
-| file | what it is |
-|---|---|
-| `kernel.cpp`, `kernel.h`, `flexllm_*.h` | the design; its top function is `$top` |
-| `testbench.cpp`, `data/` | inputs, expected results, and the program that compares them bit for bit |
-| `run.tcl`, `hls_config.cfg` | synthesis with `vitis_hls`, or with `v++` of the unified flow |
-| `connectivity.cfg` | which memory channel each argument lies in |
-| `host.cpp` | the host program (XRT) |
-| `shim/` | stand-ins for Vitis' headers, for C simulation without Vitis |
-
-```
-make csim                # needs g++ only$ap_note
-make csynth              # needs Vitis HLS
-make xclbin TARGET=hw    # needs Vitis and the platform $platform
-make host && ./host $top.hw.xclbin
-```
-
-| argument | elements | memory |
-|---|---|---|
-$arguments
-"""
-)
 
 Array = NDArray[Any]
 
@@ -188,11 +73,11 @@ def vitis_project(
         "kernel.h": emit_header(program, "vitis"),
         "testbench.cpp": testbench(name, all_ports),
         "host.cpp": host(name, all_ports, [csim_bytes(b.dtype) for b in top.params]),
-        "run.tcl": RUN_TCL.substitute(values),
-        "hls_config.cfg": HLS_CONFIG.substitute(values),
+        "run.tcl": template("run.tcl").substitute(values),
+        "hls_config.cfg": template("hls_config.cfg").substitute(values),
         "connectivity.cfg": _connectivity(name, {spelled[n]: where for n, where in placed.items()}, card),
-        "Makefile": MAKEFILE.substitute(values),
-        "README.md": README.substitute(
+        "Makefile": template("Makefile").substitute(values),
+        "README.md": template("README.md").substitute(
             values,
             arguments=_argument_table(top, spelled, placed),
             ap_note=" and the ap_int headers: AP_TYPES=folder" if uses_ap(program) else "",
@@ -218,10 +103,14 @@ def _check_top(top: ir.Function) -> None:
             )
 
 
-def _check_names(top: ir.Function, given: Mapping[str, Array], allowed: set[str] | frozenset[str], what: str) -> None:
+def _check_names(
+    top: ir.Function, given: Mapping[str, Array], allowed: set[str] | frozenset[str], what: str
+) -> None:
     for name in given:
         if name not in allowed:
-            raise ArgumentError("FX401", f"'{name}' is not {what} of '{top.name}'", top.span, did_you_mean(name, allowed))
+            raise ArgumentError(
+                "FX401", f"'{name}' is not {what} of '{top.name}'", top.span, did_you_mean(name, allowed)
+            )
 
 
 def _bytes(buffer: ir.Buffer) -> int:

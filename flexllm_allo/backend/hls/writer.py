@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -21,13 +21,13 @@ class Writer:
         self._lines.append("  " * (self._level - 1) + f"#pragma HLS {directive}")
 
     @contextmanager
-    def indented(self) -> Iterator[None]:
+    def indented(self) -> Generator[None]:
         self._level += 1
         yield
         self._level -= 1
 
     @contextmanager
-    def block(self, head: str) -> Iterator[None]:
+    def block(self, head: str) -> Generator[None]:
         """``head {``, the lines written inside, ``}``."""
         self.line(f"{head} {{")
         with self.indented():

@@ -10,13 +10,20 @@
 
 namespace flexllm {
 
+// The smallest of int, int64_t and uint64_t that holds W bits.
+template <int W, bool SIGNED>
+struct carrier {
+  typedef typename std::conditional<(W < 32 || (SIGNED && W == 32)), int,
+                                    typename std::conditional<(SIGNED || W < 64), int64_t, uint64_t>::type>::type type;
+};
+
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
-inline int64_t raw(const ap_fixed<W, I, Q, O, N> &x) {
-  return (int64_t)ap_int<W>(x.range(W - 1, 0));
+inline typename carrier<W, true>::type raw(const ap_fixed<W, I, Q, O, N> &x) {
+  return (typename carrier<W, true>::type)ap_int<W>(x.range(W - 1, 0));
 }
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
-inline int64_t raw(const ap_ufixed<W, I, Q, O, N> &x) {
-  return (int64_t)ap_uint<W>(x.range(W - 1, 0));
+inline typename carrier<W, false>::type raw(const ap_ufixed<W, I, Q, O, N> &x) {
+  return (typename carrier<W, false>::type)ap_uint<W>(x.range(W - 1, 0));
 }
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
 inline ap_int<W> wide_raw(const ap_fixed<W, I, Q, O, N> &x) {
@@ -33,6 +40,12 @@ inline F from_raw(const T &raw) {
   F out;
   out.range(F::width - 1, 0) = ap_int<F::width>(raw);
   return out;
+}
+
+// N bits from bit `low` on; those outside of the word are 0.
+template <int N, int W>
+inline uint64_t bits(const ap_uint<W> &word, int low) {
+  return (low < 0 || low >= W) ? 0 : ap_uint<N>(word >> low).to_uint64();
 }
 
 template <int W, typename T>

@@ -66,7 +66,7 @@ inline T shift_right(T x, uint64_t amount) {
 // A raw fixed-point value to an integer, towards zero.
 template <typename T>
 inline T fixed_to_int(T raw, int fracs) {
-  return raw < T(0) ? T(-T(T(-raw) >> fracs)) : T(raw >> fracs);
+  return T((raw < T(0) ? T(raw + ((T(1) << fracs) - 1)) : raw) >> fracs);
 }
 
 // Towards zero; 0 for NaN, infinities and magnitudes of 2^63 and more.
