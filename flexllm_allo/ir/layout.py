@@ -93,7 +93,7 @@ def _word_bytes(buffer: ir.Buffer) -> int:
 def _to_bytes(array: Array, dtype: DType) -> NDArray[np.uint8]:
     """Little-endian bytes of every element on a new last axis."""
     size = _container(dtype.bits)
-    if size > 8:
+    if size > 8 or array.dtype.kind == "O":
         if array.dtype.kind == "V":
             return np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, size)
         mask = (1 << dtype.bits) - 1

@@ -26,7 +26,7 @@ def pack(
 
     The array becomes one of ``UInt(bits * factor)`` with that dimension divided by `factor`, under
     all its names.  Packed along the rows, a word holds what `factor` parallel lanes read together.
-     Reads become a slice of a word; writes read, change and write a word.
+    Reads become a slice of a word; writes read, change and write a word.
     The kernel's indices keep their meaning, and `flexllm_allo.ir.layout.pack_array` packs the data.
 
     Args:
