@@ -65,7 +65,9 @@ def call(func: str, *args: ir.Expr | str, line: int = 0) -> ir.Call:
     return ir.Call(func, views, at(line))
 
 
-def function(name: str, params: list[ir.Buffer], *body: ir.Stmt, results: int = 0, dataflow: bool = False) -> ir.Function:
+def function(
+    name: str, params: list[ir.Buffer], *body: ir.Stmt, results: int = 0, dataflow: bool = False
+) -> ir.Function:
     return ir.Function(name, tuple(params), body, results=results, dataflow=dataflow, span=at(1))
 
 

@@ -116,7 +116,9 @@ class RandomIR:
 
     def nonzero(self, e: ir.Expr) -> ir.Expr:
         zero = ir.Binary("==", e, ir.Const(0, e.type), BOOL)
-        return ir.Select(zero, ir.Const(1, e.type) if width(e.type) > 1 else self.minus_one(e.type), e, e.type)
+        return ir.Select(
+            zero, ir.Const(1, e.type) if width(e.type) > 1 else self.minus_one(e.type), e, e.type
+        )
 
     def minus_one(self, t: DType) -> ir.Const:
         return ir.Const(-1 if isinstance(t, Int | Fixed) else 1, t)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flexllm_allo.backend.arguments import bind, decode, encode, unbind
 from flexllm_allo.errors import ArgumentError, Span
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import BOOL, INDEX, DType, Fixed, Float, Int, UFixed, UInt
-from hypothesis import given
-from hypothesis import strategies as st
 
 BF16, F16, F32, F64 = Float(16, 7), Float(16, 10), Float(32, 23), Float(64, 52)
 
@@ -67,7 +68,13 @@ def test_wide_integers_come_out_as_bytes_little_end_first() -> None:
 
 
 def test_fitting_arrays_are_not_copied() -> None:
-    for dtype, kind in ((Int(8), np.int8), (UInt(8), np.int8), (Int(4), np.int8), (F32, np.float32), (F16, np.float16)):
+    for dtype, kind in (
+        (Int(8), np.int8),
+        (UInt(8), np.int8),
+        (Int(4), np.int8),
+        (F32, np.float32),
+        (F16, np.float16),
+    ):
         a = np.zeros((4, 3), kind)
         assert np.shares_memory(encode(buffer(dtype, 4, 3), a), a)
     assert np.shares_memory(encode(buffer(BF16, 2), bits := np.zeros(2, np.uint16)), bits)
@@ -92,7 +99,9 @@ def test_strided_and_misaligned_arrays() -> None:
         (F32, (), "x", "argument 'A' should be float32, got <U1"),
     ],
 )
-def test_refusals_name_the_parameter(dtype: DType, shape: tuple[int, ...], value: object, message: str) -> None:
+def test_refusals_name_the_parameter(
+    dtype: DType, shape: tuple[int, ...], value: object, message: str
+) -> None:
     with pytest.raises(ArgumentError) as caught:
         encode(buffer(dtype, *shape), value)
     assert caught.value.message == message
@@ -100,7 +109,12 @@ def test_refusals_name_the_parameter(dtype: DType, shape: tuple[int, ...], value
     assert caught.value.span == Span("kernel.py", 3)
 
 
-PARAMS = (ir.Buffer("A", Int(32), (3,)), ir.Buffer("n", Int(8)), ir.Buffer("R", Int(8), (2,)), ir.Buffer("s", F32))
+PARAMS = (
+    ir.Buffer("A", Int(32), (3,)),
+    ir.Buffer("n", Int(8)),
+    ir.Buffer("R", Int(8), (2,)),
+    ir.Buffer("s", F32),
+)
 FUNCTION = ir.Function("f", PARAMS, (), results=2)
 
 

@@ -31,7 +31,7 @@ def to_raw(dtype: DType, values: list[Any]) -> NDArray[Any]:
     if width(dtype) > 64:
         mask = (1 << 8 * kind.itemsize) - 1
         data = b"".join((v & mask).to_bytes(kind.itemsize, "little") for v in values)
-        return np.frombuffer(data, kind)
+        return np.frombuffer(bytearray(data), kind)  # writable, unlike bytes
     if is_bfloat16(dtype):
         return (np.array(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
     return np.array(values, kind)
