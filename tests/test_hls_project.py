@@ -51,8 +51,8 @@ def test_files_and_manifest(tmp_path: Path) -> None:
     present = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert present == set(manifest["files"]) | {"manifest.json"}
     wanted = {
-        "kernel.cpp", "kernel.h", "flexllm_numerics.h", "run.tcl", "hls_config.cfg", "connectivity.cfg", "Makefile",
-        "testbench.cpp", "host.cpp", "README.md", "data/X.bin", "data/layer.bin", "data/golden_Y.bin",
+        "kernel.cpp", "kernel.h", "flexllm_numerics.h", "run.tcl", "hls_config.cfg", "connectivity.cfg",
+        "Makefile", "testbench.cpp", "host.cpp", "README.md", "data/X.bin", "data/layer.bin", "data/golden_Y.bin",
         "data/golden_first.bin", "shim/hls_stream.h",
     }  # fmt: skip
     assert wanted <= present

@@ -6,18 +6,18 @@ AXI memory ports.  The shape of the text follows Allo's, with the user's names a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import cast
 
 from ...ir import nodes as ir
-from ...ir.walk import walk
 from .interface import Flow, Instance, Instances, port_pragmas
 from .scope import Scope
 from .statements import Body, buffer_pragmas
-from .types import needs_ap
 from .writer import Writer
 
+_AP_TYPE = re.compile(r"\bap_u?(int|fixed)<")
 INCLUDES = (
     "algorithm", "ap_axi_sdata.h", "ap_fixed.h", "ap_int.h", "hls_math.h", "hls_stream.h", "hls_vector.h",
     "math.h", "stdint.h",
@@ -32,25 +32,18 @@ def emit(program: ir.Program, flow: Flow = "vhls", bundles: Mapping[str, str] | 
         flow: ``"vhls"`` (plain arrays) or ``"vitis"`` (AXI ports on the top function).
         bundles: AXI bundle by argument of the top; by default every argument has its own.
     """
-    instances = Instances(program, flow)
+    body = _functions(program, flow, bundles or {})
     out = Writer()
     for name in INCLUDES:
         out.line(f"#include <{name}>")
     out.line('#include "flexllm_numerics.h"')
-    if uses_ap(program):
+    if _AP_TYPE.search(body):
         out.line('#include "flexllm_ap.h"')
     out.line("using namespace std;")
+    out.line()
     if flow == "vitis":
-        out.line()
-        out.line('extern "C" {')
-    functions = [instance.name for instance in instances]
-    for instance in instances:
-        out.line()
-        _function(instance, instances, functions, flow, bundles or {}, out)
-    if flow == "vitis":
-        out.line()
-        out.line('} // extern "C"')
-    return out.text()
+        return f'{out.text()}extern "C" {{\n\n{body}\n}} // extern "C"\n'
+    return out.text() + body
 
 
 def emit_header(program: ir.Program, flow: Flow = "vhls") -> str:
@@ -87,15 +80,19 @@ def top_name(program: ir.Program) -> str:
 
 def uses_ap(program: ir.Program) -> bool:
     """Whether the C++ needs ``ap_int`` or ``ap_fixed``: for storage, or for values beyond 64 bits."""
-    for function in program.functions:
-        if any(needs_ap(b.dtype) for b in function.params):
-            return True
-        for node in walk(function.body):
-            dtype = node.buffer.dtype if isinstance(node, ir.Alloc) else getattr(node, "type", None)
-            wide = dtype is not None and not dtype.is_float and dtype.bits > 60
-            if wide or (isinstance(node, ir.Alloc) and needs_ap(node.buffer.dtype)):
-                return True
-    return False
+    return _AP_TYPE.search(_functions(program, "vitis", {})) is not None
+
+
+def _functions(program: ir.Program, flow: Flow, bundles: Mapping[str, str]) -> str:
+    """All functions, callees first."""
+    instances = Instances(program, flow)
+    names = [instance.name for instance in instances]
+    out = Writer()
+    for instance in instances:
+        if instance.name != names[0]:
+            out.line()
+        _function(instance, instances, names, flow, bundles, out)
+    return out.text()
 
 
 def _function(

@@ -210,8 +210,8 @@ def _bit_slice(expr: ir.BitSlice, scope: Scope) -> Value:
     bits, _ = value_bits(expr.value.type)
     if value.is_wide and expr.type.bits <= 64:
         args = [v.cast(value, f"ap_uint<{bits}>"), v.operand(lo, "int")]
-        slice_ = v.call(f"flexllm::bits<{expr.type.bits}>", args, "uint64_t", value_range(expr.type))
-        return v.cast(slice_, "int") if expr.type.bits < 32 else slice_
+        values = value_range(expr.type)
+        return v.call(f"flexllm::bits<{expr.type.bits}>", args, carrier(values), values)
     if lo.range.lo < 0 or lo.range.hi + expr.type.bits > bits:
         value = v.wrap(value, bits, False)
     return v.wrap(v.shift_right(value, lo), expr.type.bits, False)

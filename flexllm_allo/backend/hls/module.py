@@ -18,6 +18,7 @@ from .reports import SynthesisReport
 from .vitis import vitis_project
 
 MODES = ("csim", "csyn", "csynth", "cosim", "sw_emu", "hw_emu", "hw")
+ALLO_OPTIONS = ("use_memory", "wrap_io")
 CONFIGS = ("bundles", "data", "device", "frequency", "golden", "hbm_mapping")
 
 
@@ -30,6 +31,8 @@ class HLSModule:
         mode: None for text or a project only; ``"csim"`` to be called like any module; ``"csyn"``
             (synthesis), ``"cosim"``, ``"sw_emu"``, ``"hw_emu"``, ``"hw"`` to run Vitis when called.
         project: the folder to write the project to.
+        options: Allo's `wrap_io` and `use_memory`, accepted and without effect: the top function
+            accesses its arrays directly, and copies to the chip are up to the schedule (`buffer_at`).
         configs: `device`, `frequency`, `hbm_mapping`, `bundles`, `data`, `golden` as of `vitis_project`.
 
     Example:
@@ -43,10 +46,11 @@ class HLSModule:
         mode: str | None = None,
         project: str | Path | None = None,
         configs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.program, self.target, self.mode = program, target, mode
         self.configs = dict(configs or {})
-        self._check()
+        self._check(options)
         self.project = Path(project) if project is not None else None
         self.hls_code = emit(program, "vhls" if target == "vhls" else "vitis", self.configs.get("bundles"))
         self.top_func_name = top_name(program)
@@ -55,13 +59,16 @@ class HLSModule:
         if self.project is not None:
             self.write(self.project)
 
-    def _check(self) -> None:
+    def _check(self, options: Mapping[str, Any]) -> None:
         if self.target not in ("vhls", "vitis_hls"):
             raise BackendError("FX402", f"Target {self.target} is not supported", hint="vhls or vitis_hls")
         if self.mode is not None and self.mode not in MODES:
             raise BackendError("FX402", f"Invalid mode {self.mode}", hint=did_you_mean(self.mode, MODES))
         if self.mode not in (None, "csim") and self.target == "vhls":
             raise BackendError("FX402", f"mode {self.mode} needs a project", hint='use target="vitis_hls"')
+        for name in options:
+            if name not in ALLO_OPTIONS:
+                raise UsageError("FX703", f'unknown option "{name}"', hint=did_you_mean(name, ALLO_OPTIONS))
         for name in self.configs:
             if name not in CONFIGS:
                 raise UsageError(

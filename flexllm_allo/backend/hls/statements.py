@@ -22,29 +22,30 @@ class Body:
         self.function = instance.function
         self.instances, self.instance, self.scope, self.out = instances, instance, scope, out
         self.changed = _changed_buffers(self.function)
+        self.undeclared: set[str] = set()  # scalars whose declaration waits for their first value
 
     def statements(self, body: tuple[ir.Stmt, ...]) -> None:
-        position = 0
-        while position < len(body):
-            used = self._declaration(body, position) if isinstance(body[position], ir.Alloc) else 0
-            if not used:
-                self._statement(body[position])
-            position += max(used, 1)
+        for position, stmt in enumerate(body):
+            if isinstance(stmt, ir.Alloc) and _set_before_used(stmt, body[position + 1 :]):
+                self.undeclared.add(stmt.buffer.name)
+            else:
+                self._statement(stmt)
 
     def _statement(self, stmt: ir.Stmt) -> None:
         match stmt:
             case ir.Alloc():
                 self._alloc(stmt)
             case ir.Store():
-                place = self._element(stmt.buffer, stmt.indices)
                 dtype = self.scope.variable(stmt.buffer).buffer.dtype
-                self.out.line(f"{place} = {stored(stmt.value, dtype, self.scope)};")
+                value = stored(stmt.value, dtype, self.scope)
+                self.out.line(f"{self._target(stmt.buffer, stmt.indices)} = {value};")
             case ir.Put():
                 place = self._element(stmt.stream, stmt.indices)
                 dtype = self.scope.variable(stmt.stream).buffer.dtype
                 self.out.line(f"{place}.write({stored(stmt.value, dtype, self.scope)});")
             case ir.Get():
-                self.out.line(f"{self._element(stmt.target, ())} = {self._read(stmt)};")
+                fifo = self._element(stmt.stream, stmt.indices)
+                self.out.line(f"{self._target(stmt.target, ())} = {fifo}.read();")
             case ir.For():
                 self._loop(stmt)
             case ir.While():
@@ -58,28 +59,14 @@ class Body:
     def _element(self, buffer: str, indices: tuple[ir.Expr, ...]) -> str:
         return self.scope.element(buffer, [emit(i, self.scope) for i in indices])
 
-    def _read(self, stmt: ir.Get) -> str:
-        return f"{self._element(stmt.stream, stmt.indices)}.read()"
-
     # --------------------------------------------------------------------------- declarations
 
-    def _declaration(self, body: tuple[ir.Stmt, ...], position: int) -> int:
-        """``int x = value;`` for a scalar that is set right after it comes into being."""
-        alloc = body[position]
-        following = body[position + 1] if position + 1 < len(body) else None
-        assert isinstance(alloc, ir.Alloc)
-        buffer = alloc.buffer
-        if buffer.shape or buffer.is_stream or alloc.init is not None or buffer.memory is not None:
-            return 0
-        match following:
-            case ir.Store() if following.buffer == buffer.name and not _reads(following.value, buffer.name):
-                value = stored(following.value, buffer.dtype, self.scope)
-            case ir.Get() if following.target == buffer.name:
-                value = self._read(following)
-            case _:
-                return 0
-        self.out.line(f"{self.scope.declarator(self.scope.variable(buffer.name))} = {value};")
-        return 2
+    def _target(self, buffer: str, indices: tuple[ir.Expr, ...]) -> str:
+        """The left side of an assignment, with the declaration where it is the variable's first."""
+        if buffer in self.undeclared:
+            self.undeclared.remove(buffer)
+            return self.scope.declarator(self.scope.variable(buffer))
+        return self._element(buffer, indices)
 
     def _alloc(self, stmt: ir.Alloc) -> None:
         variable = self.scope.variable(stmt.buffer.name)
@@ -132,8 +119,35 @@ class Body:
         self.out.line(f"{callee.name}({', '.join(args)});")
 
 
-def _reads(expr: ir.Expr, buffer: str) -> bool:
-    return any(isinstance(node, ir.Load) and node.buffer == buffer for node in walk(expr))
+def _set_before_used(alloc: ir.Alloc, following: tuple[ir.Stmt, ...]) -> bool:
+    """Whether the first statement that names a scalar gives it a value: ``int x = value;`` then."""
+    buffer = alloc.buffer
+    if buffer.shape or buffer.is_stream or alloc.init is not None or buffer.memory is not None:
+        return False
+    for stmt in following:
+        match stmt:
+            case ir.Store() if stmt.buffer == buffer.name:
+                return not _names(stmt.value, buffer.name)
+            case ir.Get() if stmt.target == buffer.name:
+                return not any(_names(i, buffer.name) for i in stmt.indices)
+            case _ if _names(stmt, buffer.name):
+                return False
+            case _:
+                pass
+    return False
+
+
+def _names(node: ir.Stmt | ir.Expr, buffer: str) -> bool:
+    """Whether a buffer occurs anywhere in a statement or expression."""
+    for part in walk(node):
+        match part:
+            case ir.Load() | ir.Store() | ir.View() if part.buffer == buffer:
+                return True
+            case ir.Get() if part.target == buffer:
+                return True
+            case _:
+                pass
+    return False
 
 
 def _changed_buffers(function: ir.Function) -> set[str]:

@@ -50,10 +50,22 @@ def ports(
 
 _SAME_AP = """\
 // Unused bits of ap_ types have no meaning.
-template <int W> static bool same(const ap_int<W> &a, const ap_int<W> &b) { return a == b; }
-template <int W> static bool same(const ap_uint<W> &a, const ap_uint<W> &b) { return a == b; }
-template <int W, int I> static bool same(const ap_fixed<W, I> &a, const ap_fixed<W, I> &b) { return a == b; }
-template <int W, int I> static bool same(const ap_ufixed<W, I> &a, const ap_ufixed<W, I> &b) { return a == b; }
+template <int W>
+static bool same(const ap_int<W> &a, const ap_int<W> &b) {
+  return a == b;
+}
+template <int W>
+static bool same(const ap_uint<W> &a, const ap_uint<W> &b) {
+  return a == b;
+}
+template <int W, int I>
+static bool same(const ap_fixed<W, I> &a, const ap_fixed<W, I> &b) {
+  return a == b;
+}
+template <int W, int I>
+static bool same(const ap_ufixed<W, I> &a, const ap_ufixed<W, I> &b) {
+  return a == b;
+}
 """
 
 

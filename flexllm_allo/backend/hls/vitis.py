@@ -12,6 +12,7 @@ from ...errors import ArgumentError, BackendError, did_you_mean
 from ...hardware.devices import Device
 from ...hardware.devices import device as find_device
 from ...ir import nodes as ir
+from ...ir.dtypes import ArrayType
 from ...ir.layout import logical_shape, pack_array
 from ..arguments import encode
 from ..effects import Effects
@@ -133,10 +134,11 @@ def _connectivity(top: str, placed: Mapping[str, str], card: Device) -> str:
 
 
 def _argument_table(top: ir.Function, spelled: Mapping[str, str], placed: Mapping[str, str]) -> str:
-    return "\n".join(
-        f"| `{spelled[b.name]}` | {b.dtype}{list(b.shape) if b.shape else ''} | {placed.get(b.name, 'register')} |"
+    rows = [
+        (spelled[b.name], str(ArrayType(b.dtype, b.shape)), placed.get(b.name, "register"))
         for b in top.params
-    )
+    ]
+    return "\n".join(f"| `{name}` | {elements} | {where} |" for name, elements, where in rows)
 
 
 def _headers() -> dict[str, bytes]:

@@ -5,6 +5,7 @@
 
 #include <ap_fixed.h>
 #include <ap_int.h>
+#include <string.h>
 
 #include "flexllm_numerics.h"
 
@@ -44,8 +45,20 @@ inline F from_raw(const T &raw) {
 
 // N bits from bit `low` on; those outside of the word are 0.
 template <int N, int W>
-inline uint64_t bits(const ap_uint<W> &word, int low) {
-  return (low < 0 || low >= W) ? 0 : ap_uint<N>(word >> low).to_uint64();
+inline typename carrier<N, false>::type bits(const ap_uint<W> &word, int low) {
+  typedef typename carrier<N, false>::type result;
+  if (low < 0 || low >= W) return 0;
+#ifdef __SYNTHESIS__
+  return (result)ap_uint<N>(word >> low);
+#else
+  // Shifting the whole word is slow in C simulation; it is stored as 64-bit limbs, low ones first.
+  static_assert(W > 64 && sizeof(ap_uint<W>) == (W + 63) / 64 * 8, "unexpected layout of ap_uint");
+  uint64_t limbs[2] = {0, 0};
+  int first = low / 64, shift = low % 64, last = (W - 1) / 64;
+  ::memcpy(limbs, (const char *)&word + 8 * first, first < last ? 16 : 8);
+  uint64_t out = shift ? (limbs[0] >> shift) | (limbs[1] << (64 - shift)) : limbs[0];
+  return (result)(out & (~UINT64_C(0) >> (64 - N)));
+#endif
 }
 
 template <int W, typename T>
