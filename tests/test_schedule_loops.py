@@ -368,6 +368,39 @@ def test_triangular_reorder_refused():
     assert "its bound depends on it" in refused(allo.customize(triangle), lambda s: s.reorder("j", "i"))
 
 
+def transposed_sum(X: int32[4, 4], Y: int32[4, 4]):
+    for i, j in allo.grid(4, 4):
+        Y[i, j] = X[j, i] + 1
+
+
+def apart(A: int32[4, 4], B: int32[4, 4]):
+    transposed_sum(A, B)
+
+
+def in_place(A: int32[4, 4]):
+    transposed_sum(A, A)
+
+
+def test_one_array_under_two_names():
+    allo.customize(apart).reorder("transposed_sum:j", "transposed_sum:i")
+    s = allo.customize(in_place)
+    assert 'FX203: a dependence on "X"' in refused(
+        s, lambda s: s.function("transposed_sum").reorder("j", "i")
+    )
+
+
+def test_bounds_that_the_body_changes():
+    def shrinking(A: int32[8]) -> int32[8]:
+        n: int32 = 8
+        for i in range(n):
+            n = n - 1
+            A[i] = n
+        return A
+
+    s = allo.customize(shrinking)
+    assert 'loop "i" writes "n", which its own bound reads' in refused(s, lambda s: s.split("i", 2))
+
+
 def test_stencil_time_loop_is_kept():
     s = allo.customize(stencil)
     assert "FX203" in refused(s, lambda s: s.reorder("i", "t"))

@@ -21,7 +21,7 @@ from ..ir.dtypes import Index, Int, UInt
 from ..ir.walk import walk
 
 Ints = NDArray[np.int64]
-LIMIT = 1 << 20  # executions of one statement
+LIMIT = 1 << 21  # executions of one statement
 
 
 class NotEnumerable(Exception):

@@ -14,7 +14,7 @@ from ..ir import nodes as ir
 from ..ir.simplify import binary, value_of
 from ..ir.walk import Node, buffers, rewrite, substitute, walk
 from .names import LoopSite, fresh
-from .nests import band_written, largest_extent, loop_vars
+from .nests import band_written, bound_reads, largest_extent, loop_vars
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def _checked_plan(program: ir.Program, site: LoopSite, target: ir.Buffer, uses: 
     for p in kept:
         size = largest_extent(p)
         outside = {q.var for q in inner} - {k.var for k in kept}
-        if size is None or (loop_vars(p.lower) | loop_vars(p.upper)) & outside:
+        steady = not bound_reads(p.lower, p.upper) & changing
+        if size is None or not steady or (loop_vars(p.lower) | loop_vars(p.upper)) & outside:
             raise _refuse(f'loop "{p.var}" has no constant extent', site, [Place(p.span)])
         shape.append(size)
     if same_element_twice(first, (*site.outer, loop), kept, changing):

@@ -100,3 +100,26 @@ def _links(program: ir.Program) -> Iterator[tuple[_Key, _Key, int]]:
                 for param, arg in zip(callee.params, call.args, strict=True):
                     if isinstance(arg, ir.View):
                         yield (function.name, arg.buffer), (callee.name, param.name), len(arg.indices)
+
+
+def shared_parameters(program: ir.Program, function: ir.Function) -> dict[str, str]:
+    """Parameters of a function that a call may bind to one array, mapped to one name for all of them."""
+    origins: dict[str, set[_Key]] = {}
+    links = list(_links(program))
+    for param in function.params:
+        work = [(function.name, param.name)]
+        reached: set[_Key] = set()
+        while work:
+            here = work.pop()
+            for caller, callee, _ in links:
+                if callee == here and caller not in reached:
+                    reached.add(caller)
+                    work.append(caller)
+        origins[param.name] = reached
+    out: dict[str, str] = {}
+    names = list(origins)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            if origins[a] & origins[b]:
+                out[b] = out.setdefault(a, a)
+    return out

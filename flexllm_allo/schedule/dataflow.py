@@ -175,7 +175,8 @@ def _link(
     program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper
 ) -> _Link:
     body = region_body(function, region)
-    name = dst.band if isinstance(dst, LoopWrapper) else dst.removeprefix(f"{function.name}:")
+    text = dst.name if isinstance(dst, LoopWrapper) else dst
+    name = text.removeprefix(f"{function.name}:")
     named = [s for s in body if name in _names(program, s, function)]
     if not named:
         known = {n for s in body for n in _names(program, s, function)}
@@ -210,7 +211,8 @@ def _link(
             "FX302", f'"{buffer.name}" is read before it is written',
             at=[Place(consumer.span, "read here"), Place(producer.span, "written here")],
         )  # fmt: skip
-    return _Link(producer, consumer, name)
+    band = consumer.band if isinstance(consumer, ir.For) else None
+    return _Link(producer, consumer, band or name)
 
 
 def _users(
@@ -241,6 +243,8 @@ def _names(program: ir.Program, stmt: ir.Stmt, function: ir.Function) -> set[str
     called = {n.func for n in walk(stmt) if isinstance(n, ir.Call)}
     names = called | {program.function(f).origin or f for f in called}
     if isinstance(stmt, ir.For):
-        names |= {b for b, sites in bands(function).items() if any(s.loop is stmt for s in sites)}
         names |= {stmt.band} if stmt.band else set()
+        for band, sites in bands(function).items():
+            names |= {band} if sites[0].loop is stmt else set()
+            names |= {f"{band}.{s.name}" for s in sites if s.loop is stmt or stmt in s.outer}
     return names

@@ -90,13 +90,18 @@ def split(program: ir.Program, func: str, axis: Axis, factor: int) -> ir.Program
             "FX205", f'loop "{site.name}" is {what} and cannot be split any more',
             at=loop.span, hint="split first, then annotate the parts",
         )  # fmt: skip
-    clash = bound_reads(loop.lower, loop.upper) & written(loop.body, program)
+    _require_steady_bounds(program, site)
+    return _put_back(program, site, _split_loop(site, factor))
+
+
+def _require_steady_bounds(program: ir.Program, site: LoopSite) -> None:
+    """Refuse a loop whose body writes what its bounds read: the bounds will be read more often."""
+    clash = bound_reads(site.loop.lower, site.loop.upper) & written(site.loop.body, program)
     if clash:
         raise ScheduleError(
-            "FX205", f'loop "{site.name}" writes "{min(clash)}", which its own bound reads', at=loop.span,
-            hint="copy the bound to a variable of its own before the loop",
+            "FX205", f'loop "{site.name}" writes "{min(clash)}", which its own bound reads',
+            at=site.loop.span, hint="copy the bound to a variable of its own before the loop",
         )  # fmt: skip
-    return _put_back(program, site, _split_loop(site, factor))
 
 
 def _split_loop(site: LoopSite, factor: int) -> ir.For:
@@ -172,7 +177,7 @@ def reorder(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
         return program
     _require_free_bounds(loops, order)
     outer = top.outer
-    found = nest_accesses(top.loop, outer, program)
+    found = nest_accesses(top, program)
     depth = len(outer)
     whole = [*range(depth), *(depth + i for i in order)]
     common = (*outer, *loops)
@@ -255,7 +260,7 @@ def fuse(program: ir.Program, func: str, *axes: Axis) -> tuple[ir.Program, LoopW
         )  # fmt: skip
     for site in sites:
         _check_fusable(site, first=site is sites[0])
-    top = sites[0]
+    _require_steady_bounds(program, top := sites[0])
     name = fresh("_".join(loop.var for loop in loops) + "_fused", names_in_nest(top) - {p.var for p in loops})
     new = _fuse_loops(loops, name)
     program = _put_back(program, top, new)
@@ -396,7 +401,7 @@ def parallel(program: ir.Program, func: str, axis: Axis) -> ir.Program:
     """
     site = find_loop(program, func, axis)
     common = (*site.outer, site.loop)
-    found = nest_accesses(site.loop, site.outer, program)
+    found = nest_accesses(site, program)
     for dep in carried(found, common, len(site.outer), band_written(site, program)):
         raise refuse_dependence(_unmarked(dep), common, f'running loop "{site.name}" in parallel')
     return _annotate(program, site, parallel=True)
@@ -440,7 +445,7 @@ def reassociate(program: ir.Program, func: str, axis: Axis) -> ir.Program:
     """
     site = find_loop(program, func, axis)
     common = (*site.outer, site.loop)
-    found = nest_accesses(site.loop, site.outer, program)
+    found = nest_accesses(site, program)
     sums = [a for a in found if a.reduction is not None and a.reduction.load.type.is_float]
     if next(carried(sums, common, len(site.outer), band_written(site, program)), None) is None:
         exact = [a for a in found if a.reduction is not None and a.reduction.exact and a.write]

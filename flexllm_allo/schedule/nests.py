@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from ..analysis.accesses import Access, accesses, allocated, written
@@ -11,6 +12,7 @@ from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
 from ..ir.simplify import value_of
 from ..ir.walk import walk
+from .buffers import shared_parameters
 from .names import LoopSite
 
 
@@ -101,10 +103,18 @@ def band_written(site: LoopSite, program: ir.Program) -> set[str]:
     return written((root,), program)
 
 
-def nest_accesses(loop: ir.For, outer: tuple[ir.For, ...], program: ir.Program) -> list[Access]:
-    """Accesses in a loop to buffers that live longer than one iteration of its innermost body."""
-    private = allocated((loop,))
-    return [a for a in accesses((loop,), program, outer) if a.buffer not in private]
+def nest_accesses(site: LoopSite, program: ir.Program) -> list[Access]:
+    """Accesses in a loop to buffers that live longer than one iteration of its innermost body.
+
+    Parameters that some call binds to one array count as one buffer, any element of which may be meant.
+    """
+    private = allocated((site.loop,))
+    shared = shared_parameters(program, site.function)
+    return [
+        replace(a, buffer=shared[a.buffer], indices=()) if a.buffer in shared else a
+        for a in accesses((site.loop,), program, site.outer)
+        if a.buffer not in private
+    ]
 
 
 def conflicting_pairs(found: Sequence[Access]) -> Iterator[tuple[Access, Access]]:

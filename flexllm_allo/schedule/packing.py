@@ -69,9 +69,7 @@ def pack(
     return program
 
 
-def _check(
-    buffer: ir.Buffer, factor: int | None, word_bits: int | None, dim: int
-) -> tuple[int, int]:
+def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None, dim: int) -> tuple[int, int]:
     """Elements per word, and the dimension they lie along, counted from the end."""
     at = Place(buffer.span, f'"{buffer.name}" has elements of {buffer.dtype.bits} bits')
     if (factor is None) == (word_bits is None):
@@ -124,15 +122,11 @@ def _check_alias(alias: Alias, axis: int) -> None:
         )
 
 
-def _pack_in(
-    function: ir.Function, old: ir.Buffer, words: int, axis: int, is_top: bool
-) -> ir.Function:
+def _pack_in(function: ir.Function, old: ir.Buffer, words: int, axis: int, is_top: bool) -> ir.Function:
     word = UInt(old.dtype.bits * words)
     shape = list(old.shape)
     shape[axis] //= words
-    new = replace(
-        old, dtype=word, shape=tuple(shape), words=words, word_axis=axis, logical=old.dtype
-    )
+    new = replace(old, dtype=word, shape=tuple(shape), words=words, word_axis=axis, logical=old.dtype)
 
     def visit(node: Node) -> Node | None:
         match node:
