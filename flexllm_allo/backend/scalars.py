@@ -151,7 +151,8 @@ def unary(op: str, value: Value, dtype: DType) -> Value:
         return int(not value)
     if isinstance(dtype, Float):
         return cast(Float1, -value)
-    return wrap(-value if op == "-" else ~int(value), dtype)
+    raw = int(value)
+    return wrap(-raw if op == "-" else ~raw, dtype)
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -194,7 +195,7 @@ def _float_binary(op: str, a: Float1, b: Float1) -> Float1:
         case "//":
             return np.floor(a / b)
         case "%":
-            rest = type(a)(LIBM["fmod", isinstance(a, np.float32)](float(a), float(b)))
+            rest = type(a)(LIBM["fmod", a.itemsize == 4](float(a), float(b)))
             return rest + b if rest != 0 and (rest < 0) != (b < 0) else rest
         case _:
             raise ValueError(op)

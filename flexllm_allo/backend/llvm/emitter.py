@@ -68,7 +68,8 @@ class Emitter:
     def rolled_loop(self) -> str:
         """Metadata of one loop that is not to be unrolled."""
         name, hint = self.names("!"), self.names("!")
-        self.globals += [f"{name} = distinct !{{{name}, {hint}}}", f'{hint} = !{{!"llvm.loop.unroll.disable"}}']
+        self.globals.append(f"{name} = distinct !{{{name}, {hint}}}")
+        self.globals.append(f'{hint} = !{{!"llvm.loop.unroll.disable"}}')
         return name
 
     def _function(self, function: ir.Function) -> None:

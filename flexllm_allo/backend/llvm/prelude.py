@@ -85,8 +85,9 @@ def prelude() -> str:
 def divider(bits: int) -> str:
     """Long division of unsigned numbers below ``2**(bits - 1)``: quotient and remainder."""
     kind = f"i{bits}"
+    head = f"{{ {kind}, {kind} }} @flex.divide.{kind}({kind} %a, {kind} %b)"
     return f"""
-define internal {{ {kind}, {kind} }} @flex.divide.{kind}({kind} %a, {kind} %b) noinline nounwind memory(none) {{
+define internal {head} noinline nounwind memory(none) {{
 entry:
   br label %step
 step:

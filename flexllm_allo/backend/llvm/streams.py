@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
@@ -77,7 +77,8 @@ class Sites:
         """The error that a returned state stands for."""
         owner = self.owners[int(state[1]) - 1]
         blocked: list[Blocked] = []
-        for number, index in state[2:].reshape(-1, 2).tolist():
+        pairs = cast("list[tuple[int, int]]", state[2:].reshape(-1, 2).tolist())
+        for number, index in pairs:
             site = self.sites[number - 1] if number else None
             if site is not None and site.owner == owner:
                 name = site.name if site.kind == "start" else fifo_name(site.name, site.shape, index)
