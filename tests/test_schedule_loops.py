@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
+from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import FlexError, ScheduleError, ScheduleNameError, ScheduleValueError
 from flexllm_allo.ir.types import float32, index, int8, int32
 from flexllm_allo.ir.verify import verify
@@ -136,11 +137,15 @@ def inputs(kernel) -> list[np.ndarray]:
 
 
 def result(s: Schedule, args: list) -> np.ndarray:
-    """Run on copies; a kernel without results gives its first argument."""
+    """Run both CPU backends on copies; a kernel without results gives its first argument."""
     verify(s.program)
-    args = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-    out = Interpreter(s.program)(*args)
-    return args[0] if out is None else out
+    outs = []
+    for backend in (Interpreter, LLVMModule):
+        given = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        out = backend(s.program)(*given)
+        outs.append(given[0] if out is None else out)
+    np.testing.assert_array_equal(outs[0], outs[1])
+    return outs[0]
 
 
 def same_result(kernel, schedule) -> Schedule:
@@ -494,7 +499,7 @@ def apply_steps(s: Schedule, steps) -> None:
             assert "primitive" in shown
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
 @given(random_schedules())
 def test_random_schedules_keep_every_bit(case):
     kernel, steps = case
