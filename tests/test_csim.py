@@ -10,12 +10,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import flexllm_allo as allo
 from flexllm_allo.backend.hls.csim import CSimModule
 from flexllm_allo.backend.hls.toolchain import find_ap_headers, find_compiler
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.errors import ArgumentError, DeadlockError, ToolError
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import BOOL, FLOAT32, INDEX, INT32, DType, Fixed, Float, Int, UFixed, UInt
+from flexllm_allo.ir.layout import pack_array, unpack_array
+from flexllm_allo.ir.types import float32, int8
 
 COUNT = 12  # elements every expression is evaluated on
 
@@ -129,6 +132,9 @@ class Expressions:
         return ir.Select(self.expr(sub, BOOL), self.expr(sub, dtype), self.expr(sub, dtype), dtype)
 
     def _cast(self, sub: int, dtype: DType) -> ir.Expr:
+        if self.random.random() < 0.3:
+            source = self.random.choice([Int, UInt])(dtype.bits)
+            return ir.Bitcast(self.expr(sub, source), dtype)
         return ir.Cast(self.expr(sub, self.dtype()), dtype)
 
     def _compare(self, sub: int, dtype: DType) -> ir.Expr:
@@ -270,6 +276,29 @@ def test_floats_and_fixed_point() -> None:
     exprs += [ir.Cast(p, t) for t in (INT32, Int(4), UInt(9), Fixed(20, 2), UFixed(30, 20))]
     random = np.random.default_rng(2)
     compare(evaluate(inputs, exprs), [contents(x, random) for x in inputs])
+
+
+@needs_ap
+@pytest.mark.parametrize("per_word", [2, 8, 16])
+def test_packed_words(per_word: int) -> None:
+    """Reads and writes of elements of words of 16 to 1024 bits."""
+
+    def kernel(x: int8[32], t: float32[32]) -> float32[32]:  # type: ignore[valid-type]
+        y: float32[32] = 0.0  # type: ignore[valid-type]
+        for i in range(32):
+            y[i] = t[i] + x[31 - i]
+        return y
+
+    s = allo.customize(kernel)
+    for array in (s.x, s.t, s.y):
+        s.pack(array, factor=per_word * (2 if array is s.t else 1))
+    inputs = s.program.function("kernel").inputs
+    random = np.random.default_rng(3)
+    values = random.integers(-128, 128, 32).astype(np.int8), random.standard_normal(32).astype(np.float32)
+    words = [pack_array(b, v) for b, v in zip(inputs, values, strict=True)]
+    got = CSimModule(s.program)(*words)
+    out = s.program.function("kernel").outputs[0]
+    np.testing.assert_array_equal(unpack_array(out, got), values[1] + values[0][::-1])
 
 
 def fifo_program(first: int) -> ir.Program:

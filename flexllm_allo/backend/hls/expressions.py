@@ -39,7 +39,7 @@ def emit(expr: ir.Expr, scope: Scope) -> Value:
         case ir.Cast():
             return _cast(expr, scope)
         case ir.Bitcast():
-            return _bitcast(emit(expr.value, scope), expr.value.type, expr.type)
+            return _bitcast(expr, scope)
         case ir.BitSlice():
             return _bit_slice(expr, scope)
         case ir.Math():
@@ -56,16 +56,16 @@ def stored(expr: ir.Expr, dtype: DType, scope: Scope) -> str:
         value = emit(expr, scope)
         return f"flexllm::from_raw<{storage_type(dtype)} >({value.text})"
     if wraps_on_store(dtype):
-        expr = _without_wrapping(expr, dtype.bits)
+        expr = low_bits(expr, dtype.bits)
         value = emit(expr, scope)
         return (v.wrap(value, *value_bits(dtype)) if value.is_wide else value).text
     value = emit(expr, scope)
     return (v.cast(value, "int") if value.is_wide else value).text
 
 
-def _without_wrapping(expr: ir.Expr, bits: int) -> ir.Expr:
-    """Drop integer conversions that keep the low `bits` bits: the assignment cuts these off anyway."""
-    while isinstance(expr, ir.Cast) and expr.type.is_integer and expr.value.type.is_integer:
+def low_bits(expr: ir.Expr, bits: int) -> ir.Expr:
+    """Drop integer conversions around an expression of which only the low `bits` bits are used."""
+    while isinstance(expr, ir.Cast | ir.Bitcast) and expr.type.is_integer and expr.value.type.is_integer:
         if value_bits(expr.type)[0] < bits:
             break
         expr = expr.value
@@ -274,7 +274,7 @@ def _math(expr: ir.Math, args: list[Value]) -> Value:
 def _cast(expr: ir.Cast, scope: Scope) -> Value:
     source, target = expr.value.type, expr.type
     if source.is_integer and target.is_integer:
-        return v.wrap(emit(_without_wrapping(expr.value, value_bits(target)[0]), scope), *value_bits(target))
+        return v.wrap(emit(low_bits(expr.value, value_bits(target)[0]), scope), *value_bits(target))
     value = emit(expr.value, scope)
     if isinstance(source, Float):
         return _from_float(value, target)
@@ -329,13 +329,17 @@ def _toward_zero(value: Value, fracs: int) -> Value:
     return v.call(f"flexllm::fixed_to_int<{ctype}>", [value, v.constant(fracs)], ctype, values)
 
 
-def _bitcast(value: Value, source: DType, target: DType) -> Value:
-    if isinstance(source, Float) and isinstance(target, Float):
-        return value
+def _bitcast(expr: ir.Bitcast, scope: Scope) -> Value:
+    source, target = expr.value.type, expr.type
+    if source.is_integer and target.is_integer:
+        return v.wrap(emit(low_bits(expr.value, target.bits), scope), *value_bits(target))
+    value = emit(expr.value, scope)
     if isinstance(source, Float):
+        if isinstance(target, Float):
+            return value
         bits = v.call("flexllm::float_bits", [value], "uint64_t", value_range(UInt(source.bits)))
         return v.wrap(bits, *value_bits(target))
-    raw = v.wrap(value, target.bits, False) if isinstance(target, Float) else value
     if isinstance(target, Float):
-        return Value(f"flexllm::float_from_bits<{storage_type(target)} >({raw.text})", storage_type(target))
-    return v.wrap(raw, *value_bits(target))
+        raw, ctype = v.wrap(value, target.bits, False), storage_type(target)
+        return Value(f"flexllm::float_from_bits<{ctype} >({raw.text})", ctype)
+    return v.wrap(value, *value_bits(target))

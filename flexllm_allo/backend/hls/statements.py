@@ -6,8 +6,9 @@ from ...ir import nodes as ir
 from ...ir.dtypes import DType
 from ...ir.walk import walk
 from . import values as v
-from .expressions import emit, float_literal, stored
+from .expressions import emit, float_literal, low_bits, stored
 from .interface import Instance, Instances
+from .lanes import LaneWrite, lane_write
 from .names import identifier
 from .scope import Scope, Variable
 from .types import INT, Range, storage_type
@@ -37,6 +38,9 @@ class Body:
                 self._alloc(stmt)
             case ir.Store():
                 dtype = self.scope.variable(stmt.buffer).buffer.dtype
+                if dtype.bits > 64 and (lane := lane_write(stmt)):
+                    self._write_lane(stmt, lane)
+                    return
                 value = stored(stmt.value, dtype, self.scope)
                 self.out.line(f"{self._target(stmt.buffer, stmt.indices)} = {value};")
             case ir.Put():
@@ -58,6 +62,12 @@ class Body:
 
     def _element(self, buffer: str, indices: tuple[ir.Expr, ...]) -> str:
         return self.scope.element(buffer, [emit(i, self.scope) for i in indices])
+
+    def _write_lane(self, stmt: ir.Store, lane: LaneWrite) -> None:
+        word, low = self._element(stmt.buffer, stmt.indices), emit(lane.low, self.scope)
+        value = emit(low_bits(lane.value, lane.width), self.scope)
+        value = v.cast(value, "uint64_t") if value.is_wide else value
+        self.out.line(f"flexllm::set_bits<{lane.width}>({word}, {low.text}, {value.text});")
 
     # --------------------------------------------------------------------------- declarations
 

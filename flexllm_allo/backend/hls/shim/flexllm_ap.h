@@ -61,6 +61,24 @@ inline typename carrier<N, false>::type bits(const ap_uint<W> &word, int low) {
 #endif
 }
 
+template <int N, int W>
+inline void set_bits(ap_uint<W> &word, int low, uint64_t value) {
+#ifdef __SYNTHESIS__
+  word.range(low + N - 1, low) = ap_uint<N>(value);
+#else
+  static_assert(W > 64 && sizeof(ap_uint<W>) == (W + 63) / 64 * 8, "unexpected layout of ap_uint");
+  const uint64_t mask = ~UINT64_C(0) >> (64 - N);
+  uint64_t limbs[2] = {0, 0};
+  int first = low / 64, shift = low % 64, bytes = first < (W - 1) / 64 ? 16 : 8;
+  char *place = (char *)&word + 8 * first;
+  ::memcpy(limbs, place, bytes);
+  limbs[0] = (limbs[0] & ~(mask << shift)) | ((value & mask) << shift);
+  if (shift + N > 64)
+    limbs[1] = (limbs[1] & ~(mask >> (64 - shift))) | ((value & mask) >> (64 - shift));
+  ::memcpy(place, limbs, bytes);
+#endif
+}
+
 template <int W, typename T>
 inline T wide_shift_left(const T &x, uint64_t amount) {
   return amount >= W ? T(0) : T(x << (int)amount);
