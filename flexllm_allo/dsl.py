@@ -7,7 +7,7 @@ formulas can be tried in the interpreter prompt.  The compiler recognises them b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -57,19 +57,19 @@ sin = _unary("sin", np.sin)
 cos = _unary("cos", np.cos)
 tan = _unary("tan", np.tan)
 tanh = _unary("tanh", np.tanh)
-abs = _unary("abs", np.abs)  # noqa: A001  (Allo's name)
+abs = _unary("abs", np.abs)  # Allo's name
 floor = _unary("floor", np.floor)
 
 
 @intrinsic("round")
-def round(x: Any) -> Any:  # noqa: A001
+def round(x: Any) -> Any:
     """The nearest whole number, halves away from zero (C's ``roundf``)."""
     return np.copysign(np.floor(np.abs(x) + 0.5), x)
 
 
 @intrinsic("power")
 def power(x: Any, y: Any) -> Any:
-    """``x ** y`` as a float."""
+    """The first number to the power of the second, as a float."""
     return np.power(x, y)
 
 
@@ -87,9 +87,9 @@ class Param:
 
 
 def params(names: str) -> Any:
-    """Template parameters by name: ``T, N = params("T, N")``; the form of PEP 695 for Python 3.11.
+    """Template parameters by name, the form of PEP 695 for Python 3.11.
 
-    A single name gives the parameter itself, several a tuple.
+    ``T, N = params("T, N")`` makes two. A single name gives the parameter itself, several a tuple.
     """
     made = tuple(Param(n) for n in names.replace(",", " ").split())
     return made[0] if len(made) == 1 else made
@@ -109,7 +109,7 @@ def template(*parameters: Any) -> Callable[[F], F]:
 
 
 @contextmanager
-def _meta(*_: Any) -> Iterator[None]:
+def _meta(*_: Any) -> Generator[None]:
     yield
 
 
@@ -118,7 +118,7 @@ meta_if = intrinsic("meta_if")(_meta)
 
 @intrinsic("meta_elif")
 @contextmanager
-def meta_elif(condition: Any) -> Iterator[None]:
+def meta_elif(condition: Any) -> Generator[None]:
     """The next branch of a compile-time selection."""
     del condition
     yield
@@ -126,13 +126,13 @@ def meta_elif(condition: Any) -> Iterator[None]:
 
 @intrinsic("meta_else")
 @contextmanager
-def meta_else() -> Iterator[None]:
+def meta_else() -> Generator[None]:
     """The last branch of a compile-time selection."""
     yield
 
 
 @intrinsic("meta_for")
 @contextmanager
-def meta_for(*bounds: int) -> Iterator[int]:
+def meta_for(*bounds: int) -> Generator[int]:
     """Repeat the body at compile time for each value of the range."""
     yield bounds[0] if len(bounds) > 1 else 0

@@ -17,9 +17,6 @@ class Model(Protocol):
     """What a hybrid top needs of a model (`models.Model` has it)."""
 
     def program(self, token_parallel: int) -> ir.Program: ...
-    @property
-    def constants(self) -> dict[str, Any]: ...
-    def cache(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -53,15 +50,11 @@ class HybridTop:
         """The name of the function that gives the logits of a block in ``prefill`` or ``decode``."""
         tokens = self.prefill.token_parallel if stage == "prefill" else self.decode.token_parallel
         return next(
-            f.name
-            for f in self.program.functions
-            if f.origin == "score" and dict(f.bindings)["T"] == tokens
+            f.name for f in self.program.functions if f.origin == "score" and dict(f.bindings)["T"] == tokens
         )
 
 
-def hybrid(
-    model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, int] | None = None
-) -> HybridTop:
+def hybrid(model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, int] | None = None) -> HybridTop:
     """Schedule both stages of a model.
 
     Args:

@@ -17,9 +17,7 @@ def accumulator(x: DType, w: DType) -> DType:
 
 
 @template(Tx, Tw, T, N, K)
-def linear(
-    X: Tx[T, K], x_scale: float32[T], W: Tw[N, K], w_scale: float32[N]
-) -> float32[T, N]:
+def linear(X: Tx[T, K], x_scale: float32[T], W: Tw[N, K], w_scale: float32[N]) -> float32[T, N]:
     """Y[t, n] = (sum_k X[t, k] W[n, k]) * (x_scale[t] * w_scale[n]); W is [out, in] as in a checkpoint."""
     acc: accumulator(Tx, Tw)[T, N] = 0
     for t, n, k in grid(T, N, K, name="mac"):

@@ -9,9 +9,7 @@ H, T, W, S, P = params("H, T, W, S, P")  # heads, tokens, width, positions, pair
 
 
 @template(H, T, W, S, P)
-def rope(
-    X: float32[T, W], cosine: float32[S, P], sine: float32[S, P], pos: int32
-) -> float32[T * H, W // H]:
+def rope(X: float32[T, W], cosine: float32[S, P], sine: float32[S, P], pos: int32) -> float32[T * H, W // H]:
     """Rotate the pairs (i, i + D/2) of every head by the angle of its token's position.
 
     X holds T tokens of H heads side by side; row t * H + h of the result is head h of token t.

@@ -8,6 +8,8 @@ Sizes: E hidden, W = heads x head size, U = KV heads x head size, I intermediate
 L layers, C KV heads, S positions, D head size, P = D / 2, M stop tokens.
 """
 
+# pyright: basic, reportInvalidTypeForm=false, reportUndefinedVariable=false, reportGeneralTypeIssues=false
+# pyright: reportAssignmentType=false, reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
 from __future__ import annotations
 
 from flexllm_allo import params, template

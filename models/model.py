@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from flexllm_allo.customize import lower_all
 from flexllm_allo.errors import ModelError
 from flexllm_allo.ir import nodes as ir
@@ -16,7 +17,7 @@ from flexllm_allo.ir.types import float32
 from flexllm_allo.quant.formats import IntFormat
 from flexllm_allo.quant.model import QuantizedModel, quantize_checkpoint
 
-from . import llama
+from . import llama as graph
 from .hf import Checkpoint, load_checkpoint
 
 STOP_TOKENS = 4
@@ -45,11 +46,12 @@ class Model:
             token_parallel: tokens in a prefill block.
         """
         sizes = self._sizes()
+        kernels: Any = graph  # kernels have types of their own, which no checker knows
         scoring = {k: v for k, v in sizes.items() if k != "M"}
-        tops = [
-            (llama.generate, {**sizes, "T": token_parallel}),
-            (llama.score, {**scoring, "T": token_parallel}),
-            (llama.score, {**scoring, "T": 1}),
+        tops: list[tuple[Any, dict[str, Any]]] = [
+            (kernels.generate, {**sizes, "T": token_parallel}),
+            (kernels.score, {**scoring, "T": token_parallel}),
+            (kernels.score, {**scoring, "T": 1}),
         ]
         return lower_all(tops)
 

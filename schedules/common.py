@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from flexllm_allo import Schedule
-from flexllm_allo.ir.walk import buffers
+from flexllm_allo.ir import nodes as ir
+from flexllm_allo.ir.walk import buffers, walk
 
 
 def lanes(extent: int, wanted: int) -> int:
@@ -21,7 +22,7 @@ def is_float(s: Schedule, buffer: str) -> bool:
 
 def pipeline(s: Schedule, loops: tuple[str, ...]) -> None:
     """Pipeline those of the named loops that this instance of the kernel has."""
-    present = {name for _, band in s.get_loops() for name, _ in band}
+    present = {n.var for n in walk(s.top_func.body) if isinstance(n, ir.For)}
     for loop in loops:
         if loop in present:
             s.pipeline(loop)
@@ -30,7 +31,7 @@ def pipeline(s: Schedule, loops: tuple[str, ...]) -> None:
 def stream(s: Schedule, buffer: str, consumer: str, depth: int = 16) -> None:
     """Join the calls that write and read a buffer by a FIFO, so that they run at the same time."""
     called = [f for f in s.program.functions if f.origin == consumer]
-    names = {call.func for call in s.top_func.body if hasattr(call, "func")}
+    names = {n.func for n in s.top_func.body if isinstance(n, ir.Call)}
     target = next(f.name for f in called if f.name in names)
     s.to(getattr(s, buffer), target, depth=depth)
 

@@ -1,4 +1,4 @@
-"""The kernel language: what is accepted means what docs/numerics.md says; what is refused points at its place."""
+"""The kernel language: what is accepted means what docs/numerics.md says, what is refused points there."""
 
 from __future__ import annotations
 
@@ -399,7 +399,9 @@ def test_the_whole_text_of_an_error():
         lower(misspelt)
     head, place, line, caret, hint = str(caught.value).splitlines()
     assert head == "FrontendError FX102: Variable cuont not defined in current scope."
-    assert place.startswith("  --> ") and "test_frontend.py:" in place and place.endswith(":12")
+    assert place.startswith("  --> ")
+    assert "test_frontend.py:" in place
+    assert place.endswith(":12")
     assert line.endswith("|     return cuont + 1")
     assert caret == "      |            ^^^^^"
     assert hint == '  help: did you mean "count"?'

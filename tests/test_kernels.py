@@ -1,4 +1,4 @@
-"""Every kernel: as written = under each schedule = LLVM = compiled HLS C++, bit for bit, over random sizes."""
+"""Every kernel: as written = scheduled = LLVM = compiled HLS C++, bit for bit, over random sizes."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ CASES = {
         rope.rope,
         rope_sizes(),
         lambda rng, b: [
-            real(rng, b["T"], b["W"]), real(rng, b["S"], b["P"]), real(rng, b["S"], b["P"]), int(rng.integers(0, 9)),
+            real(rng, b["T"], b["W"]), real(rng, b["S"], b["P"]), real(rng, b["S"], b["P"]),
+            int(rng.integers(0, 9)),
         ],
     ),
     "append_cache": Case(attention.append_cache, append_sizes(), append_inputs),
@@ -143,7 +144,8 @@ CASES = {
         embedding.embedding,
         fixed(T=size, V=size, E=size),
         lambda rng, b: [
-            rng.integers(0, b["V"], b["T"]).astype(np.int32), int(rng.integers(1, b["T"] + 1)), real(rng, b["V"], b["E"]),
+            rng.integers(0, b["V"], b["T"]).astype(np.int32), int(rng.integers(1, b["T"] + 1)),
+            real(rng, b["V"], b["E"]),
         ],
     ),
     "greedy": Case(sampling.greedy, fixed(V=size), lambda rng, b: [real(rng, 1, b["V"])]),

@@ -25,9 +25,7 @@ def _emit(ctx: Context, shape: tuple[int, ...], names: list[str], inner: ir.Stmt
     ctx.emit(body)
 
 
-def fill_array(
-    ctx: Context, target: ir.Buffer, value: ir.Expr, node: ast.AST, prefix: Indices = ()
-) -> None:
+def fill_array(ctx: Context, target: ir.Buffer, value: ir.Expr, node: ast.AST, prefix: Indices = ()) -> None:
     """``target[prefix] = value``: every element gets the scalar."""
     names, indices = _nest(ctx, target.shape, node)
     if not isinstance(value, ir.Const):  # evaluate once, as Python would

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import types
 from typing import Any
+from typing import cast as cast_any
 
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
@@ -59,7 +60,7 @@ def resolve_callee(ctx: Context, func: ast.expr) -> tuple[Any, tuple[Any, ...]]:
     explicit: tuple[Any, ...] = ()
     if isinstance(func, ast.Subscript):
         value = ctx.require_constant(func.slice, "a template argument")
-        explicit = value if isinstance(value, tuple) else (value,)
+        explicit = cast_tuple(value)
         func = func.value
     try:
         return ctx.constant(func), explicit
@@ -67,6 +68,11 @@ def resolve_callee(ctx: Context, func: ast.expr) -> tuple[Any, tuple[Any, ...]]:
         name = ast.unparse(func)
         hint = "a kernel may call other kernels, intrinsics of flexllm_allo, min, max, int, float, abs"
         raise ctx.error("FX102", f"Unsupported function call {name}", func, hint) from None
+
+
+def cast_tuple(value: Any) -> tuple[Any, ...]:
+    """``f[a]`` and ``f[a, b]`` alike."""
+    return cast_any(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
 
 
 def _method(ctx: Context, node: ast.Call) -> ir.Expr | None:
@@ -83,9 +89,7 @@ def _method(ctx: Context, node: ast.Call) -> ir.Expr | None:
     return ir.Load(target.name, (), target.dtype, ctx.span(node))
 
 
-def stream_operand(
-    ctx: Context, node: ast.expr
-) -> tuple[ir.Buffer, tuple[ir.Expr, ...]] | None:
+def stream_operand(ctx: Context, node: ast.expr) -> tuple[ir.Buffer, tuple[ir.Expr, ...]] | None:
     """The FIFO (and its indices, for an array of FIFOs) an expression names, or None."""
     items: list[ast.expr] = []
     while isinstance(node, ast.Subscript):
@@ -145,9 +149,6 @@ def _math(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
         hint = f"convert it first: {name}(float({ast.unparse(node.args[0])}))"
         raise ctx.error("FX109", f"{name} is defined for floats, got {t}", node, hint)
     return ir.Math(name, tuple(cast(a, t) for a in args), t, ctx.span(node))
-
-
-
 
 
 # ------------------------------------------------------------------------------- other kernels
@@ -257,9 +258,7 @@ def view_of(ctx: Context, node: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
     if any(isinstance(i, ast.Slice) for i in items):
         raise ctx.error("FX106", "Unsupported slice type: only leading indices make a view", node)
     indices = tuple(ctx.check_index(symbol, d, i) for d, i in enumerate(items))
-    rest = ir.Buffer(
-        symbol.name, symbol.dtype, symbol.shape[len(items) :], symbol.depth, span=symbol.span
-    )
+    rest = ir.Buffer(symbol.name, symbol.dtype, symbol.shape[len(items) :], symbol.depth, span=symbol.span)
     return ir.View(symbol.name, indices, ctx.span(node)), rest
 
 
@@ -286,5 +285,3 @@ def _fit(
         message = f"parameter {param.name} of {callee.origin} is an array, got a scalar"
         raise FrontendError("FX105", message, [ctx.span(node), Place(param.span, "declared here")])
     return cast(operand, param.dtype, ctx.span(node))
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ Symbol = ir.Buffer | LoopSymbol | ConstSymbol
 
 @dataclass
 class Scope:
+    """The names of one block, with the places they were bound at."""
+
     symbols: dict[str, tuple[Symbol, Span]] = field(default_factory=lambda: {})
 
 
@@ -97,7 +99,7 @@ class Context:
         self.blocks[-1].append(stmt)
 
     @contextmanager
-    def block(self) -> Iterator[list[ir.Stmt]]:
+    def block(self) -> Generator[list[ir.Stmt]]:
         """A nested block with a scope of its own; yields the list its statements go to."""
         body: list[ir.Stmt] = []
         self.blocks.append(body)
@@ -180,6 +182,4 @@ class Context:
             return self.constant(node)
         except NotConstant:
             text = ast.unparse(node)
-            raise self.error(
-                "FX113", f"{what} must be known at compile time, got `{text}`", node
-            ) from None
+            raise self.error("FX113", f"{what} must be known at compile time, got `{text}`", node) from None

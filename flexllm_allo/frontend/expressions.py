@@ -117,6 +117,7 @@ def truth(ctx: Context, value: ir.Expr, node: ast.AST) -> ir.Expr:
 
 
 def lower_condition(ctx: Context, node: ast.expr) -> ir.Expr:
+    """A condition of type bool."""
     return truth(ctx, lower_expr(ctx, node), node)
 
 
@@ -202,9 +203,7 @@ def _compare(ctx: Context, node: ast.Compare) -> ir.Expr:
         raise ctx.error("FX101", "Only support one comparator for now", node, hint)
     if op is None:
         raise ctx.error("FX101", f'Unsupported node "{type(node.ops[0]).__name__}"', node)
-    left, right = match_literals(
-        lower_expr(ctx, node.left), lower_expr(ctx, node.comparators[0])
-    )
+    left, right = match_literals(lower_expr(ctx, node.left), lower_expr(ctx, node.comparators[0]))
     t = common_type(left.type, right.type)
     return ir.Binary(op, cast(left, t), cast(right, t), BOOL, ctx.span(node))
 
@@ -289,7 +288,8 @@ def _bits(ctx: Context, value: ir.Expr, item: ast.expr, node: ast.AST) -> ir.Exp
 
 def _slice_width(ctx: Context, item: ast.Slice) -> int:
     """hi - lo, which must be the same at two different values of every name in it."""
-    assert item.lower is not None and item.upper is not None
+    assert item.lower is not None
+    assert item.upper is not None
     difference = ast.BinOp(item.upper, ast.Sub(), item.lower)
     ast.copy_location(difference, item.upper)
     ast.fix_missing_locations(difference)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ..ir import nodes as ir
 from ..ir.dtypes import INDEX
@@ -119,12 +119,13 @@ def _attributes(
         given = options.get(key)
         if given is None:
             continue
-        values = given if isinstance(given, list | tuple) else [*[False] * (count - 1), given]
-        if len(values) != count:  # pyright: ignore[reportUnknownArgumentType]
-            raise ctx.error("FX110", f"{key} has {len(values)} entries for {count} loops", call)  # pyright: ignore
-        for level, value in enumerate(values):  # pyright: ignore[reportUnknownArgumentType]
-            if value is False or (value == 0 and value is not True):
-                continue
-            factor = (1 if key == "pipeline" else 0) if value is True else int(value)  # pyright: ignore
-            attrs[level] = replace(attrs[level], **{key: factor})
+        values: list[Any] = [*[False] * (count - 1), given]
+        if isinstance(given, list | tuple):
+            values = list(cast(Sequence[Any], given))
+        if len(values) != count:
+            raise ctx.error("FX110", f"{key} has {len(values)} entries for {count} loops", call)
+        for level, value in enumerate(values):
+            if value:  # False and 0 say nothing of a loop
+                default = 1 if key == "pipeline" else 0
+                attrs[level] = replace(attrs[level], **{key: default if value is True else int(value)})
     return attrs

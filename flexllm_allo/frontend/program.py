@@ -1,7 +1,6 @@
 """Kernels -> a program: one function per kernel instance, callees first."""
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -27,7 +26,6 @@ from .context import Context
 from .names import Names, function_names
 from .source import Source, function_source, string_source
 from .statements import lower_body
-
 
 Explicit = Sequence[Any] | Mapping[str, Any]
 """Template arguments: in order (strings are instance ids), or by name."""
@@ -116,9 +114,7 @@ class ProgramBuilder:
         function = _lower_function(self, source, {**names, **bindings})
         self._open.pop()
         name = self._unique("_".join([source.tree.name, *ids]))
-        function = replace(
-            function, name=name, origin=source.tree.name, bindings=tuple(bindings.items())
-        )
+        function = replace(function, name=name, origin=source.tree.name, bindings=tuple(bindings.items()))
         self._made[key] = function
         self.functions.append(function)
         return function
@@ -131,9 +127,7 @@ class ProgramBuilder:
         self._names.add(name)
         return name
 
-    def _in_order(
-        self, source: Source, parameters: list[str], given: list[Any], at: Span
-    ) -> dict[str, Any]:
+    def _in_order(self, source: Source, parameters: list[str], given: list[Any], at: Span) -> dict[str, Any]:
         if len(given) > len(parameters):
             places = [Place(at), Place(source.span(source.tree), "the kernel")]
             message = f"Type parameters mismatch, got {len(given)} and {len(parameters)}"
@@ -176,9 +170,7 @@ def _lower_function(program: ProgramBuilder, source: Source, names: Names) -> ir
     lower_body(ctx, body)
     outputs = _results(ctx, node, returned)
     statements = tuple(ctx.blocks[0])
-    return ir.Function(
-        node.name, (*params, *outputs), statements, len(outputs), span=source.span(node)
-    )
+    return ir.Function(node.name, (*params, *outputs), statements, len(outputs), span=source.span(node))
 
 
 def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
@@ -266,9 +258,7 @@ def _plain_local(ctx: Context, view: ir.View) -> ir.Buffer | None:
 
 
 def _drop_alloc(ctx: Context, name: str) -> None:
-    ctx.blocks[0] = [
-        s for s in ctx.blocks[0] if not (isinstance(s, ir.Alloc) and s.buffer.name == name)
-    ]
+    ctx.blocks[0] = [s for s in ctx.blocks[0] if not (isinstance(s, ir.Alloc) and s.buffer.name == name)]
 
 
 __all__ = ["ProgramBuilder"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from typing import Any
+from typing import cast as cast_any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
@@ -104,18 +106,14 @@ def _declared(ctx: Context, name: str, declared: ArrayType, node: ast.AST) -> ir
     return buffer
 
 
-def _bind_result(
-    ctx: Context, name: str, made: ir.Buffer, declared: ArrayType, node: ast.AST
-) -> None:
+def _bind_result(ctx: Context, name: str, made: ir.Buffer, declared: ArrayType, node: ast.AST) -> None:
     given = ArrayType(made.dtype, made.shape)
     if given != ArrayType(declared.dtype, declared.shape):
         raise ctx.error("FX104", f"{name} is declared as {declared}, the call gives {given}", node)
     ctx.bind(name, made, node)
 
 
-def _constant_array(
-    ctx: Context, value: ast.expr, declared: ArrayType
-) -> tuple[int | float, ...] | None:
+def _constant_array(ctx: Context, value: ast.expr, declared: ArrayType) -> tuple[int | float, ...] | None:
     """Flat raw contents of a list or NumPy constant, or None when it is no array constant."""
     if not declared.shape:
         return None
@@ -125,7 +123,7 @@ def _constant_array(
         return None
     if not isinstance(known, list | tuple | np.ndarray):
         return None
-    array: Any = np.asarray(known)  # pyright: ignore[reportUnknownArgumentType]
+    array: NDArray[Any] = np.asarray(cast_any(Any, known))
     if array.shape != declared.shape:
         message = f"Shape mismatch, got {array.shape} and {declared.shape}"
         raise ctx.error("FX105", message, value)
@@ -176,9 +174,7 @@ def _is_kernel(ctx: Context, node: ast.Call) -> bool:
     return callable(callee) and not hasattr(callee, "__intrinsic__") and hasattr(callee, "__code__")
 
 
-def _store_scalar(
-    ctx: Context, target: ast.Name, symbol: ir.Buffer | None, value: ir.Expr
-) -> None:
+def _store_scalar(ctx: Context, target: ast.Name, symbol: ir.Buffer | None, value: ir.Expr) -> None:
     if symbol is None:
         symbol = ctx.declare(target.id, value.type, (), target)
         ctx.emit(ir.Alloc(symbol, span=ctx.span(target)))

@@ -139,16 +139,14 @@ class Math:
     span: Span = UNKNOWN
 
 
-Expr = (
-    Const | LoopVar | Load | Unary | Binary | Logic | Select | Cast | Bitcast | BitSlice | Math
-)
+Expr = Const | LoopVar | Load | Unary | Binary | Logic | Select | Cast | Bitcast | BitSlice | Math
 
 # ---------------------------------------------------------------------------------- statements
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """One ``array_partition``: `kind` complete, block or cyclic; `dim` 1-based; `factor` 0 if complete."""
+    """One ``array_partition``: `kind` is complete, block or cyclic; `dim` counts from 1."""
 
     kind: str
     dim: int
@@ -191,7 +189,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Alloc:
-    """Bring a local buffer or FIFO into being, with constant initial contents (flat, row-major, raw) if given."""
+    """Bring a local buffer or FIFO into being.
+
+    `init` are constant contents, if given: raw values, flat in row-major order.
+    """
 
     buffer: Buffer
     init: tuple[int | float, ...] | None = None
@@ -264,6 +265,8 @@ class For:
 
 @dataclass(frozen=True, slots=True)
 class While:
+    """``while condition:``."""
+
     condition: Expr
     body: tuple[Stmt, ...]
     span: Span = UNKNOWN
@@ -271,6 +274,8 @@ class While:
 
 @dataclass(frozen=True, slots=True)
 class If:
+    """``if condition: ... else: ...``."""
+
     condition: Expr
     then: tuple[Stmt, ...]
     otherwise: tuple[Stmt, ...] = ()

@@ -34,6 +34,7 @@ def print_function(function: ir.Function) -> str:
 
 
 def type_text(b: ir.Buffer) -> str:
+    """The annotation of a buffer: ``int8[4, 8]``, ``Stream[int32, 2]``."""
     dims = f"[{', '.join(map(str, b.shape))}]" if b.shape else ""
     if b.is_stream:
         return f"Stream[{b.dtype}, {b.depth}]{dims}"
@@ -84,8 +85,7 @@ def _stmt(stmt: ir.Stmt, level: int) -> list[str]:
             return lines
         case ir.Call():
             args = ", ".join(
-                _place(a.buffer, a.indices) if isinstance(a, ir.View) else expr_text(a)
-                for a in stmt.args
+                _place(a.buffer, a.indices) if isinstance(a, ir.View) else expr_text(a) for a in stmt.args
             )
             return [f"{pad}{stmt.func}({args})"]
 

@@ -17,7 +17,7 @@ from .dtypes import (
     UInt,
 )
 
-bool = UInt(1)  # noqa: A001  (Allo's name)
+bool = UInt(1)  # Allo's name
 index = INDEX
 float16 = Float(16, 10)
 bfloat16 = Float(16, 7)
@@ -27,7 +27,7 @@ for _w in sorted(NAMED_WIDTHS):
     globals()[f"int{_w}"] = Int(_w)
     globals()[f"uint{_w}"] = UInt(_w)
 
-__all__ = [  # noqa: PLE0604
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "ArrayType", "DType", "Fixed", "Float", "Index", "Int", "Stream", "StreamType", "UFixed", "UInt",
     "bfloat16", "bool", "float16", "float32", "float64", "index",
     *(f"{sign}{w}" for w in sorted(NAMED_WIDTHS) for sign in ("int", "uint")),

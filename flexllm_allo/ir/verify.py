@@ -53,9 +53,10 @@ class _Checker:
         inside: list[str] = []
         for stmt in body:
             if isinstance(stmt, ir.Alloc):
-                self.need(stmt.buffer.name not in self.visible, f"{stmt.buffer.name} declared twice", stmt.span)
-                self.visible.add(stmt.buffer.name)
-                inside.append(stmt.buffer.name)
+                name = stmt.buffer.name
+                self.need(name not in self.visible, f"{name} declared twice", stmt.span)
+                self.visible.add(name)
+                inside.append(name)
             else:
                 self.stmt(stmt, loops)
         self.visible -= set(inside)
@@ -69,7 +70,8 @@ class _Checker:
             case ir.Store():
                 target = self.buffer(stmt.buffer, stmt.span)
                 self.need(len(stmt.indices) == len(target.shape), "wrong index count", stmt.span)
-                self.need(stmt.value.type == target.dtype, f"{stmt.value.type} stored into {target.dtype}", stmt.span)
+                given, wanted = stmt.value.type, target.dtype
+                self.need(given == wanted, f"{given} stored into {wanted}", stmt.span)
                 self.need(not target.is_stream, "store into a stream", stmt.span)
                 self.exprs((*stmt.indices, stmt.value), loops)
             case ir.Put():

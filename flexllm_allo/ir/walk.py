@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from . import nodes as ir
 
@@ -19,6 +19,7 @@ _NODES = (*_EXPRS, *_STMTS, ir.View)
 
 
 def is_expr(node: object) -> bool:
+    """Whether a node is an expression."""
     return isinstance(node, _EXPRS)
 
 
@@ -29,7 +30,7 @@ def children(node: Node) -> Iterator[Node]:
         if isinstance(value, _NODES):
             yield value
         elif isinstance(value, tuple):
-            for item in value:  # pyright: ignore[reportUnknownVariableType]
+            for item in cast(tuple[Any, ...], value):
                 if isinstance(item, _NODES):
                     yield item
 
@@ -37,7 +38,7 @@ def children(node: Node) -> Iterator[Node]:
 def walk(node: Node | tuple[Node, ...]) -> Iterator[Node]:
     """The node and everything below it, parents first, in source order."""
     if isinstance(node, tuple):
-        for item in node:  # pyright: ignore[reportUnknownVariableType]
+        for item in cast(tuple[Any, ...], node):
             yield from walk(item)
         return
     yield node

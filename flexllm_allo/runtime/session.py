@@ -51,6 +51,11 @@ class Session:
     def config(self) -> Any:
         return self.model.config
 
+    @property
+    def stop_token(self) -> int | None:
+        """The first token that ends a text."""
+        return next(iter(self.config.eos_token_ids), None)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, BOS first where the tokenizer adds one."""
         return self.model.checkpoint.encode(text)
