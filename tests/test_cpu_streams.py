@@ -332,6 +332,22 @@ def test_large_local_arrays_of_a_process() -> None:
     assert (b == a[::-1]).all()
 
 
+@pytest.mark.parametrize("n", range(1, 34, 4))
+def test_vectors_in_the_frame_of_a_coroutine(n: int) -> None:
+    work = function(
+        "work",
+        [array("a", n), fifo("o")],
+        local("T", shape=(n,)),
+        loop("i", n, store("T", i, const(0))),
+        loop("j", 3, loop("i", n, store("T", i, add(load("T", i), load("a", i))))),
+        loop("i", n, put("o", load("T", i))),
+    )
+    calls = (call("work", "A", "s"), call("drain", "B", "s"))
+    top = function("top", [array("A", n), array("B", n)], ir.Alloc(fifo("s")), *calls, dataflow=True)
+    a = np.arange(n, dtype=np.int32)
+    assert run(program(work, drain(n), top), a, a * 0)[1] == (a * 3).tolist()
+
+
 def random_network(r: random.Random) -> ir.Program:
     """Processes that read and write FIFOs in bursts, in an order that may or may not work out."""
     count = r.randint(2, 4)

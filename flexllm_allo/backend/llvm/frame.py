@@ -172,7 +172,9 @@ class Frame:
             if count == 1:
                 self.entry.append(f"  {name} = alloca {llvm_type}, align {align}")
             else:
-                self.entry.append(f"  {name} = alloca [{count} x {llvm_type}], align {max(align, 64)}")
+                # What a coroutine keeps lies in memory of malloc, which aligns to 16.
+                vector = 16 if self.parent else 64
+                self.entry.append(f"  {name} = alloca [{count} x {llvm_type}], align {max(align, vector)}")
         else:
             self.entry.append(f"  {name} = call ptr @malloc(i64 {total})")
             self.heap.append(name)
