@@ -1,5 +1,4 @@
 """pack: words in memory, the same values in the kernel; layout and its inverse."""
-# ruff: noqa: F821  (arrays of kernels are declared by annotations that ruff reads as names)
 
 from __future__ import annotations
 

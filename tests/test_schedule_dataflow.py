@@ -1,5 +1,4 @@
 """to() and dataflow(): FIFOs that keep the result, and what cannot be one."""
-# ruff: noqa: F821  (arrays of kernels are declared by annotations that ruff reads as names)
 
 from __future__ import annotations
 
@@ -68,7 +67,7 @@ def pipeline_of_calls(A: int32[6]) -> int32[6]:
     return D
 
 
-def fork(A: int32[6]) -> int32[6]:
+def split_and_join(A: int32[6]) -> int32[6]:
     B: int32[6] = add_one(A)
     C: int32[6] = double(B)
     E: int32[6]
@@ -161,9 +160,9 @@ def test_through_calls():
 
 
 def test_fork_duplicates_the_writes():
-    s = check(fork, lambda s: (s.to(s.B, "double", depth=2), s.to(s.B, "sum"), s.to(s.C, "sum")))
+    s = check(split_and_join, lambda s: (s.to(s.B, "double", depth=2), s.to(s.B, "sum"), s.to(s.C, "sum")))
     assert {b.name for b in buffers(s.top_func).values() if b.is_stream} == {"B_double", "B", "C"}
-    check(fork, lambda s: s.to(s.B, "sum"))
+    check(split_and_join, lambda s: s.to(s.B, "sum"))
 
 
 def test_inside_a_callee_row_by_row():

@@ -1,6 +1,5 @@
 """Loop primitives: what they make, that results keep every bit, and the text of every refusal."""
 
-# ruff: noqa: F821  (arrays of kernels are declared by annotations that ruff reads as names)
 from __future__ import annotations
 
 import doctest

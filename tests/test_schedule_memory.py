@@ -1,5 +1,4 @@
 """partition under all names of an array; buffer_at and what it refuses."""
-# ruff: noqa: F821  (arrays of kernels are declared by annotations that ruff reads as names)
 
 from __future__ import annotations
 

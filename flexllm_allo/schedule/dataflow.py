@@ -129,7 +129,9 @@ class _Link:
 def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
     """The path of the loop whose body holds the array's `Alloc`; () is the function's body."""
     if buffer.is_stream:
-        raise StreamError("FX302", f'"{buffer.name}" is a FIFO already', at=buffer.span)
+        raise StreamError("FX302", f'"{buffer.name}" is a FIFO already', at=buffer.span,
+            hint="one call of to() per reader; its depth is given there",
+        )  # fmt: skip
     if not buffer.shape:
         raise StreamError(
             "FX302", f'"{buffer.name}" is a scalar', at=buffer.span, hint="only arrays become FIFOs"
@@ -188,7 +190,12 @@ def _link(
     writers = [s for s in writers if not is_fill(s)]
     if len(writers) != 1:
         many = [Place(s.span, "written here") for s in writers] or [Place(buffer.span, "never written")]
-        raise StreamError("FX302", f'"{buffer.name}" has {len(writers)} producers; a FIFO needs one', at=many)
+        raise StreamError(
+            "FX302",
+            f'"{buffer.name}" has {len(writers)} producers; a FIFO needs one',
+            at=many,
+            hint="write all of it in one loop nest or one call",
+        )
     (producer,) = writers
     if any(s is producer for s in readers):
         raise StreamError(
@@ -210,6 +217,7 @@ def _link(
         raise StreamError(
             "FX302", f'"{buffer.name}" is read before it is written',
             at=[Place(consumer.span, "read here"), Place(producer.span, "written here")],
+            hint="a FIFO carries values forward: the producer comes first in the program",
         )  # fmt: skip
     band = consumer.band if isinstance(consumer, ir.For) else None
     return _Link(producer, consumer, band or name)

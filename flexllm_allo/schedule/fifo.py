@@ -161,7 +161,9 @@ class _Rewriter:
         callee = self.program.function(call.func)
         param = callee.params[place]
         if param.is_stream:
-            raise StreamError("FX302", f'"{name}" is passed as a FIFO already', at=call.span)
+            raise StreamError(
+                "FX302", f'"{name}" is passed as a FIFO already', at=call.span, hint="use one reader"
+            )
         inner = _Rewriter(self.program, set(buffers(callee)))
         new_name = inner.fresh(f"{param.name}_fifo") if keep else param.name
         channel = replace(fifo, name=new_name, span=param.span)

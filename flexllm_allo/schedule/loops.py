@@ -30,18 +30,18 @@ from .nests import (
 )
 
 Axis = str | LoopWrapper
+_TWO = 'name them outermost first, e.g. "i", "j"'
 
 
 def _put_back(program: ir.Program, site: LoopSite, new: ir.For) -> ir.Program:
     return program.with_function(replace_at(site.function, site.path, (new,)))
 
 
-def _integer(name: str, value: object, minimum: int, site: LoopSite | None = None) -> int:
+def _integer(name: str, value: object, minimum: int, site: LoopSite, hint: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        at = [Place(site.loop.span, f'loop "{site.name}"')] if site else []
+        at = Place(site.loop.span, f'loop "{site.name}"')
         wanted = f"an integer of at least {minimum}"
-        raise ScheduleValueError("FX204", f"{name} must be {wanted}, got {value!r}", at=at)
-    return value
+        raise ScheduleValueError("FX204", f"{name} must be {wanted}, got {value!r}", at, hint)
 
 
 def split(program: ir.Program, func: str, axis: Axis, factor: int) -> ir.Program:
@@ -77,7 +77,7 @@ def split(program: ir.Program, func: str, axis: Axis, factor: int) -> ir.Program
     """
     site = find_loop(program, func, axis)
     loop = site.loop
-    _integer("split factor", factor, 1, site)
+    _integer("split factor", factor, 1, site, "the number of iterations of the inner loop")
     count = extent(loop)
     if count is not None and factor > count:
         raise ScheduleValueError(
@@ -164,7 +164,7 @@ def reorder(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
             return C
     """
     if len(axes) < 2:
-        raise ScheduleValueError("FX204", "reorder needs two loops or more")
+        raise ScheduleValueError("FX204", "reorder needs two loops or more", hint=_TWO)
     sites = [find_loop(program, func, axis) for axis in axes]
     ordered = nest(sites)
     top = ordered[0]
@@ -197,6 +197,7 @@ def _require_free_bounds(loops: list[ir.For], order: list[int]) -> None:
                 "FX205", f'loop "{loops[i].var}" cannot move out of loop "{name}": its bound depends on it',
                 at=[Place(loops[i].span, f'bound of "{loops[i].var}"'),
                     Place(inside[name].span, f'loop "{name}"')],
+                hint=f'keep "{loops[i].var}" inside "{name}"',
             )  # fmt: skip
 
 
@@ -248,7 +249,7 @@ def fuse(program: ir.Program, func: str, *axes: Axis) -> tuple[ir.Program, LoopW
             return C
     """
     if len(axes) < 2:
-        raise ScheduleValueError("FX204", "fuse needs two loops or more")
+        raise ScheduleValueError("FX204", "fuse needs two loops or more", hint=_TWO)
     sites = [find_loop(program, func, axis) for axis in axes]
     ordered = nest(sites)
     loops = chain(ordered[0].loop, ordered[-1].loop)
@@ -278,6 +279,7 @@ def _check_fusable(site: LoopSite, first: bool) -> None:
         raise ScheduleError(
             "FX205", f'loop "{site.name}" has no constant extent and cannot be fused into the loop outside',
             at=Place(loop.span, "bounds depend on other loops or run-time values"),
+            hint="split by a factor that divides the extent, or fuse other loops",
         )  # fmt: skip
 
 
@@ -330,7 +332,7 @@ def unroll(program: ir.Program, func: str, axis: Axis, factor: int = 0) -> ir.Pr
             return C
     """
     site = find_loop(program, func, axis)
-    _integer("unroll factor", factor, 0, site)
+    _integer("unroll factor", factor, 0, site, "the number of copies; 0 unrolls completely")
     limit = largest_extent(site.loop)
     if limit is not None and factor > limit:
         raise ScheduleValueError(
@@ -373,7 +375,7 @@ def pipeline(
             return C
     """
     site = find_loop(program, func, axis)
-    _integer("initiation_interval", initiation_interval, 1, site)
+    _integer("initiation_interval", initiation_interval, 1, site, "cycles from one iteration to the next")
     return _annotate(program, site, pipeline=initiation_interval, rewind=bool(rewind))
 
 

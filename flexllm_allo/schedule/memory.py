@@ -77,7 +77,12 @@ def partition(
 def _check_partition(buffer: ir.Buffer, kind: int, dim: int, factor: int) -> Partition:
     at = Place(buffer.span, f'"{buffer.name}" has {len(buffer.shape)} dimension(s)')
     if buffer.is_stream:
-        raise ScheduleError("FX205", f'"{buffer.name}" is a FIFO and has no banks', at=buffer.span)
+        raise ScheduleError(
+            "FX205",
+            f'"{buffer.name}" is a FIFO and has no banks',
+            at=buffer.span,
+            hint="pack it before to() for wider words",
+        )
     if isinstance(kind, bool) or kind not in (0, 1, 2):
         raise ScheduleValueError(
             "FX204", f"Invalid partition type {kind!r}", hint="Partition.Complete, Block or Cyclic (0, 1, 2)"
@@ -94,13 +99,17 @@ def _check_partition(buffer: ir.Buffer, kind: int, dim: int, factor: int) -> Par
         extents = [buffer.shape[dim - 1]] if dim else list(buffer.shape)
         if factor < 1:
             raise ScheduleValueError(
-                "FX204", f"Invalid factor {factor}: Block and Cyclic need the number of banks", at=at
+                "FX204",
+                f"Invalid factor {factor}: Block and Cyclic need the number of banks",
+                at=at,
+                hint="factor=2 or more",
             )
         if factor > min(extents):
             raise ScheduleValueError(
                 "FX204",
                 f'Invalid factor {factor} exceeds the extent {min(extents)} of "{buffer.name}"',
                 at=at,
+                hint="at most the extent; Partition.Complete gives every element its own bank",
             )
     return Partition(kind)
 
@@ -124,7 +133,10 @@ def _with_bank(buffer: ir.Buffer, bank: ir.Bank, alias: Alias, asked: int) -> ir
             )
             was = old.kind + (f", factor {old.factor}" if old.factor else "")
             raise ScheduleError(
-                "FX205", message, at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}")
+                "FX205",
+                message,
+                at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}"),
+                hint="partition each dimension once, or all at once",
             )
     return replace(buffer, banks=(*buffer.banks, bank))
 

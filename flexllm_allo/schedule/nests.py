@@ -51,7 +51,9 @@ def nest(sites: Sequence[LoopSite]) -> list[LoopSite]:
     """
     for i, site in enumerate(sites):
         if any(site.path == other.path and site.function is other.function for other in sites[:i]):
-            raise ScheduleError("FX204", f'loop "{site.name}" is named twice', at=site.loop.span)
+            raise ScheduleError(
+                "FX204", f'loop "{site.name}" is named twice', at=site.loop.span, hint="once each"
+            )
     ordered = sorted(sites, key=lambda site: len(site.path))
     first = ordered[0]
     for a, b in pairwise(ordered):
@@ -65,6 +67,7 @@ def nest(sites: Sequence[LoopSite]) -> list[LoopSite]:
             raise ScheduleError(
                 "FX205", f'loops "{a.name}" and "{b.name}" are not nested in one another',
                 at=[Place(a.loop.span, f'loop "{a.name}"'), Place(b.loop.span, f'loop "{b.name}"')],
+                hint="they run one after the other",
             )  # fmt: skip
     _require_perfect(first.loop, ordered[-1])
     return ordered

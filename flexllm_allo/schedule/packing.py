@@ -73,16 +73,21 @@ def _check(buffer: ir.Buffer, factor: int | None, word_bits: int | None, dim: in
     """Elements per word, and the dimension they lie along, counted from the end."""
     at = Place(buffer.span, f'"{buffer.name}" has elements of {buffer.dtype.bits} bits')
     if (factor is None) == (word_bits is None):
-        raise ScheduleValueError("FX204", "pack needs either factor or word_bits", at=at)
+        raise ScheduleValueError("FX204", "pack needs either factor or word_bits", at, "factor=8")
     for name, value in (("factor", factor), ("word_bits", word_bits)):
         if value is not None and (isinstance(value, bool) or value < 1):
             raise ScheduleValueError(
-                "FX204", f"{name} must be an integer of at least 1, got {value!r}", at=at
+                "FX204",
+                f"{name} must be an integer of at least 1, got {value!r}",
+                at,
+                "elements, or bits, of one word",
             )
     if buffer.words > 1:
-        raise ScheduleError("FX205", f'"{buffer.name}" is packed already, {buffer.words} per word', at=at)
+        raise ScheduleError(
+            "FX205", f'"{buffer.name}" is packed already, {buffer.words} per word', at, "pack once"
+        )
     if not buffer.shape:
-        raise ScheduleError("FX205", f'"{buffer.name}" is a scalar', at=at)
+        raise ScheduleError("FX205", f'"{buffer.name}" is a scalar', at, "only arrays have words")
     bits = buffer.dtype.bits
     if word_bits is not None and word_bits % bits:
         hint = f"a multiple of {bits}"

@@ -24,6 +24,7 @@ from .trace import MockBuffer, Primitive, Trace, recorded
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_CUSTOMIZE = "customize the kernel, apply primitives, compose the result"
 _Method = Callable[Concatenate["Schedule", P], R]
 
 
@@ -253,7 +254,9 @@ class Schedule:
         span = self._state.replaying or caller_span()
         for other in schs if isinstance(schs, list) else [schs]:
             if not isinstance(other, Schedule):  # pyright: ignore[reportUnnecessaryIsInstance]
-                error = ScheduleError("FX206", f"compose takes schedules, not {type(other).__name__}")
+                error = ScheduleError(
+                    "FX206", f"compose takes schedules, not {type(other).__name__}", hint=_CUSTOMIZE
+                )
                 raise self._placed(error, span, "compose")
             self._all_or_nothing(lambda other=other: self._compose(other, id, span))
 
