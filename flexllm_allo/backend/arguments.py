@@ -36,18 +36,21 @@ def encode(buffer: ir.Buffer, value: object) -> Array:
     array = np.asarray(value)
     if array.shape != buffer.shape:
         raise _misfit(buffer, array)
-    raw = _encode_values(buffer, array)
-    return np.require(raw, container(buffer.dtype), ["C", "A"])
+    kind = container(buffer.dtype)
+    fits = array.dtype == kind and not buffer.dtype.is_fixed
+    raw = array if fits else np.asarray(_encode_values(buffer, array))
+    if raw.flags.c_contiguous and raw.flags.aligned:
+        return raw
+    return np.require(raw, kind, ["C", "A"])
 
 
 def _encode_values(buffer: ir.Buffer, array: Array) -> Array:
     dtype, kind = buffer.dtype, container(buffer.dtype)
     if array.dtype.name == "bfloat16":
         array = array.view(np.uint16)
-        if not is_bfloat16(dtype):
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-    if array.dtype == kind and not dtype.is_fixed:
-        return array
+        if is_bfloat16(dtype):
+            return array
+        array = (array.astype(np.uint32) << 16).view(np.float32)
     if array.dtype.kind not in "biufO" or (array.dtype.kind == "f" and dtype.is_integer):
         raise _misfit(buffer, array)
     if array.dtype.kind == "O":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def container_bytes(dtype: DType) -> int:
     return -(-bits // 8)
 
 
+@cache
 def container(dtype: DType) -> np.dtype[Any]:
     """The NumPy type of the container; beyond 64 bits a record of bytes ``f0..``, little end first."""
     size = container_bytes(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from .jit import Compiled
 class LLVMModule:
     """Runs a program as machine code: ``LLVMModule(program)(A, B)``.
 
-    Functions other than the top are compiled at their first call.  Calls from several threads
-    run in parallel.
+    Each function is compiled to machine code at its first call; what LLVM cannot express is
+    refused before.  Calls from several threads run in parallel.
     """
 
     def __init__(self, program: ir.Program) -> None:
@@ -62,14 +63,22 @@ class LLVMModule:
 
 
 class _Function:
-    """Machine code of one function and its callees."""
+    """One function and its callees: LLVM text, then machine code."""
 
     def __init__(self, program: ir.Program, name: str) -> None:
         self.function = program.function(name)
         emitter = Emitter(program, name)
         self.text = emitter.text()
-        self.compiled = Compiled(self.text, ENTRY)
         self._sites = emitter.sites
+        self._lock = Lock()
+        self._compiled: Compiled | None = None
+
+    @property
+    def compiled(self) -> Compiled:
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = Compiled(self.text, ENTRY)
+            return self._compiled
 
     def run(self, bound: Bound) -> None:
         pointers = np.array([raw.ctypes.data for raw in bound.raws], np.uint64)
