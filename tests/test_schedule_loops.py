@@ -393,6 +393,17 @@ def test_one_array_under_two_names():
     )
 
 
+def test_a_mistyped_primitive_is_found():
+    with pytest.raises(ScheduleNameError, match='did you mean "reorder"') as caught:
+        allo.customize(gemm).reordre("i", "j")  # codespell:ignore
+    assert "known names" not in str(caught.value)
+    assert "known names: A, B, C" in refused(allo.customize(gemm), lambda s: s.foo, ScheduleNameError)
+
+
+def test_loops_by_kernel():
+    assert repr(allo.customize(gemm).get_loops(gemm)) == "LoopBand(['S_i_j_k_0'])"
+
+
 def test_bounds_that_the_body_changes():
     def shrinking(A: int32[8]) -> int32[8]:
         n: int32 = 8

@@ -13,6 +13,7 @@ from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
 from ..ir.simplify import binary, value_of
 from ..ir.walk import Node, buffers, rewrite, substitute, walk
+from .buffers import shared_parameters
 from .names import LoopSite, fresh
 from .nests import band_written, bound_reads, largest_extent, loop_vars
 
@@ -64,7 +65,13 @@ def _plan(program: ir.Program, site: LoopSite, target: ir.Buffer) -> _Plan:
     loop = site.loop
     uses = [a for a in accesses(loop.body, program, (*site.outer, loop)) if a.buffer == target.name]
     if target.is_stream or target.name in allocated(loop.body):
-        raise _refuse(f'"{target.name}" cannot be buffered at loop "{site.name}"', site)
+        what = "is a FIFO" if target.is_stream else "lives in one iteration only"
+        hint = "buffer an array that outlives the loop"
+        raise _refuse(f'"{target.name}" {what} and cannot be buffered at "{site.name}"', site, hint=hint)
+    if target.name in shared_parameters(program, site.function):
+        hint = "pass different arrays, or copy one first"
+        message = f'"{target.name}" is the same array as another parameter in some call'
+        raise _refuse(message, site, [Place(target.span)], hint)
     if not any(a.write for a in uses):
         hint = "name the loop nest that accumulates into it"
         raise _refuse(f'loop "{site.name}" does not write "{target.name}"', site, hint=hint)

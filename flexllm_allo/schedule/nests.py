@@ -160,7 +160,7 @@ def order_violation(
 
 def _may_reassociate(dep: Dependence, common: Sequence[ir.For]) -> bool:
     a, b = dep.source.reduction, dep.sink.reduction
-    if a is None or b is None or a.op != b.op:
+    if a is None or b is None or a.op != b.op or not a.load.type.is_float:
         return False
     moved = [loop for loop, d in zip(common, dep.directions, strict=True) if d != "="]
     return all(loop.attrs.reassociate for loop in moved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -116,9 +117,10 @@ class Schedule:
     def __repr__(self) -> str:
         return f"Schedule({self.top_func_name}, {len(self.trace)} primitives)"
 
-    def get_loops(self, func: str | None = None) -> LoopBand:
-        """The loops of a function (default: the top one), by band."""
-        return get_loops(find_function(self.program, func or self.top_func_name))
+    def get_loops(self, func: str | Callable[..., Any] | None = None) -> LoopBand:
+        """The loops of a function (a name or the kernel; default: the top one), by band."""
+        name = func if isinstance(func, str) else getattr(func, "__name__", None)
+        return get_loops(find_function(self.program, name or self.top_func_name))
 
     def __getattr__(self, name: str) -> MockBuffer:
         if name.startswith("_"):
@@ -126,7 +128,8 @@ class Schedule:
         function = self.top_func
         table = buffers(function)
         if name not in table:
-            known = [*table, *(n for n in dir(type(self)) if not n.startswith("_"))]
+            methods = [n for n in dir(type(self)) if not n.startswith("_")]
+            known = [*table, *(m for m in methods if get_close_matches(name, [m]))]
             error = ScheduleNameError(
                 "FX201", f'no buffer or primitive "{name}" in "{function.name}"', at=function.span,
                 hint=did_you_mean(name, known),
