@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
+import hls_programs as programs
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import hls_programs as programs
 from hls_programs import INT8, const, load, loop, var
 
 from flexllm_allo.backend.hls.csim import CSimModule

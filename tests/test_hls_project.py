@@ -6,14 +6,11 @@ import json
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 
+import hls_programs as programs
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import hls_programs as programs
 
 from flexllm_allo.backend.hls import toolchain
 from flexllm_allo.backend.hls.module import HLSModule
@@ -52,7 +49,8 @@ def test_files_and_manifest(tmp_path: Path) -> None:
     assert present == set(manifest["files"]) | {"manifest.json"}
     wanted = {
         "kernel.cpp", "kernel.h", "flexllm_numerics.h", "run.tcl", "hls_config.cfg", "connectivity.cfg",
-        "Makefile", "testbench.cpp", "host.cpp", "README.md", "data/X.bin", "data/layer.bin", "data/golden_Y.bin",
+        "Makefile", "testbench.cpp", "host.cpp", "README.md", "data/X.bin", "data/layer.bin",
+        "data/golden_Y.bin",
         "data/golden_first.bin", "shim/hls_stream.h",
     }  # fmt: skip
     assert wanted <= present

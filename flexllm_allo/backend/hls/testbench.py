@@ -95,24 +95,24 @@ def host(top: str, all_ports: list[Port], element_bytes: list[int]) -> str:
     setup: list[str] = []
     checks: list[str] = []
     for index, (port, size) in enumerate(zip(all_ports, element_bytes, strict=True)):
-        bytes_ = port.count * size
+        bytes_, local = port.count * size, f"{port.name}_"  # apart from the host's own names
         source = f'read_file(folder + "/{port.name}.bin", {bytes_})'
         if not port.is_memory:
-            setup.append(f"  {_register(port.ctype, size)} {port.name} = {{}};")
+            setup.append(f"  {_register(port.ctype, size)} {local} = {{}};")
             if port.has_data:
-                setup.append(f"  std::memcpy(&{port.name}, {source}.data(), {bytes_});")
-            setup.append(f"  run.set_arg({index}, {port.name});")
+                setup.append(f"  std::memcpy(&{local}, {source}.data(), {bytes_});")
+            setup.append(f"  run.set_arg({index}, {local});")
             continue
-        setup.append(f"  xrt::bo {port.name}(device, {bytes_}, kernel.group_id({index}));")
+        setup.append(f"  xrt::bo {local}(device, {bytes_}, kernel.group_id({index}));")
         if port.has_data:
-            setup.append(f"  {port.name}.write({source}.data());")
+            setup.append(f"  {local}.write({source}.data());")
         else:
-            setup.append(f"  std::memset({port.name}.map<char *>(), 0, {bytes_});")
-        setup.append(f"  {port.name}.sync(XCL_BO_SYNC_BO_TO_DEVICE);")
-        setup.append(f"  run.set_arg({index}, {port.name});")
+            setup.append(f"  std::memset({local}.map<char *>(), 0, {bytes_});")
+        setup.append(f"  {local}.sync(XCL_BO_SYNC_BO_TO_DEVICE);")
+        setup.append(f"  run.set_arg({index}, {local});")
         if port.is_output:
             golden = "true" if port.has_golden else "false"
-            checks.append(f'  failures += check(folder, "{port.name}", {port.name}, {bytes_}, {golden});')
+            checks.append(f'  failures += check(folder, "{port.name}", {local}, {bytes_}, {golden});')
     return template("host.cpp").substitute(top=top, setup="\n".join(setup), checks="\n".join(checks))
 
 

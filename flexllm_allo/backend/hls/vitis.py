@@ -86,10 +86,8 @@ def vitis_project(
     }
     files = {path: content.encode() for path, content in text.items()}
     files |= _headers()
-    for buffer in top.params:
-        for values_, prefix in ((data, ""), (golden, "golden_")):
-            if buffer.name in values_:
-                files[f"data/{prefix}{spelled[buffer.name]}.bin"] = _contents(buffer, values_[buffer.name])
+    files |= _data_files(top, spelled, data, "")
+    files |= _data_files(top, spelled, golden, "golden_")
     return BuildPlan(name, card.key, frequency, files)
 
 
@@ -116,6 +114,16 @@ def _check_names(
 
 def _bytes(buffer: ir.Buffer) -> int:
     return int(np.prod(buffer.shape, dtype=np.int64)) * csim_bytes(buffer.dtype)
+
+
+def _data_files(
+    top: ir.Function, spelled: Mapping[str, str], given: Mapping[str, Array], prefix: str
+) -> dict[str, bytes]:
+    return {
+        f"data/{prefix}{spelled[b.name]}.bin": _contents(b, given[b.name])
+        for b in top.params
+        if b.name in given
+    }
 
 
 def _contents(buffer: ir.Buffer, array: Array) -> bytes:
