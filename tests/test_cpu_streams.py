@@ -262,9 +262,13 @@ def layers(depth: int) -> ir.Program:
     stack = function(
         "stack",
         [array("X", 2, n)],
-        loop("i", 6, call("layer", ir.View("X", (index(0),)), ir.View("X", (index(1),))),
-             loop("j", n, store("X", index(0), j, load("X", index(1), j)))),
-    )  # fmt: skip
+        loop(
+            "i",
+            6,
+            call("layer", ir.View("X", (index(0),)), ir.View("X", (index(1),))),
+            loop("j", n, store("X", index(0), j, load("X", index(1), j))),
+        ),
+    )
     out = function("send", [array("X", 2, n), fifo("o")], loop("i", n, put("o", load("X", index(0), i))))
     work = function("work", [array("X", 2, n), fifo("o")], call("stack", "X"), call("send", "X", "o"))
     top = function(
@@ -286,9 +290,9 @@ def test_regions_called_in_a_loop() -> None:
 def test_a_deadlock_deep_in_calls_unwinds() -> None:
     p = layers(2)
     layer = p.function("layer")
-    stuck = function(
-        "layer", list(layer.params), layer.body[0], loop("i", 9, put("s", const(1), line=40)), *layer.body[2:], dataflow=True
-    )  # fmt: skip
+    flood = loop("i", 9, put("s", const(1), line=40))
+    body = (layer.body[0], flood, *layer.body[2:])
+    stuck = function("layer", list(layer.params), *body, dataflow=True)
     error = deadlock(p.with_function(stuck), np.zeros((2, 4), np.int32), np.zeros(4, np.int32))
     assert error.message == "deadlock in 'layer': over_i waits to write FIFO 's' (full, depth 2)"
 

@@ -47,6 +47,16 @@ class LLVMModule:
         return self.program.top
 
     @property
+    def in_types(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Element type and shape of every input of the top function."""
+        return [(str(b.dtype), b.shape) for b in self.program.function(self.program.top).inputs]
+
+    @property
+    def out_types(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Element type and shape of every result of the top function."""
+        return [(str(b.dtype), b.shape) for b in self.program.function(self.program.top).outputs]
+
+    @property
     def ir(self) -> str:
         """The LLVM text of the top function and all it calls, before optimisation."""
         return self._function(self.program.top).text

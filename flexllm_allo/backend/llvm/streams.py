@@ -293,9 +293,8 @@ def _start_site(s: Statements, process: Process, names: str) -> int:
 
 def _turn(f: Frame, r: _Running, running: list[_Running]) -> None:
     """Start or resume one process, unless it has ended or must wait for others."""
-    check, begin, resume, after, end, following = (
-        f.label(x) for x in ("check", "begin", "resume", "after", "ended", "next")
-    )
+    labels = (f.label(x) for x in ("check", "begin", "resume", "ended", "next"))
+    check, begin, resume, end, following = labels
     f.branch(f.op(f"load i1, ptr {r.ended}"), following, check)
     f.start(check, fall=False)
     handle = f.op(f"load ptr, ptr {r.handle}")
@@ -311,11 +310,9 @@ def _turn(f: Frame, r: _Running, running: list[_Running]) -> None:
         _set_blocked(f, r.slot, 0)
     f.do(f"store ptr {f.op(f'call ptr {r.start}')}, ptr {r.handle}")
     _moved(f)
-    f.do(f"br label %{after}")
-    f.start(resume, fall=False)
-    f.do(f"call void @llvm.coro.resume(ptr {handle})")
-    f.start(after)
+    f.start(resume)
     handle = f.op(f"load ptr, ptr {r.handle}")
+    f.do(f"call void @llvm.coro.resume(ptr {handle})")
     f.branch(f.op(f"call i1 @llvm.coro.done(ptr {handle})"), end, following)
     f.start(end, fall=False)
     f.do(f"call void @llvm.coro.destroy(ptr {handle})")
@@ -344,6 +341,10 @@ def _process(s: Statements, process: Process) -> _Running:
     scope: Scope = s.scope.branch()
     scope.process, scope.reassociate, scope.slot = process.label, False, s.emitter.sites.slot()
     inner = type(s)(child, scope, s.emitter)
+    # Suspended from the start, so that the code of the process exists once, in what resumes it.
+    started = child.label("started")
+    suspend(child, started, "cleanup")
+    child.start(started, fall=False)
     inner.block((process.statement,))
     symbol = names("@process.")
     s.emitter.functions.append(_coroutine(child, symbol))
