@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import llvmlite.binding as llvm  # pyright: ignore[reportMissingTypeStubs]
 
+from ...errors import BackendError
 from ..scalars import C_FUNCTIONS, libm_address
 from .prelude import library_symbol
 
@@ -33,11 +34,14 @@ class Compiled:
         _initialise()
         if _llvm.llvm_version_info[0] < 22:  # where the intrinsic had a result
             text = text.replace("void @llvm.coro.end(", "i1 @llvm.coro.end(")
+        features = _llvm.get_host_cpu_features()
+        if " half " in text and features.get("f16c") is False:  # LLVM would call a missing library
+            raise BackendError("FX403", "float16 needs a processor with F16C", hint="use float32 or bfloat16")
         module = _llvm.parse_assembly(text)
         module.verify()
         machine = _llvm.Target.from_default_triple().create_target_machine(
             cpu=_llvm.get_host_cpu_name(),
-            features=_llvm.get_host_cpu_features().flatten(),
+            features=features.flatten(),
             opt=3,
             jit=True,
         )
