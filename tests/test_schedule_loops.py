@@ -2,173 +2,31 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from schedule_kernels import HERE as KERNELS
+from schedule_kernels import (
+    convolution,
+    gemm,
+    gemm_f,
+    imperfect,
+    loop_names,
+    refused,
+    result,
+    runtime_bound,
+    same_result,
+    shift,
+    stencil,
+    strided,
+    triangle,
+)
 
 import flexllm_allo as allo
-from flexllm_allo.backend.interpreter import Interpreter
-from flexllm_allo.backend.llvm import LLVMModule
-from flexllm_allo.errors import FlexError, ScheduleError, ScheduleNameError, ScheduleValueError
-from flexllm_allo.ir.types import float32, index, int8, int32
-from flexllm_allo.ir.verify import verify
-from flexllm_allo.schedule import dataflow, loops, memory, packing
-from flexllm_allo.schedule.memory import Partition
+from flexllm_allo.errors import ScheduleNameError, ScheduleValueError
+from flexllm_allo.ir.types import int32
 from flexllm_allo.schedule.schedule import Schedule
-
-HERE = __file__
-
-
-def gemm(A: int8[6, 5], B: int8[5, 4]) -> int32[6, 4]:
-    C: int32[6, 4] = 0
-    for i, j, k in allo.grid(6, 4, 5):
-        C[i, j] += A[i, k] * B[k, j]
-    return C
-
-
-def gemm_f(A: float32[6, 5], B: float32[5, 4]) -> float32[6, 4]:
-    C: float32[6, 4] = 0.0
-    for i, j, k in allo.grid(6, 4, 5):
-        C[i, j] += A[i, k] * B[k, j]
-    return C
-
-
-def stencil(A: int32[8, 8]) -> int32[8, 8]:
-    B: int32[8, 8] = 0
-    for t in range(3):
-        for i, j in allo.grid(6, 6):
-            B[i + 1, j + 1] = B[i, j + 1] + A[i + 2, j + 1] + B[i + 1, j]
-    return B
-
-
-def triangle(A: int32[7, 7]) -> int32[7]:
-    C: int32[7] = 0
-    for i in range(7):
-        for j in range(i + 1):
-            C[i] += A[i, j] * (j + 1)
-    return C
-
-
-def convolution(A: float32[10], W: float32[3, 3]) -> float32[8]:
-    C: float32[8] = 0.0
-    for i, r, q in allo.grid(8, 3, 3):
-        C[i] += A[i + r] * W[r, q]
-    return C
-
-
-def shift(A: int32[8, 8]):
-    for i, j in allo.grid(7, 7):
-        A[i + 1, j] = A[i, j + 1]
-
-
-def imperfect(A: int32[4, 4]) -> int32[4]:
-    C: int32[4]
-    for i in range(4):
-        C[i] = 0
-        for j in range(4):
-            C[i] += A[i, j]
-    return C
-
-
-def strided(A: int32[20]) -> int32[20]:
-    B: int32[20] = 0
-    for i in range(1, 19, 3):
-        B[i] = A[i] * 2
-    return B
-
-
-def runtime_bound(n: index, A: int32[20]) -> int32[20]:
-    B: int32[20] = 0
-    for i in range(n):
-        for j in range(2):
-            B[i] += A[i] + j
-    return B
-
-
-def vadd(A: int32[10], B: int32[10]) -> int32[10]:
-    C: int32[10]
-    for i in range(10):
-        C[i] = A[i] + B[i]
-    return C
-
-
-def double(A: int32[4, 3]) -> int32[4, 3]:
-    C: int32[4, 3]
-    for i, j in allo.grid(4, 3):
-        C[i, j] = A[i, j] * 2
-    return C
-
-
-def total(x: float32[8]) -> float32:
-    acc: float32 = 0.0
-    for i in range(8):
-        acc += x[i]
-    return acc
-
-
-def producer_consumer(A: int32[10]) -> int32[10]:
-    B: int32[10]
-    C: int32[10]
-    for i in range(10):
-        B[i] = A[i] + 1
-    for i in range(10):
-        C[i] = B[i] * 2
-    return C
-
-
-def inputs(kernel) -> list[np.ndarray]:
-    """Random arguments for a kernel's array inputs."""
-    rng = np.random.default_rng(1)
-    out = []
-    for buffer in allo.customize(kernel).top_func.inputs:
-        if not buffer.shape:
-            out.append(11)
-        elif buffer.dtype.is_float:
-            out.append(rng.standard_normal(buffer.shape).astype(np.float32))
-        else:
-            kind = np.int8 if buffer.dtype.bits == 8 else np.int32
-            out.append(rng.integers(-100, 100, buffer.shape).astype(kind))
-    return out
-
-
-def result(s: Schedule, args: list) -> np.ndarray:
-    """Run both CPU backends on copies; a kernel without results gives its first argument."""
-    verify(s.program)
-    outs = []
-    for backend in (Interpreter, LLVMModule):
-        given = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-        out = backend(s.program)(*given)
-        outs.append(given[0] if out is None else out)
-    np.testing.assert_array_equal(outs[0], outs[1])
-    return outs[0]
-
-
-def same_result(kernel, schedule) -> Schedule:
-    s = allo.customize(kernel)
-    args = inputs(kernel)
-    before = result(s, args)
-    schedule(s)
-    np.testing.assert_array_equal(result(s, args), before)
-    return s
-
-
-def loop_names(s: Schedule) -> list[str]:
-    (band,) = (band for _, band in s.get_loops())
-    return list(band.loops)
-
-
-def refused(s: Schedule, call, kind: type[FlexError] = ScheduleError) -> str:
-    """The text of a refusal with line numbers of this file as offsets; nothing may have changed."""
-    before = s.program, s.trace
-    with pytest.raises(kind) as caught:
-        call(s)
-    assert (s.program, s.trace) == before
-    return str(caught.value).replace(HERE, "FILE")
-
 
 # ---------------------------------------------------------------------------------- what they make
 
@@ -337,7 +195,7 @@ def test_apply_is_all_or_nothing():
 
 def line_of(kernel, text: str) -> tuple[int, int]:
     """Line and column (from 1) of a text in a kernel of this file."""
-    lines = open(HERE).read().splitlines()
+    lines = open(KERNELS).read().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"def {kernel.__name__}("))
     line = next(i for i in range(start, len(lines)) if text in lines[i])
     return line + 1, lines[line].index(text) + 1
@@ -350,11 +208,11 @@ def test_dependence_refused_with_both_accesses():
     read = line_of(shift, "A[i, j + 1]")[1]
     lines = text.splitlines()
     assert lines[0] == 'ScheduleError FX203: a dependence on "A" forbids the order j, i'
-    assert lines[1] == f"  --> FILE:{line}:{write}"
+    assert lines[1] == f"  --> KERNELS:{line}:{write}"
     assert lines[3].endswith('^^^^^^^^^^^ "A" is written here first (i earlier, j later)')
-    assert lines[4] == f"  --> FILE:{line}:{read}"
+    assert lines[4] == f"  --> KERNELS:{line}:{read}"
     assert lines[6].endswith("^^^^^^^^^^^ and the same element is read here afterwards")
-    assert re.fullmatch(r"  --> FILE:\d+:\d+", lines[7])
+    assert re.fullmatch(re.escape(f"  --> {__file__}:") + r"\d+:\d+", lines[7])
     assert lines[9].endswith("primitive 1: reorder")
     assert lines[10] == "  help: keep the order of these loops, or write the result into another buffer"
 
@@ -364,7 +222,7 @@ def test_imperfect_nest_names_the_statement():
     text = refused(s, lambda s: s.reorder("j", "i"))
     line, column = line_of(imperfect, "C[i] = 0")
     assert 'FX202: loops "i" and "j" are not perfectly nested' in text
-    assert f"--> FILE:{line}:{column}" in text
+    assert f"--> KERNELS:{line}:{column}" in text
     assert "this statement is between" in text
 
 
@@ -470,64 +328,3 @@ def test_annotated_loops():
     r = allo.customize(runtime_bound)
     assert "has a run-time bound and cannot be unrolled completely" in refused(r, lambda s: s.unroll("i"))
     r.unroll("i", 2)
-
-
-# ---------------------------------------------------------------------------------- random schedules
-
-
-@st.composite
-def random_schedules(draw):
-    """A kernel and a list of primitives by position; those refused are skipped when applied."""
-    kernel = draw(st.sampled_from([gemm, gemm_f, stencil, triangle, convolution, shift, strided]))
-    steps = draw(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["split", "reorder", "fuse", "buffer_at", "pipeline"]),
-                st.integers(0, 5), st.integers(0, 5), st.integers(1, 4),
-            ),
-            min_size=1, max_size=5,
-        )
-    )  # fmt: skip
-    return kernel, steps
-
-
-def apply_steps(s: Schedule, steps) -> None:
-    for name, x, y, factor in steps:
-        names = [f"{band}.{loop}" for band, entry in s.get_loops() for loop in entry.loops]
-        a, b = names[x % len(names)], names[y % len(names)]
-        buffer = next(iter(s.top_func.outputs or s.top_func.params)).name
-        args = {
-            "split": (a, factor), "reorder": (a, b), "fuse": (a, b), "pipeline": (a, factor),
-            "buffer_at": (buffer, a),
-        }[name]  # fmt: skip
-        before = s.program
-        try:
-            getattr(s, name)(*args)
-        except ScheduleError as error:
-            assert s.program is before
-            shown = str(error)
-            assert "primitive" in shown
-
-
-@settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
-@given(random_schedules())
-def test_random_schedules_keep_every_bit(case):
-    kernel, steps = case
-    s = same_result(kernel, lambda s: apply_steps(s, steps))
-    again = allo.customize(kernel)
-    again.replay(s.trace)
-    assert again.program == s.program
-
-
-# -------------------------------------------------------------------------------------- docstrings
-
-
-@pytest.mark.parametrize("module", [loops, memory, packing, dataflow])
-def test_docstring_examples(module):
-    names = {
-        "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
-        "producer_consumer": producer_consumer, "Partition": Partition, "total": total,
-    }  # fmt: skip
-    found = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted > 3
-    assert found.failed == 0

@@ -1,0 +1,163 @@
+"""Kernels that the tests of schedules share, and how two schedules are compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flexllm_allo as allo
+from flexllm_allo.backend.interpreter import Interpreter
+from flexllm_allo.backend.llvm import LLVMModule
+from flexllm_allo.errors import FlexError, ScheduleError
+from flexllm_allo.ir.types import float32, index, int8, int32
+from flexllm_allo.ir.verify import verify
+from flexllm_allo.schedule.schedule import Schedule
+
+HERE = __file__
+
+
+def gemm(A: int8[6, 5], B: int8[5, 4]) -> int32[6, 4]:
+    C: int32[6, 4] = 0
+    for i, j, k in allo.grid(6, 4, 5):
+        C[i, j] += A[i, k] * B[k, j]
+    return C
+
+
+def gemm_f(A: float32[6, 5], B: float32[5, 4]) -> float32[6, 4]:
+    C: float32[6, 4] = 0.0
+    for i, j, k in allo.grid(6, 4, 5):
+        C[i, j] += A[i, k] * B[k, j]
+    return C
+
+
+def stencil(A: int32[8, 8]) -> int32[8, 8]:
+    B: int32[8, 8] = 0
+    for t in range(3):
+        for i, j in allo.grid(6, 6):
+            B[i + 1, j + 1] = B[i, j + 1] + A[i + 2, j + 1] + B[i + 1, j]
+    return B
+
+
+def triangle(A: int32[7, 7]) -> int32[7]:
+    C: int32[7] = 0
+    for i in range(7):
+        for j in range(i + 1):
+            C[i] += A[i, j] * (j + 1)
+    return C
+
+
+def convolution(A: float32[10], W: float32[3, 3]) -> float32[8]:
+    C: float32[8] = 0.0
+    for i, r, q in allo.grid(8, 3, 3):
+        C[i] += A[i + r] * W[r, q]
+    return C
+
+
+def shift(A: int32[8, 8]):
+    for i, j in allo.grid(7, 7):
+        A[i + 1, j] = A[i, j + 1]
+
+
+def imperfect(A: int32[4, 4]) -> int32[4]:
+    C: int32[4]
+    for i in range(4):
+        C[i] = 0
+        for j in range(4):
+            C[i] += A[i, j]
+    return C
+
+
+def strided(A: int32[20]) -> int32[20]:
+    B: int32[20] = 0
+    for i in range(1, 19, 3):
+        B[i] = A[i] * 2
+    return B
+
+
+def runtime_bound(n: index, A: int32[20]) -> int32[20]:
+    B: int32[20] = 0
+    for i in range(n):
+        for j in range(2):
+            B[i] += A[i] + j
+    return B
+
+
+def vadd(A: int32[10], B: int32[10]) -> int32[10]:
+    C: int32[10]
+    for i in range(10):
+        C[i] = A[i] + B[i]
+    return C
+
+
+def double(A: int32[4, 3]) -> int32[4, 3]:
+    C: int32[4, 3]
+    for i, j in allo.grid(4, 3):
+        C[i, j] = A[i, j] * 2
+    return C
+
+
+def total(x: float32[8]) -> float32:
+    acc: float32 = 0.0
+    for i in range(8):
+        acc += x[i]
+    return acc
+
+
+def producer_consumer(A: int32[10]) -> int32[10]:
+    B: int32[10]
+    C: int32[10]
+    for i in range(10):
+        B[i] = A[i] + 1
+    for i in range(10):
+        C[i] = B[i] * 2
+    return C
+
+
+def inputs(kernel) -> list[np.ndarray]:
+    """Random arguments for a kernel's array inputs."""
+    rng = np.random.default_rng(1)
+    out = []
+    for buffer in allo.customize(kernel).top_func.inputs:
+        if not buffer.shape:
+            out.append(11)
+        elif buffer.dtype.is_float:
+            out.append(rng.standard_normal(buffer.shape).astype(np.float32))
+        else:
+            kind = np.int8 if buffer.dtype.bits == 8 else np.int32
+            out.append(rng.integers(-100, 100, buffer.shape).astype(kind))
+    return out
+
+
+def result(s: Schedule, args: list) -> np.ndarray:
+    """Run both CPU backends on copies; a kernel without results gives its first argument."""
+    verify(s.program)
+    outs = []
+    for backend in (Interpreter, LLVMModule):
+        given = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        out = backend(s.program)(*given)
+        outs.append(given[0] if out is None else out)
+    np.testing.assert_array_equal(outs[0], outs[1])
+    return outs[0]
+
+
+def same_result(kernel, schedule) -> Schedule:
+    s = allo.customize(kernel)
+    args = inputs(kernel)
+    before = result(s, args)
+    schedule(s)
+    np.testing.assert_array_equal(result(s, args), before)
+    return s
+
+
+def loop_names(s: Schedule) -> list[str]:
+    (band,) = (band for _, band in s.get_loops())
+    return list(band.loops)
+
+
+def refused(s: Schedule, call, kind: type[FlexError] = ScheduleError) -> str:
+    """The text of a refusal; nothing may have changed."""
+    before = s.program, s.trace
+    with pytest.raises(kind) as caught:
+        call(s)
+    assert (s.program, s.trace) == before
+    return str(caught.value).replace(HERE, "KERNELS")
