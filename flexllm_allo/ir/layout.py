@@ -61,6 +61,13 @@ def unpack_array(buffer: ir.Buffer, words: Array) -> Array:
     return np.moveaxis(elements, -1, buffer.word_axis).reshape(logical_shape(buffer))
 
 
+def laid_out(buffer: ir.Buffer, value: Any) -> Any:
+    """An argument as the design's memory holds it: arrays of logical elements are packed."""
+    if buffer.words > 1 and np.shape(value) == logical_shape(buffer):
+        return pack_array(buffer, value)
+    return value
+
+
 def element(buffer: ir.Buffer) -> DType:
     """The logical element type."""
     return buffer.logical or buffer.dtype

@@ -14,7 +14,7 @@ from ..backend.hls.vitis import vitis_project
 from ..backend.llvm import LLVMModule
 from ..errors import BackendError, did_you_mean
 from ..hybrid import HybridTop, hybrid
-from ..ir.layout import logical_shape, pack_array
+from ..ir.layout import laid_out
 from ..models import Model, load
 from ..schedules import decode, prefill
 
@@ -109,7 +109,7 @@ def plan_project(
     """
     arguments = golden_arguments(top.model, prompt, new_tokens)
     function = top.top.function(top.top.top)
-    before = {b.name: _as_laid_out(b, arguments[b.name]) for b in function.inputs}
+    before = {b.name: laid_out(b, arguments[b.name]) for b in function.inputs}
     after = {n: a.copy() if hasattr(a, "copy") else a for n, a in before.items()}
     count = LLVMModule(top.top)(*(after[b.name] for b in function.inputs))
     written = ("tokens", "k_cache", "k_scale", "v_cache", "v_scale")
@@ -137,10 +137,3 @@ def golden_arguments(
         "stop": model.stop_table(),
         "tokens": np.zeros(size, np.int32),
     }
-
-
-def _as_laid_out(buffer: Any, value: Any) -> Any:
-    """An argument as the design's memory holds it: weights packed into words."""
-    if buffer.words > 1 and np.shape(value) == logical_shape(buffer):
-        return pack_array(buffer, value)
-    return value

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ..backend.llvm import LLVMModule
 from ..errors import UsageError
 from ..hybrid import HybridTop, hybrid
+from ..ir import nodes as ir
+from ..ir.layout import laid_out
 from ..models import Model, load
 from ..schedules import cpu
 
@@ -41,6 +43,7 @@ class Session:
         self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
         self.module = LLVMModule(self.top.program)
         self._data = {**model.constants, **model.cache()}
+        self._laid_out: dict[tuple[str, int, int], Any] = {}
 
     @classmethod
     def open(cls, folder: Path | str, recipe: str = "w8a8kv8", max_seq_len: int | None = None) -> Session:
@@ -115,6 +118,7 @@ class Session:
     def close(self) -> None:
         """Let go of the weights and the compiled code."""
         self._data = {}
+        self._laid_out = {}
 
     def _prompt(self, tokens: Sequence[int]) -> NDArray[np.int32]:
         size, vocabulary = self.model.max_seq_len, self.config.vocab_size
@@ -131,5 +135,12 @@ class Session:
 
     def _call(self, function: str, **given: Any) -> Any:
         params = self.top.program.function(function).inputs
-        data = {**self._data, **given}
-        return self.module.call(function, *(data[p.name] for p in params))
+        arguments = [given[p.name] if p.name in given else self._memory(p) for p in params]
+        return self.module.call(function, *arguments)
+
+    def _memory(self, param: ir.Buffer) -> Any:
+        """A constant or the cache as this parameter's memory holds it, laid out once."""
+        key = (param.name, param.words, param.word_axis)
+        if key not in self._laid_out:
+            self._laid_out[key] = laid_out(param, self._data[param.name])
+        return self._laid_out[key]
