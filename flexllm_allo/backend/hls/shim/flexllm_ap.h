@@ -43,40 +43,47 @@ inline F from_raw(const T &raw) {
   return out;
 }
 
+// Whether a word is stored as 64-bit limbs, low ones first: C simulation then touches just those that
+// hold a lane, since shifting words of hundreds of bits is slow.
+template <int W>
+struct in_limbs {
+  static const bool value = W > 64 && sizeof(ap_uint<W>) == (W + 63) / 64 * 8;
+};
+
 // N bits from bit `low` on; those outside of the word are 0.
 template <int N, int W>
 inline typename carrier<N, false>::type bits(const ap_uint<W> &word, int low) {
   typedef typename carrier<N, false>::type result;
   if (low < 0 || low >= W) return 0;
-#ifdef __SYNTHESIS__
-  return (result)ap_uint<N>(word >> low);
-#else
-  // Shifting the whole word is slow in C simulation; it is stored as 64-bit limbs, low ones first.
-  static_assert(W > 64 && sizeof(ap_uint<W>) == (W + 63) / 64 * 8, "unexpected layout of ap_uint");
-  uint64_t limbs[2] = {0, 0};
-  int first = low / 64, shift = low % 64, last = (W - 1) / 64;
-  ::memcpy(limbs, (const char *)&word + 8 * first, first < last ? 16 : 8);
-  uint64_t out = shift ? (limbs[0] >> shift) | (limbs[1] << (64 - shift)) : limbs[0];
-  return (result)(out & (~UINT64_C(0) >> (64 - N)));
+#ifndef __SYNTHESIS__
+  if (in_limbs<W>::value) {
+    uint64_t limbs[2] = {0, 0};
+    int first = low / 64, shift = low % 64;
+    ::memcpy(limbs, (const char *)&word + 8 * first, first < (W - 1) / 64 ? 16 : 8);
+    uint64_t out = shift ? (limbs[0] >> shift) | (limbs[1] << (64 - shift)) : limbs[0];
+    return (result)(out & (~UINT64_C(0) >> (64 - N)));
+  }
 #endif
+  return (result)ap_uint<N>(word >> low);
 }
 
+// Replace N bits from bit `low` on.
 template <int N, int W>
 inline void set_bits(ap_uint<W> &word, int low, uint64_t value) {
-#ifdef __SYNTHESIS__
-  word.range(low + N - 1, low) = ap_uint<N>(value);
-#else
-  static_assert(W > 64 && sizeof(ap_uint<W>) == (W + 63) / 64 * 8, "unexpected layout of ap_uint");
-  const uint64_t mask = ~UINT64_C(0) >> (64 - N);
-  uint64_t limbs[2] = {0, 0};
-  int first = low / 64, shift = low % 64, bytes = first < (W - 1) / 64 ? 16 : 8;
-  char *place = (char *)&word + 8 * first;
-  ::memcpy(limbs, place, bytes);
-  limbs[0] = (limbs[0] & ~(mask << shift)) | ((value & mask) << shift);
-  if (shift + N > 64)
-    limbs[1] = (limbs[1] & ~(mask >> (64 - shift))) | ((value & mask) >> (64 - shift));
-  ::memcpy(place, limbs, bytes);
+#ifndef __SYNTHESIS__
+  if (in_limbs<W>::value) {
+    const uint64_t mask = ~UINT64_C(0) >> (64 - N);
+    uint64_t limbs[2] = {0, 0};
+    int first = low / 64, shift = low % 64, bytes = first < (W - 1) / 64 ? 16 : 8;
+    char *place = (char *)&word + 8 * first;
+    ::memcpy(limbs, place, bytes);
+    limbs[0] = (limbs[0] & ~(mask << shift)) | ((value & mask) << shift);
+    if (shift + N > 64) limbs[1] = (limbs[1] & ~(mask >> (64 - shift))) | ((value & mask) >> (64 - shift));
+    ::memcpy(place, limbs, bytes);
+    return;
+  }
 #endif
+  word.range(low + N - 1, low) = ap_uint<N>(value);
 }
 
 template <int W, typename T>

@@ -8,6 +8,7 @@
 #include <hls_math.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 #include <type_traits>
 
 namespace flexllm {
@@ -122,12 +123,19 @@ inline double float_mod(double x, double y) {
 // The same bits as another type.
 template <typename To, typename From>
 inline To same_bits(From from) {
+#ifdef __SYNTHESIS__
   union {
     From from;
     To to;
   } both;
   both.from = from;
   return both.to;
+#else
+  static_assert(sizeof(From) == sizeof(To), "types of different widths");
+  To to;
+  ::memcpy((void *)&to, (const void *)&from, sizeof(To));
+  return to;
+#endif
 }
 inline uint64_t float_bits(float x) { return same_bits<uint32_t>(x); }
 inline uint64_t float_bits(double x) { return same_bits<uint64_t>(x); }
