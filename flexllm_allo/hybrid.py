@@ -101,10 +101,15 @@ def reachable(program: ir.Program, top: str) -> ir.Program:
 
 
 def pack_rows(schedule: Schedule, name: str, factor: int) -> None:
-    """Pack a weight [.., N, K] so that a word holds `factor` rows at one column."""
-    shape = getattr(schedule, name)
+    """Pack a weight [.., N, K] so that a word holds `factor` rows at one column.
+
+    Weights that meet in one kernel instance are packed together, so a later one may be done.
+    """
+    target = getattr(schedule, name)
     buffer = next(p for p in schedule.top_func.params if p.name == name)
+    if buffer.words > 1:
+        return
     rows = buffer.shape[-2]
     fits = max(n for n in range(1, factor + 1) if rows % n == 0)
     if fits > 1:
-        schedule.pack(shape, factor=fits, dim=len(buffer.shape) - 1)
+        schedule.pack(target, factor=fits, dim=len(buffer.shape) - 1)

@@ -401,3 +401,29 @@ def test_random_networks_end_alike(seed: int) -> None:
         except DeadlockError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
+
+
+def test_an_array_filled_while_waiting_survives_the_wait():
+    """A process that suspends inside the loop that fills an array, then reads the array."""
+    import flexllm_allo as allo
+    from flexllm_allo.ir.types import int32
+
+    n = 24
+
+    def reversed_row(A: int32[n]) -> int32[n]:
+        B: int32[n]
+        for i in range(n, name="copy"):
+            B[i] = A[i]
+        C: int32[n]
+        for _ in range(1, name="turn"):
+            row: int32[n]
+            for j in range(n):
+                row[j] = B[j]
+            for k in range(n):
+                C[k] = row[n - 1 - k]
+        return C
+
+    s = allo.customize(reversed_row)
+    s.to(s.B, "turn", depth=5)
+    data = np.arange(n, dtype=np.int32)
+    np.testing.assert_array_equal(LLVMModule(s.program)(data), data[::-1])

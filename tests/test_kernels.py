@@ -22,6 +22,7 @@ from flexllm_allo.schedule.stage import Stage
 from flexllm_allo.schedules import cpu, decode, prefill
 
 size = st.integers(1, 9)
+wide = st.integers(1, 40)  # beyond the depth of the FIFOs, so that both ends wait
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ CASES = {
     ),
     "linear_add": Case(
         linear.linear_add,
-        fixed(Tx=st.just(int8), Tw=weights, T=size, N=size, K=size),
+        fixed(Tx=st.just(int8), Tw=weights, T=size, N=wide, K=size),
         lambda rng, b: [*linear_inputs(rng, b), real(rng, b["T"], b["N"])],
     ),
     "quantize": Case(
@@ -122,12 +123,12 @@ CASES = {
     ),
     "norm_quantize": Case(
         norm.norm_quantize,
-        fixed(Ty=st.just(int8), T=size, E=size),
+        fixed(Ty=st.just(int8), T=size, E=wide),
         lambda rng, b: [real(rng, b["T"], b["E"]), real(rng, b["E"]), 1e-5],
     ),
     "swiglu_quantize": Case(
         mlp.swiglu_quantize,
-        fixed(Ty=st.just(int8), T=size, N=size),
+        fixed(Ty=st.just(int8), T=size, N=wide),
         lambda rng, b: [real(rng, b["T"], b["N"]), real(rng, b["T"], b["N"])],
     ),
     "rope": Case(

@@ -164,7 +164,14 @@ class Frame:
         return name
 
     def allocate(self, llvm_type: str, count: int, size: int, align: int, hint: str) -> str:
-        """Memory that lives as long as the frame: on the stack while there is room."""
+        """Memory that lives as long as the frame: on the stack while there is room.
+
+        Arrays of a coroutine belong to the function around it.  LLVM decides by paths between a
+        store and a load whether a local outlives a suspension, and overlooks the path that leads
+        around a loop: an array filled in such a loop would be lost.
+        """
+        if self.parent is not None and count > 1:
+            return self.use(self.parent.allocate(llvm_type, count, size, align, hint), "ptr", self.parent)
         name = self.names(f"%{hint}.")
         total = count * size
         if self.stack + total <= STACK_LIMIT:
@@ -172,9 +179,7 @@ class Frame:
             if count == 1:
                 self.entry.append(f"  {name} = alloca {llvm_type}, align {align}")
             else:
-                # What a coroutine keeps lies in memory of malloc, which aligns to 16.
-                vector = 16 if self.parent else 64
-                self.entry.append(f"  {name} = alloca [{count} x {llvm_type}], align {max(align, vector)}")
+                self.entry.append(f"  {name} = alloca [{count} x {llvm_type}], align {max(align, 64)}")
         else:
             self.entry.append(f"  {name} = call ptr @malloc(i64 {total})")
             self.heap.append(name)
