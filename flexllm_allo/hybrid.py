@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import Any, Protocol
 
 from .ir import nodes as ir
@@ -63,7 +64,8 @@ def hybrid(model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, int
         decode: schedules for the instances that work on one token; instances that both stages
             call are scheduled with it.
         layout: parameter of the top -> elements per memory word, packed along the rows (the
-            second last dimension); a count that does not divide is lowered to one that does.
+            second last dimension). Take a power of two: where it does not divide the rows, the
+            largest part of it that does is used, and AXI ports want such widths.
     """
     schedule = Schedule(model.program(prefill.token_parallel))
     for name, factor in (layout or {}).items():
@@ -109,7 +111,6 @@ def pack_rows(schedule: Schedule, name: str, factor: int) -> None:
     buffer = next(p for p in schedule.top_func.params if p.name == name)
     if buffer.words > 1:
         return
-    rows = buffer.shape[-2]
-    fits = max(n for n in range(1, factor + 1) if rows % n == 0)
+    fits = gcd(buffer.shape[-2], factor)
     if fits > 1:
         schedule.pack(target, factor=fits, dim=len(buffer.shape) - 1)

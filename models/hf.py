@@ -217,7 +217,9 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelError(
             "FX601",
             f"{folder} holds no *.safetensors file",
-            hint=f"convert {pickled[0]}: model.save_pretrained(folder) of transformers" if pickled else "",
+            hint=f"convert {pickled[0]}: model.save_pretrained(folder) of transformers"
+            if pickled
+            else "a Hugging Face folder holds config.json, *.safetensors and tokenizer.json",
         )
     return paths
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..backend.hls import steps
-from ..backend.hls.project import BuildPlan, write_project
+from ..backend.hls.project import BuildPlan, check_folder, write_project
 from ..backend.hls.vitis import vitis_project
 from ..backend.llvm import LLVMModule
 from ..errors import BackendError, did_you_mean
+from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, hybrid
 from ..ir.layout import laid_out
 from ..models import Model, load
@@ -59,6 +60,8 @@ def build_project(
         ToolError: FX501, the step's tool is not installed (the project stays); FX502, it failed.
     """
     _check(target, mode)
+    find_device(device)
+    check_folder(out)
     total = 3 + (mode is not None)
     model = load(directory, recipe)
     on_step(1, total)

@@ -79,6 +79,7 @@ class Session:
         """
         prompt = self._prompt(prompt_tokens)
         stops = set(self.config.eos_token_ids)
+        self.module.prepare("prefill", "decode")
         token = self._call("prefill", prompt=prompt, n_prompt=len(prompt_tokens))
         tokens: list[int] = []
         start = time.perf_counter()

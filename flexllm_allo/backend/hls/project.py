@@ -59,7 +59,7 @@ def write_project(plan: BuildPlan, out_dir: str | Path) -> Path:
         UsageError: FX702, the folder belongs to something else or cannot be written.
     """
     out = Path(os.path.abspath(out_dir))
-    _check_replaceable(out)
+    check_folder(out)
     staging: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +94,17 @@ def _swap(staging: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_replaceable(out: Path) -> None:
+def check_folder(out: str | Path) -> None:
+    """Refuse a place that `write_project` would refuse, before the work that leads there.
+
+    Raises:
+        UsageError: FX702, it holds something else, or lies in what is no folder.
+    """
+    out = Path(os.path.abspath(out))
     if not os.path.lexists(out):
+        parent = next(p for p in out.parents if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise _refusal(out, f'"{parent}" is not a folder one can write to')
         return
     if not out.is_dir() or out.is_symlink():
         raise _refusal(out, "it is not a folder")

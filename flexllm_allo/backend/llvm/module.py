@@ -42,6 +42,11 @@ class LLVMModule:
         compiled.run(bound)
         return unbind(bound)
 
+    def prepare(self, *names: str) -> None:
+        """Make the machine code of these functions now rather than at their first call."""
+        for name in names:
+            self._function(name).compiled  # noqa: B018
+
     @property
     def top_func_name(self) -> str:
         return self.program.top
