@@ -7,7 +7,8 @@ The IR is *normalised*, so that every backend is a plain walk over it:
 - results are trailing parameters (`Function.results` counts them), so a call is a statement;
 - conversions are explicit `Cast`s (those the language implies are marked ``implicit``);
 - the operands of `Binary` have the type of its result, with the exceptions noted there;
-- FIFOs are buffers with a `depth`; reading one is the statement `Get`, writing one is `Put`.
+- FIFOs are buffers with a `depth`; reading one is the statement `Get`, writing one is `Put`;
+- `facts` is room for what analyses found out about a node (`memo.remembered`), no part of its value.
 
 Names of loop variables may repeat in a function, never inside one nest.
 """
@@ -15,6 +16,7 @@ Names of loop variables may repeat in a function, never inside one nest.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import UNKNOWN, Span
 from .dtypes import BOOL, INDEX, DType
@@ -261,6 +263,7 @@ class For:
     band: str | None = None
     attrs: LoopAttrs = field(default_factory=LoopAttrs)
     span: Span = UNKNOWN
+    facts: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +320,7 @@ class Function:
     origin: str = ""
     bindings: tuple[tuple[str, object], ...] = ()
     span: Span = UNKNOWN
+    facts: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:
@@ -333,12 +337,14 @@ class Program:
 
     functions: tuple[Function, ...]
     top: str
+    facts: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
 
     def function(self, name: str) -> Function:
-        for function in self.functions:
-            if function.name == name:
-                return function
-        raise KeyError(name)
+        """The function of that name (KeyError if there is none)."""
+        table = self.facts.get("functions")
+        if table is None:
+            table = self.facts["functions"] = {f.name: f for f in self.functions}
+        return table[name]
 
     def with_function(self, new: Function, name: str | None = None) -> Program:
         """The program with the function `name` (default: the new one's own name) replaced."""

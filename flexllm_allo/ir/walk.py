@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
+from functools import cache
 from typing import Any, cast
 
 from . import nodes as ir
+from .memo import remembered
 
 Node = Any
 
@@ -23,30 +26,35 @@ def is_expr(node: object) -> bool:
     return isinstance(node, _EXPRS)
 
 
+@cache
+def _child_fields(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a node class that hold nodes, alone or in tuples, by their annotations."""
+    words = {"Expr", "Stmt", *(node.__name__ for node in _NODES)}
+    return tuple(f.name for f in fields(kind) if words & set(re.findall(r"\w+", str(f.type))))
+
+
 def children(node: Node) -> Iterator[Node]:
     """Direct sub-nodes (expressions, views, statements) in source order."""
-    for f in fields(node):
-        value = getattr(node, f.name)
-        if isinstance(value, _NODES):
+    for name in _child_fields(node.__class__):
+        value = getattr(node, name)
+        if isinstance(value, tuple):
+            yield from cast(tuple[Any, ...], value)
+        elif value is not None:
             yield value
-        elif isinstance(value, tuple):
-            for item in cast(tuple[Any, ...], value):
-                if isinstance(item, _NODES):
-                    yield item
 
 
 def walk(node: Node | tuple[Node, ...]) -> Iterator[Node]:
     """The node and everything below it, parents first, in source order."""
-    if isinstance(node, tuple):
-        for item in cast(tuple[Any, ...], node):
-            yield from walk(item)
-        return
-    yield node
-    if isinstance(node, ir.Function):
-        yield from walk(node.body)
-        return
-    for child in children(node):
-        yield from walk(child)
+    stack: list[Node] = list(cast(tuple[Any, ...], node)[::-1]) if isinstance(node, tuple) else [node]
+    while stack:
+        here: Any = stack.pop()
+        yield here
+        for name in reversed(_child_fields(here.__class__)):
+            value = getattr(here, name)
+            if isinstance(value, tuple):
+                stack.extend(reversed(cast(tuple[Any, ...], value)))
+            elif value is not None:
+                stack.append(value)
 
 
 def rewrite(node: Node, fn: Callable[[Node], Node | None]) -> Node:
@@ -57,17 +65,16 @@ def rewrite(node: Node, fn: Callable[[Node], Node | None]) -> Node:
     if isinstance(node, tuple):
         return rewrite_body(node, fn)  # pyright: ignore[reportUnknownArgumentType]
     changes: dict[str, Any] = {}
-    for f in fields(node):
-        value = getattr(node, f.name)
-        if isinstance(value, _NODES):
+    for name in _child_fields(node.__class__):
+        value = getattr(node, name)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            new = rewrite_body(value, fn)  # pyright: ignore[reportUnknownArgumentType]
+        else:
             new = rewrite(value, fn)
-            if new is not value:
-                changes[f.name] = new
-        elif isinstance(value, tuple) and value and is_dataclass(value[0]):  # pyright: ignore
-            if isinstance(value[0], _NODES):
-                new = rewrite_body(value, fn)  # pyright: ignore[reportUnknownArgumentType]
-                if new is not value:
-                    changes[f.name] = new
+        if new is not value:
+            changes[name] = new
     if changes:
         node = replace(node, **changes)
     out = fn(node)
@@ -117,10 +124,41 @@ def rename_buffers(node: Node, names: dict[str, str]) -> Node:
     return rewrite(node, visit)
 
 
+@remembered
+def _allocs(stmt: ir.For) -> tuple[ir.Buffer, ...]:
+    return tuple(node.buffer for node in walk(stmt.body) if isinstance(node, ir.Alloc))
+
+
+@remembered
+def _calls(stmt: ir.For) -> tuple[ir.Call, ...]:
+    return tuple(node for node in walk(stmt.body) if isinstance(node, ir.Call))
+
+
+@remembered
+def _table(function: ir.Function) -> dict[str, ir.Buffer]:
+    table = {b.name: b for b in function.params}
+    for stmt in function.body:
+        if isinstance(stmt, ir.Alloc):
+            table[stmt.buffer.name] = stmt.buffer
+        elif isinstance(stmt, ir.For):
+            table.update((b.name, b) for b in _allocs(stmt))
+        else:
+            table.update((n.buffer.name, n.buffer) for n in walk(stmt) if isinstance(n, ir.Alloc))
+    return table
+
+
 def buffers(function: ir.Function) -> dict[str, ir.Buffer]:
     """All buffers of a function by name: parameters, then locals in program order."""
-    table = {b.name: b for b in function.params}
-    for node in walk(function.body):
-        if isinstance(node, ir.Alloc):
-            table[node.buffer.name] = node.buffer
-    return table
+    return dict(_table(function))
+
+
+@remembered
+def calls(function: ir.Function) -> tuple[ir.Call, ...]:
+    """All calls in a function, in program order."""
+    found: list[ir.Call] = []
+    for stmt in function.body:
+        if isinstance(stmt, ir.For):
+            found.extend(_calls(stmt))
+        else:
+            found.extend(n for n in walk(stmt) if isinstance(n, ir.Call))
+    return tuple(found)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import ScheduleError, ScheduleNameError, did_you_mean
 from ..ir import nodes as ir
-from ..ir.walk import Node, buffers, rewrite, walk
+from ..ir.memo import remembered
+from ..ir.walk import Node, buffers, calls, rewrite
 from .names import find_function
 from .trace import BufferName, MockBuffer
 
@@ -68,53 +69,61 @@ def aliases(program: ir.Program, func: str, name: str) -> list[Alias]:
 
     A view ``A[i]`` drops leading dimensions, so dimensions shift on the way.
     """
-    tables = {f.name: buffers(f) for f in program.functions}
-    links = list(_links(program))
-    found = {(func, name): Alias(func, tables[func][name], 0)}
+    links = _links(program)
+    found: dict[_Key, int] = {(func, name): 0}
     work = [(func, name)]
     while work:
         here = work.pop()
-        shift = found[here].shift
-        for caller, callee, dropped in links:
-            if here == caller:
-                there, moved = callee, shift + dropped
-            elif here == callee:
-                there, moved = caller, shift - dropped
-            else:
-                continue
+        for there, moved in links.get(here, ()):
             if there not in found:
-                found[there] = Alias(there[0], tables[there[0]][there[1]], moved)
+                found[there] = found[here] + moved
                 work.append(there)
-    return list(found.values())
+    return [Alias(f, buffers(program.function(f))[b], shift) for (f, b), shift in found.items()]
 
 
 _Key = tuple[str, str]
 
 
-def _links(program: ir.Program) -> Iterator[tuple[_Key, _Key, int]]:
+@remembered
+def _links(program: ir.Program) -> dict[_Key, list[tuple[_Key, int]]]:
+    """What each array is called across the calls, and the dimensions its name loses (< 0: wins) there."""
+    out: dict[_Key, list[tuple[_Key, int]]] = {}
+    for caller, callee, dropped in _passed(program):
+        out.setdefault(caller, []).append((callee, dropped))
+        out.setdefault(callee, []).append((caller, -dropped))
+    return out
+
+
+def _passed(program: ir.Program) -> Iterator[tuple[_Key, _Key, int]]:
     """(caller, buffer), (callee, parameter), number of leading dimensions the view drops."""
     for function in program.functions:
-        for call in walk(function.body):
-            if isinstance(call, ir.Call):
-                callee = program.function(call.func)
-                for param, arg in zip(callee.params, call.args, strict=True):
-                    if isinstance(arg, ir.View):
-                        yield (function.name, arg.buffer), (callee.name, param.name), len(arg.indices)
+        for call in calls(function):
+            callee = program.function(call.func)
+            for param, arg in zip(callee.params, call.args, strict=True):
+                if isinstance(arg, ir.View):
+                    yield (function.name, arg.buffer), (callee.name, param.name), len(arg.indices)
+
+
+@remembered
+def _arguments(program: ir.Program) -> dict[_Key, set[_Key]]:
+    """For each parameter the arguments it is bound to."""
+    out: dict[_Key, set[_Key]] = {}
+    for caller, callee, _ in _passed(program):
+        out.setdefault(callee, set()).add(caller)
+    return out
 
 
 def shared_parameters(program: ir.Program, function: ir.Function) -> dict[str, str]:
     """Parameters of a function that a call may bind to one array, mapped to one name for all of them."""
     origins: dict[str, set[_Key]] = {}
-    links = list(_links(program))
+    arguments = _arguments(program)
     for param in function.params:
         work = [(function.name, param.name)]
         reached: set[_Key] = set()
         while work:
-            here = work.pop()
-            for caller, callee, _ in links:
-                if callee == here and caller not in reached:
-                    reached.add(caller)
-                    work.append(caller)
+            new = arguments.get(work.pop(), set()) - reached
+            reached |= new
+            work += new
         origins[param.name] = reached
     out: dict[str, str] = {}
     names = list(origins)

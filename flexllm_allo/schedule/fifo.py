@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..analysis.accesses import accesses
 from ..errors import StreamError
 from ..ir import nodes as ir
-from ..ir.walk import Node, buffers, rewrite, walk
+from ..ir.walk import Node, buffers, calls, rewrite
 from .names import Path, fresh, replace_at, statement_at
 
 
@@ -180,8 +180,7 @@ class _Rewriter:
     def _install(self, old: ir.Function, new: ir.Function) -> str:
         """Put a changed callee into the program: in place if this is its only call, else as a clone."""
         functions = self.program.functions
-        calls = sum(isinstance(n, ir.Call) and n.func == old.name for f in functions for n in walk(f.body))
-        if calls == 1:
+        if sum(call.func == old.name for f in functions for call in calls(f)) == 1:
             self.program = self.program.with_function(new, old.name)
             return old.name
         name = fresh(f"{old.name}_stream", {f.name for f in functions})

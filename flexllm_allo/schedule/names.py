@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ..errors import ScheduleError, ScheduleNameError, did_you_mean
 from ..ir import nodes as ir
+from ..ir.memo import remembered
 
 Path = tuple[tuple[str, int], ...]
 _Owner = TypeVar("_Owner", ir.Function, ir.For, ir.While, ir.If)
@@ -109,26 +110,56 @@ def replace_at(owner: _Owner, path: Path, new: tuple[ir.Stmt, ...]) -> _Owner:
     return replace(owner, **{attr: (*body[:i], *inner, *body[i + 1 :])})
 
 
+@remembered
 def bands(function: ir.Function) -> dict[str, list[LoopSite]]:
     """The loops of every band of a function, by band name."""
     out: dict[str, list[LoopSite]] = {}
+    for path, outer, root in _roots(function.body, "body", (), ()):
+        name = _unused(root.band or f"S_{root.var}", out)
+        out[name] = [
+            LoopSite(function, name, listed, (*path, *rest), loop, (*outer, *around))
+            for listed, rest, loop, around in _inside(root)
+        ]
+    return out
 
-    def visit(body: tuple[ir.Stmt, ...], attr: str, path: Path, outer: tuple[ir.For, ...], band: str) -> None:
+
+_Root = tuple[Path, tuple[ir.For, ...], ir.For]
+_Inner = tuple[str, Path, ir.For, tuple[ir.For, ...]]
+
+
+def _roots(body: tuple[ir.Stmt, ...], attr: str, path: Path, outer: tuple[ir.For, ...]) -> Iterator[_Root]:
+    """The first loop of each band, with the path to it and the loops without a name around it."""
+    for i, stmt in enumerate(body):
+        here = (*path, (attr, i))
+        if isinstance(stmt, ir.For) and not stmt.var.startswith("_"):
+            yield here, outer, stmt
+            continue
+        around = (*outer, stmt) if isinstance(stmt, ir.For) else outer
+        for field in sub_bodies(stmt):
+            yield from _roots(getattr(stmt, field), field, here, around)
+
+
+@remembered
+def _inside(root: ir.For) -> tuple[_Inner, ...]:
+    """The loops of a band: listed name, path from the first loop, the loop, the loops around it."""
+    found: list[_Inner] = [(root.var, (), root, ())]
+    listed = {root.var}
+
+    def visit(body: tuple[ir.Stmt, ...], attr: str, path: Path, outer: tuple[ir.For, ...]) -> None:
         for i, stmt in enumerate(body):
             here = (*path, (attr, i))
-            if not isinstance(stmt, ir.For) or stmt.var.startswith("_"):
-                around = (*outer, stmt) if isinstance(stmt, ir.For) else outer
-                for field in sub_bodies(stmt):
-                    visit(getattr(stmt, field), field, here, around, band)
-                continue
-            name = band or _unused(stmt.band or f"S_{stmt.var}", out)
-            sites = out.setdefault(name, [])
-            listed = _unused(stmt.var, {site.name for site in sites})
-            sites.append(LoopSite(function, name, listed, here, stmt, outer))
-            visit(stmt.body, "body", here, (*outer, stmt), name)
+            around = outer
+            if isinstance(stmt, ir.For):
+                around = (*outer, stmt)
+                if not stmt.var.startswith("_"):
+                    name = _unused(stmt.var, listed)
+                    listed.add(name)
+                    found.append((name, here, stmt, outer))
+            for field in sub_bodies(stmt):
+                visit(getattr(stmt, field), field, here, around)
 
-    visit(function.body, "body", (), (), "")
-    return out
+    visit(root.body, "body", (), (root,))
+    return tuple(found)
 
 
 def _unused(name: str, taken: dict[str, list[LoopSite]] | set[str]) -> str:
