@@ -112,6 +112,10 @@ class DTypeError(FrontendError, TypeError):
     """A type that does not exist or cannot be used here."""
 
 
+class PlacementError(FrontendError, ValueError):
+    """A memory or a layout that does not exist."""
+
+
 class VerifyError(FlexError):
     """An internal invariant of the IR does not hold (a fault of the library or of hand-made IR)."""
 
@@ -136,15 +140,31 @@ class DeadlockError(FlexError, RuntimeError):
     """All processes of a dataflow region wait for each other."""
 
 
+# Allo raises one of Python's own exceptions where a class below has a second base, so that ported
+# programs still catch what they expect.
+
+
 class ArgumentError(FlexError, ValueError):
     """A built module was called with arguments that do not fit its signature."""
+
+
+class ArgumentCountError(ArgumentError, AssertionError):
+    """A built module was called with too few or too many arguments."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError, RuntimeError):
+    """An argument is of a kind that a parameter cannot take."""
 
 
 class BackendError(FlexError, RuntimeError):
     """A backend cannot express the program."""
 
 
-class ToolError(FlexError, RuntimeError):
+class TargetError(BackendError, NotImplementedError, AssertionError, ValueError):
+    """There is no such target, mode, device or memory, or it belongs to another engine."""
+
+
+class ToolError(FlexError, RuntimeError, AssertionError):
     """An external tool (compiler, Vitis) is missing or failed."""
 
 
@@ -158,6 +178,14 @@ class QuantError(FlexError, ValueError):
 
 class UsageError(FlexError, ValueError):
     """A command or a run was asked for something it cannot do (prompt, output folder)."""
+
+
+class FlexWarning(RuntimeWarning):
+    """Base of the warnings of the library; they go through `warnings`."""
+
+
+class DTypeWarning(FlexWarning):
+    """A type was replaced by another one, or an argument converted."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

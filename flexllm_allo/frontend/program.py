@@ -24,6 +24,7 @@ from .arrays import copy_array
 from .calls import lower_call, view_of
 from .context import Context
 from .names import Names, function_names
+from .options import DEFAULT, Options
 from .source import Source, function_source, string_source
 from .statements import lower_body
 
@@ -43,8 +44,9 @@ class _Expressions:
 class ProgramBuilder:
     """Lowers kernels on demand; implements `context.Instances`."""
 
-    def __init__(self, callers: Mapping[str, Any]) -> None:
+    def __init__(self, callers: Mapping[str, Any], options: Options = DEFAULT) -> None:
         self.callers = callers
+        self.options = options
         self.functions: list[ir.Function] = []
         self._made: dict[tuple[Any, ...], ir.Function] = {}
         self._names: set[str] = set()
