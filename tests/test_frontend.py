@@ -413,4 +413,4 @@ def test_a_lambda_has_no_source_to_compile():
 
 
 def test_widths_of_unnamed_types():
-    assert (str(Int(7)), str(Int(33)), str(UInt(70))) == ("int7", "Int(33)", "UInt(70)")
+    assert (Int(7).name, Int(33).name, UInt(70).name) == ("int7", "Int(33)", "UInt(70)")

@@ -6,17 +6,23 @@ from .dtypes import (
     INDEX,
     NAMED_WIDTHS,
     ArrayType,
+    ConstExpr,
     DType,
     Fixed,
     Float,
     Index,
     Int,
+    Stateful,
     Stream,
     StreamType,
+    Struct,
     UFixed,
     UInt,
 )
+from .promotion import result_type
 
+AlloType = DType
+TypeAnnotation = ArrayType
 bool = UInt(1)  # Allo's name
 index = INDEX
 float16 = Float(16, 10)
@@ -28,7 +34,8 @@ for _w in sorted(NAMED_WIDTHS):
     globals()[f"uint{_w}"] = UInt(_w)
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
-    "ArrayType", "DType", "Fixed", "Float", "Index", "Int", "Stream", "StreamType", "UFixed", "UInt",
+    "AlloType", "ArrayType", "ConstExpr", "DType", "Fixed", "Float", "Index", "Int", "Stateful", "Stream",
+    "StreamType", "Struct", "TypeAnnotation", "UFixed", "UInt", "result_type",
     "bfloat16", "bool", "float16", "float32", "float64", "index",
     *(f"{sign}{w}" for w in sorted(NAMED_WIDTHS) for sign in ("int", "uint")),
 ]  # fmt: skip

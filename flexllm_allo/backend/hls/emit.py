@@ -151,7 +151,7 @@ def _binding(value: object) -> str:
     """A template argument; functions by name, since their `repr` has an address."""
     if isinstance(value, tuple | list):
         return "(" + ", ".join(_binding(x) for x in cast("Sequence[object]", value)) + ")"
-    return str(getattr(value, "__name__", value))
+    return format(getattr(value, "__name__", value))
 
 
 __all__ = ["emit", "emit_header", "top_name", "top_parameters", "uses_ap"]
