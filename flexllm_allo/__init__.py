@@ -6,7 +6,7 @@
 
 from .customize import customize
 from .dsl import (
-    abs,  # noqa: A004
+    abs,
     cos,
     exp,
     floor,
@@ -21,7 +21,7 @@ from .dsl import (
     params,
     power,
     reduction,
-    round,  # noqa: A004
+    round,
     sin,
     sqrt,
     tan,

@@ -412,13 +412,13 @@ def test_an_array_filled_while_waiting_survives_the_wait():
 
     def reversed_row(A: int32[n]) -> int32[n]:
         B: int32[n]
-        for i in range(n, name="copy"):
-            B[i] = A[i]
+        for copied in range(n, name="copy"):
+            B[copied] = A[copied]
         C: int32[n]
         for _ in range(1, name="turn"):
             row: int32[n]
-            for j in range(n):
-                row[j] = B[j]
+            for taken in range(n):
+                row[taken] = B[taken]
             for k in range(n):
                 C[k] = row[n - 1 - k]
         return C
