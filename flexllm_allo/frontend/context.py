@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import ChainMap
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,12 +168,17 @@ class Context:
         Raises:
             NotConstant: it is not one.
         """
-        values = dict(self.names)
-        for scope in self.scopes:
-            for name, (symbol, _) in scope.symbols.items():
-                if isinstance(symbol, ConstSymbol):
-                    values[name] = symbol.value
-        return evaluate(node, values, self._is_runtime)
+        return evaluate(node, self.values(), self._is_runtime)
+
+    def values(self) -> Mapping[str, Any]:
+        """What is known by name at compile time; later scopes hide earlier ones."""
+        known = {
+            name: symbol.value
+            for scope in self.scopes
+            for name, (symbol, _) in scope.symbols.items()
+            if isinstance(symbol, ConstSymbol)
+        }
+        return ChainMap(known, self.names) if known else self.names  # pyright: ignore[reportArgumentType]
 
     def _is_runtime(self, name: str) -> bool:
         return isinstance(self.find(name), ir.Buffer | LoopSymbol)

@@ -13,11 +13,12 @@ from typing import Any
 from ..errors import DTypeError, FrontendError
 from ..ir import nodes as ir
 from ..ir.convert import cast, constant_as, literal
-from ..ir.dtypes import BOOL, FLOAT32, INDEX, INT32, DType, Float, UInt
+from ..ir.dtypes import BOOL, INDEX, INT32, DType, Float
 from ..ir.promotion import common_type, negative_type, result_type
 from .calls import lower_call
 from .context import ConstSymbol, Context, LoopSymbol
 from .names import NotConstant
+from .places import bits_of, place_of, read, read_bits
 
 _BINARY: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%",
@@ -83,19 +84,10 @@ def binary(ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) 
 def match_literals(left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
     """A literal beside a float takes that float's type (0.1 stays exact beside a float64)."""
     if isinstance(left, ir.Const) and isinstance(right.type, Float) and not left.type.is_fixed:
-        return constant_as(_exact(left), right.type, left.span), right
+        return cast(left, right.type), right
     if isinstance(right, ir.Const) and isinstance(left.type, Float) and not right.type.is_fixed:
-        return left, constant_as(_exact(right), left.type, right.span)
+        return left, cast(right, left.type)
     return left, right
-
-
-def _exact(const: ir.Const) -> int | float:
-    """The number as written: a float32 literal remembers its shortest decimal."""
-    if const.type == FLOAT32:
-        import numpy as np
-
-        return float(str(np.float32(const.value)))
-    return const.value
 
 
 def _division(op: str, left: ir.Expr, right: ir.Expr, t: DType, span: Any) -> ir.Expr:
@@ -224,25 +216,23 @@ def _ifexp(ctx: Context, node: ast.IfExp) -> ir.Expr:
 
 
 def _subscript(ctx: Context, node: ast.Subscript) -> ir.Expr:
+    place = place_of(ctx, node)
+    if place is not None:
+        return read(ctx, place, node)
     base, subscripts = flatten_subscript(node)
-    if not isinstance(base, ast.Name):
-        raise ctx.error("FX101", f"`{ast.unparse(base)}` cannot be indexed", node)
-    symbol = ctx.find(base.id)
-    if symbol is None and base.id not in ctx.names:
-        raise ctx.unknown_name(base)
-    if not isinstance(symbol, ir.Buffer):
-        raise ctx.error("FX104", f"{base.id} is no array", node)
-    rank = len(symbol.shape)
-    indices = tuple(check_index(ctx, symbol, d, s) for d, s in enumerate(subscripts[:rank]))
-    if len(subscripts) < rank:
-        left = symbol.shape[len(subscripts) :]
-        raise ctx.error(
-            "FX105", f"`{ast.unparse(node)}` is an array of shape {left}, a scalar is needed here", node
-        )
-    value: ir.Expr = ir.Load(symbol.name, indices, symbol.dtype, ctx.span(node))
-    for item in subscripts[rank:]:
-        value = _bits(ctx, value, item, node)
-    return value
+    if isinstance(base, ast.Name):
+        symbol = ctx.find(base.id)
+        if symbol is None and base.id not in ctx.names:
+            raise ctx.unknown_name(base)
+        if isinstance(symbol, ir.Buffer):
+            left = symbol.shape[len(subscripts) :]
+            message = f"`{ast.unparse(node)}` is an array of shape {left}, a scalar is needed here"
+            raise ctx.error("FX105", message, node)
+        if symbol is None:
+            raise ctx.error("FX104", f"{base.id} is no array", node)
+    value = lower_expr(ctx, base)
+    bits = bits_of(ctx, value.type, subscripts, node)
+    return read_bits(value, bits, node, ctx) if bits else value
 
 
 def flatten_subscript(node: ast.Subscript) -> tuple[ast.expr, list[ast.expr]]:
@@ -270,43 +260,6 @@ def check_index(ctx: Context, buffer: ir.Buffer, dim: int, node: ast.expr) -> ir
             node,
         )
     return index
-
-
-def _bits(ctx: Context, value: ir.Expr, item: ast.expr, node: ast.AST) -> ir.Expr:
-    """``x[k]`` is one bit, ``x[lo:hi]`` is UInt(hi - lo)."""
-    if not value.type.is_integer:
-        raise ctx.error("FX106", "Can only access bit (slice) for integers", node)
-    if not isinstance(item, ast.Slice):
-        return ir.BitSlice(value, lower_index(ctx, item), BOOL, ctx.span(node))
-    if item.lower is None or item.upper is None or item.step is not None:
-        raise ctx.error("FX106", "a bit slice needs both bounds and no step", node)
-    width = _slice_width(ctx, item)
-    if width <= 0:
-        raise ctx.error("FX106", f"a bit slice of {width} bits", node)
-    return ir.BitSlice(value, lower_index(ctx, item.lower), UInt(width), ctx.span(node))
-
-
-def _slice_width(ctx: Context, item: ast.Slice) -> int:
-    """hi - lo, which must be the same at two different values of every name in it."""
-    assert item.lower is not None
-    assert item.upper is not None
-    difference = ast.BinOp(item.upper, ast.Sub(), item.lower)
-    ast.copy_location(difference, item.upper)
-    ast.fix_missing_locations(difference)
-    names = {n.id for n in ast.walk(difference) if isinstance(n, ast.Name)}
-    free = [n for n in names if isinstance(ctx.find(n), ir.Buffer | LoopSymbol)]
-    from .names import evaluate
-
-    widths: set[Any] = set()
-    for probe in (3, 1009):
-        known = dict(ctx.names) | {n: probe + 17 * i for i, n in enumerate(free)}
-        try:
-            widths.add(evaluate(difference, known, lambda _: False))
-        except NotConstant:
-            widths.add(None)
-    if len(widths) != 1 or None in widths:
-        raise ctx.error("FX106", "Cannot infer the bitwidth of the slice", item.upper)
-    return int(widths.pop())
 
 
 def _call(ctx: Context, node: ast.Call) -> ir.Expr:

@@ -22,6 +22,7 @@ from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
 from .names import NotConstant
+from .places import place_of, read, store
 
 
 def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
@@ -235,23 +236,30 @@ def _assign_element(ctx: Context, target: ast.Subscript, value: ast.expr) -> Non
         else:
             copy_array(ctx, view[1], view[0].indices, *source, target)
         return
-    place = ctx.lower_expr(target)
-    if not isinstance(place, ir.Load):
-        raise ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target)
-    scalar = cast(ctx.lower_expr(value), place.type, ctx.span(value))
-    ctx.emit(ir.Store(place.buffer, place.indices, scalar, ctx.span(target)))
+    place = place_of(ctx, target)
+    if place is None:
+        raise _not_assignable(ctx, target)
+    store(ctx, place, cast(ctx.lower_expr(value), place.type, ctx.span(value)), target)
+
+
+def _not_assignable(ctx: Context, target: ast.expr) -> FrontendError:
+    base = target
+    while isinstance(base, ast.Subscript):
+        base = base.value
+    if isinstance(base, ast.Name) and ctx.find(base.id) is None:
+        return ctx.unknown_name(base)
+    return ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target)
 
 
 def _aug_assign(ctx: Context, node: ast.AugAssign) -> None:
     op = operator_name(node.op)
     if op is None or op == "**":
         raise ctx.error("FX101", f'Unsupported node "{type(node.op).__name__}"', node)
-    place = ctx.lower_expr(node.target)
-    if not isinstance(place, ir.Load):
-        raise ctx.error("FX101", f"cannot assign to `{ast.unparse(node.target)}`", node.target)
-    value = binary(ctx, op, place, ctx.lower_expr(node.value), node)
-    store = ir.Store(place.buffer, place.indices, cast(value, place.type), ctx.span(node))
-    ctx.emit(store)
+    place = place_of(ctx, node.target)
+    if place is None:
+        raise _not_assignable(ctx, node.target)
+    old = read(ctx, place, node.target)
+    store(ctx, place, binary(ctx, op, old, ctx.lower_expr(node.value), node), node)
 
 
 # --------------------------------------------------------------------------------- control flow

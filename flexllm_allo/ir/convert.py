@@ -35,7 +35,7 @@ def round_float(value: float, t: DType) -> float:
 def literal(value: int | float | bool, span: Span = UNKNOWN) -> ir.Const:
     """A Python number in a kernel: int32 (int64, or wider, where it does not fit) or float32."""
     if isinstance(value, float):
-        return ir.Const(round_float(value, FLOAT32), FLOAT32, span)
+        return ir.Const(round_float(value, FLOAT32), FLOAT32, span, exact=value)
     number = int(value)
     if wrap(number, INT32) == number:
         return ir.Const(number, INT32, span)
@@ -59,5 +59,5 @@ def cast(value: ir.Expr, t: DType, span: Span = UNKNOWN, implicit: bool = True) 
     if value.type == t:
         return value
     if isinstance(value, ir.Const) and not value.type.is_fixed:
-        return constant_as(value.value, t, value.span)
+        return constant_as(value.value if value.exact is None else value.exact, t, value.span)
     return ir.Cast(value, t, implicit, span if span.line else value.span)
