@@ -27,11 +27,15 @@ from .dtypes import BOOL, INDEX, DType
 @dataclass(frozen=True, slots=True)
 class Const:
     """A literal. `value` is the number itself: int for Int/UInt/Index, float for floats,
-    and for fixed point the *raw* integer (value times 2**fracs)."""
+    and for fixed point the *raw* integer (value times 2**fracs).
+
+    `exact` is the number as the user wrote it, for a literal that may yet take another float type.
+    """
 
     value: int | float
     type: DType
     span: Span = UNKNOWN
+    exact: int | float | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
