@@ -111,7 +111,11 @@ class _Collector:
                     self.expr(index, loops, guarded)
                 self.add(stmt.buffer, stmt.indices, True, stmt.span, loops, guarded, red)
             case ir.Put():
-                self.expr(stmt.value, loops, guarded)
+                if isinstance(stmt.value, ir.View):
+                    view = stmt.value
+                    self.add(view.buffer, view.indices, False, stmt.span, loops, guarded)
+                else:
+                    self.expr(stmt.value, loops, guarded)
                 self.add(stmt.stream, stmt.indices, True, stmt.span, loops, guarded)
             case ir.Get():
                 self.add(stmt.stream, stmt.indices, True, stmt.span, loops, guarded)

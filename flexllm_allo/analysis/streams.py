@@ -107,6 +107,10 @@ class _Walker:
                     return self.event(stmt.buffer, stmt.indices, stmt.span, env)
                 return read
             case ir.Put():
+                if isinstance(stmt.value, ir.View):
+                    if stmt.value.buffer in env.arrays:
+                        raise NotEnumerable("it is put into a FIFO as a whole", stmt.span)
+                    return self.loads(stmt.indices, env)
                 return self.loads((stmt.value, *stmt.indices), env)
             case ir.For():
                 return self.loop(stmt, env)

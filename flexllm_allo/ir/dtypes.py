@@ -267,24 +267,35 @@ class ConstExpr:
 
 @dataclass(frozen=True)
 class StreamType:
-    """What ``Stream[int32, 4]`` denotes: a FIFO of `depth` elements; with a shape, an array of FIFOs."""
+    """What ``Stream[int32, 4]`` denotes: a FIFO of `depth` tokens; with a shape, an array of FIFOs.
+
+    A token is one element, or for ``Stream[int32[2, 2], 4]`` an array of the shape `token`.
+    """
 
     dtype: DType
     depth: int
     shape: tuple[int, ...] = ()
+    token: tuple[int, ...] = ()
 
     def __getitem__(self, shape: Any) -> StreamType:
         dims = shape if isinstance(shape, tuple) else (shape,)  # pyright: ignore
-        return StreamType(self.dtype, self.depth, tuple(dims))  # pyright: ignore
+        return replace(self, shape=tuple(dims))  # pyright: ignore
 
     def __str__(self) -> str:
         dims = f"[{', '.join(map(str, self.shape))}]" if self.shape else ""
-        return f"Stream[{self.dtype}, {self.depth}]{dims}"
+        return f"Stream[{ArrayType(self.dtype, self.token)}, {self.depth}]{dims}"
 
 
 class Stream:
-    """``Stream[T, depth]`` in an annotation: a first-in first-out channel, 2 elements deep by default."""
+    """``Stream[T, depth]`` in an annotation: a first-in first-out channel, 2 tokens deep by default."""
 
     def __class_getitem__(cls, item: Any) -> StreamType:
-        dtype, depth = item if isinstance(item, tuple) else (item, 2)  # pyright: ignore
-        return StreamType(dtype, depth)  # pyright: ignore
+        token, depth = item if isinstance(item, tuple) else (item, 2)  # pyright: ignore
+        template = hasattr(depth, "__name__"), hasattr(token, "__name__")  # pyright: ignore
+        if not template[0] and (not hasattr(depth, "__index__") or depth < 1):  # pyright: ignore
+            raise DTypeError("FX103", f"the depth of a stream is a positive integer, got {depth!r}")
+        if isinstance(token, ArrayType):
+            return StreamType(token.dtype, depth, token=token.shape)  # pyright: ignore
+        if not template[1] and not isinstance(token, DType):
+            raise DTypeError("FX103", f"a stream carries elements or arrays of a type, got {token!r}")
+        return StreamType(token, depth)  # pyright: ignore

@@ -8,6 +8,7 @@ The IR is *normalised*, so that every backend is a plain walk over it:
 - conversions are explicit `Cast`s (those the language implies are marked ``implicit``);
 - the operands of `Binary` have the type of its result, with the exceptions noted there;
 - FIFOs are buffers with a `depth`; reading one is the statement `Get`, writing one is `Put`;
+  what goes through is a token: one element, or an array of the shape `Buffer.token`;
 - `facts` is room for what analyses found out about a node (`memo.remembered`), no part of its value.
 
 Names of loop variables may repeat in a function, never inside one nest.
@@ -161,7 +162,7 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A named array, scalar (shape ``()``) or FIFO (`depth` set).
+    """A named array, scalar (shape ``()``) or FIFO (`depth` set, in tokens of shape `token`).
 
     `words` is set by ``pack``: the buffer's element type is then a word of that many logical
     elements along dimension `word_axis` (counted from the end, so that views keep it), and
@@ -177,6 +178,7 @@ class Buffer:
     words: int = 1
     word_axis: int = -1
     logical: DType | None = None
+    token: tuple[int, ...] = ()
     span: Span = UNKNOWN
 
     @property
@@ -217,17 +219,20 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Append `value` to the FIFO; waits while it is full. `indices` choose one of an array of FIFOs."""
+    """Append a token to the FIFO; waits while it is full. `indices` choose one of an array of FIFOs.
+
+    `value` is an expression, or for tokens that are arrays a `View` of their shape.
+    """
 
     stream: str
     indices: tuple[Expr, ...]
-    value: Expr
+    value: Expr | View
     span: Span = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Take one element from the FIFO into the scalar buffer `target`; waits while it is empty."""
+    """Take one token from the FIFO into the buffer `target`, of its shape; waits while it is empty."""
 
     target: str
     stream: str
@@ -294,11 +299,13 @@ class Call:
     """Call a function of the program. One argument per parameter, results included.
 
     Array, FIFO and result parameters take a `View`, scalar parameters an `Expr` of their type.
+    `label` names the process that the call is in a region (default: the function's name).
     """
 
     func: str
     args: tuple[Expr | View, ...]
     span: Span = UNKNOWN
+    label: str = ""
 
 
 Stmt = Alloc | Store | Put | Get | For | While | If | Call
@@ -313,6 +320,8 @@ class Function:
     Parameters of shape ``()`` without depth are passed by value, except results, which the
     function writes. `origin` is the name of the kernel and `bindings` the template arguments
     this instance was made from, both for people and for schedules to tell instances apart.
+    `concurrent` marks a region written with processes (``df.region``): they share arrays as the
+    user wrote it, while the statements of a function made `dataflow` by a schedule keep their order.
     """
 
     name: str
@@ -320,6 +329,7 @@ class Function:
     body: tuple[Stmt, ...]
     results: int = 0
     dataflow: bool = False
+    concurrent: bool = False
     inline: bool = False
     origin: str = ""
     bindings: tuple[tuple[str, object], ...] = ()

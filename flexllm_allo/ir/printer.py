@@ -37,7 +37,8 @@ def type_text(b: ir.Buffer) -> str:
     """The annotation of a buffer: ``int8[4, 8]``, ``Stream[int32, 2]``."""
     dims = f"[{', '.join(map(str, b.shape))}]" if b.shape else ""
     if b.is_stream:
-        return f"Stream[{b.dtype}, {b.depth}]{dims}"
+        token = f"[{', '.join(map(str, b.token))}]" if b.token else ""
+        return f"Stream[{b.dtype}{token}, {b.depth}]{dims}"
     return f"{b.dtype}{dims}"
 
 
@@ -71,7 +72,9 @@ def _stmt(stmt: ir.Stmt, level: int) -> list[str]:
         case ir.Store():
             return [pad + _store(stmt)]
         case ir.Put():
-            return [f"{pad}{_place(stmt.stream, stmt.indices)}.put({expr_text(stmt.value)})"]
+            value = stmt.value
+            token = _place(value.buffer, value.indices) if isinstance(value, ir.View) else expr_text(value)
+            return [f"{pad}{_place(stmt.stream, stmt.indices)}.put({token})"]
         case ir.Get():
             return [f"{pad}{stmt.target} = {_place(stmt.stream, stmt.indices)}.get()"]
         case ir.For():
@@ -87,7 +90,8 @@ def _stmt(stmt: ir.Stmt, level: int) -> list[str]:
             args = ", ".join(
                 _place(a.buffer, a.indices) if isinstance(a, ir.View) else expr_text(a) for a in stmt.args
             )
-            return [f"{pad}{stmt.func}({args})"]
+            note = f"  # {stmt.label}" if stmt.label not in ("", stmt.func) else ""
+            return [f"{pad}{stmt.func}({args}){note}"]
 
 
 def _store(stmt: ir.Store) -> str:

@@ -76,11 +76,12 @@ class _Checker:
                 self.exprs((*stmt.indices, stmt.value), loops)
             case ir.Put():
                 stream = self.buffer(stmt.stream, stmt.span)
-                self.need(stream.is_stream and stmt.value.type == stream.dtype, "put does not fit", stmt.span)
-                self.exprs((*stmt.indices, stmt.value), loops)
+                self.need(stream.is_stream, "put into an array", stmt.span)
+                self.token(stream, stmt.value, loops, stmt.span)
+                self.exprs(stmt.indices, loops)
             case ir.Get():
                 stream, target = self.buffer(stmt.stream, stmt.span), self.buffer(stmt.target, stmt.span)
-                fits = stream.is_stream and not target.shape and target.dtype == stream.dtype
+                fits = stream.is_stream and (target.shape, target.dtype) == (stream.token, stream.dtype)
                 self.need(fits, "get does not fit", stmt.span)
                 self.exprs(stmt.indices, loops)
             case ir.For():
@@ -100,6 +101,16 @@ class _Checker:
                 self.call(stmt, loops)
             case ir.Alloc():
                 raise AssertionError("handled in body")
+
+    def token(self, stream: ir.Buffer, value: ir.Expr | ir.View, loops: frozenset[str], span: Span) -> None:
+        if isinstance(value, ir.View):
+            given = self.buffer(value.buffer, span)
+            fits = (given.dtype, given.shape[len(value.indices) :]) == (stream.dtype, stream.token)
+            self.exprs(value.indices, loops)
+        else:
+            fits = value.type == stream.dtype and not stream.token
+            self.expr(value, loops)
+        self.need(fits, "put does not fit", span)
 
     def condition(self, expr: ir.Expr, loops: frozenset[str]) -> None:
         self.need(expr.type == BOOL, f"condition of type {expr.type}", expr.span)

@@ -105,7 +105,7 @@ class _Rewriter:
                 value = rewrite(stmt.value, taken)
                 indices = tuple(rewrite(i, taken) for i in stmt.indices)
                 stmt = replace(stmt, value=value, indices=indices)
-            case ir.Put():
+            case ir.Put() if not isinstance(stmt.value, ir.View):
                 value = rewrite(stmt.value, taken)
                 indices = tuple(rewrite(i, taken) for i in stmt.indices)
                 stmt = replace(stmt, value=value, indices=indices)
