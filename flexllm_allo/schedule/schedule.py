@@ -173,6 +173,14 @@ class Schedule:
         builder = import_module("flexllm_allo.build")
         return builder.build(self.program, target, mode, project, configs, **options)
 
+    def mlir(self, locations: bool = True) -> str:
+        """The program as MLIR text (affine, scf, memref, arith, math, func); see `backend.mlir`.
+
+        Raises:
+            BackendError: FX403, FIFOs, which those dialects do not have.
+        """
+        return import_module("flexllm_allo.backend.mlir").to_mlir(self.program, locations)
+
     # ---- primitives on loops
 
     @primitive(loops.split)
