@@ -11,7 +11,6 @@ from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast, literal
 from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
-from ..ir.promotion import common_type
 from .context import Context
 from .names import NotConstant
 
@@ -135,7 +134,7 @@ def _extreme(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
         raise ctx.error("FX107", "Only support two arguments for min and max", node)
     left, right = ctx.lower_expr(node.args[0]), ctx.lower_expr(node.args[1])
     left, right = ctx.match_literals(left, right)
-    t = common_type(left.type, right.type)
+    t = ctx.common_type(left.type, right.type, node)
     return ir.Binary(name, cast(left, t), cast(right, t), t, ctx.span(node))
 
 

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import FrontendError, Place, Span, did_you_mean
+from ..errors import DTypeError, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
-from ..ir.dtypes import DType
+from ..ir.dtypes import DType, Struct
+from ..ir.rule_sets import RULE_SETS
 from .names import NotConstant, evaluate
+from .options import Options
 from .source import Source
 
 
@@ -41,7 +43,10 @@ class Scope:
 
 
 class Instances(Protocol):
-    """What a function being lowered needs of the program: other kernel instances."""
+    """What a function being lowered needs of the program: its options and other kernel instances."""
+
+    @property
+    def options(self) -> Options: ...
 
     def instantiate(
         self, fn: Callable[..., Any], explicit: tuple[Any, ...], args: list[Any], at: Span
@@ -67,6 +72,7 @@ class Context:
         self.lowering = lowering
         self.names = names
         self.program = program
+        self.rules = RULE_SETS[program.options.typing_rule_set]
         self.scopes: list[Scope] = [Scope()]
         self.blocks: list[list[ir.Stmt]] = [[]]
         self.taken: set[str] = set()
@@ -93,6 +99,29 @@ class Context:
 
     def match_literals(self, left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
         return self.lowering.match_literals(left, right)
+
+    # ---- types of operators
+
+    def result_type(self, op: str, left: DType, right: DType, node: ast.AST) -> DType:
+        """The type of ``left op right``; FrontendError FX109 where the operator is not defined."""
+        return self._typed(node, op, (left, right), lambda: self.rules.result(op, left, right))
+
+    def common_type(self, left: DType, right: DType, node: ast.AST) -> DType:
+        """The type both operands of a comparison, min, max or a ternary are converted to."""
+        return self._typed(node, "here", (left, right), lambda: self.rules.common(left, right))
+
+    def negative_type(self, value: DType, node: ast.AST) -> DType:
+        """The type of ``-x``."""
+        return self._typed(node, "-", (value,), lambda: self.rules.negative(value))
+
+    def _typed(self, node: ast.AST, op: str, types: tuple[DType, ...], rule: Callable[[], DType]) -> DType:
+        for t in types:
+            if isinstance(t, Struct):
+                raise self.error("FX109", f"operator {op} is not defined for {t}; use its fields", node)
+        try:
+            return rule()
+        except DTypeError as error:
+            raise self.error("FX109", error.message, node, error.hint) from None
 
     # ---- blocks
 

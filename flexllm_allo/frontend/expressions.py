@@ -10,11 +10,9 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import DTypeError, FrontendError
 from ..ir import nodes as ir
 from ..ir.convert import cast, constant_as, literal
 from ..ir.dtypes import BOOL, INDEX, INT32, DType, Float
-from ..ir.promotion import common_type, negative_type, result_type
 from .calls import lower_call
 from .context import ConstSymbol, Context, LoopSymbol
 from .names import NotConstant
@@ -66,10 +64,7 @@ def binary(ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) 
     """``left op right`` with the promotion rules applied and the casts made explicit."""
     span = ctx.span(node)
     left, right = match_literals(left, right)
-    try:
-        t = result_type(op, left.type, right.type)
-    except DTypeError as error:
-        raise FrontendError("FX109", error.message, span) from None
+    t = ctx.result_type(op, left.type, right.type, node)
     if op in ("<<", ">>"):
         return ir.Binary(op, left, right, t, span)
     if op == "*" and not t.is_float and t != INDEX:
@@ -77,7 +72,8 @@ def binary(ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) 
     if op == "**":
         return ir.Math("power", (cast(left, t), cast(right, t)), t, span)
     if op in ("/", "//"):
-        return _division(op, left, right, t, span)
+        wide = t if t.is_fixed or t.is_float else ctx.common_type(left.type, right.type, node)
+        return _division(op, left, right, t, wide, span)
     return ir.Binary(op, cast(left, t), cast(right, t), t, span)
 
 
@@ -90,13 +86,12 @@ def match_literals(left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
     return left, right
 
 
-def _division(op: str, left: ir.Expr, right: ir.Expr, t: DType, span: Any) -> ir.Expr:
+def _division(op: str, left: ir.Expr, right: ir.Expr, t: DType, wide: DType, span: Any) -> ir.Expr:
     """Integers divide in their common type, then take the width of the left one."""
     if t.is_fixed:
         return ir.Binary("/", left, right, t, span)
     if t.is_float:
         return ir.Binary(op, cast(left, t), cast(right, t), t, span)
-    wide = common_type(left.type, right.type)
     return cast(ir.Binary("//", cast(left, wide), cast(right, wide), wide, span), t, span)
 
 
@@ -184,7 +179,7 @@ def _unary(ctx: Context, node: ast.UnaryOp) -> ir.Expr:
             raise ctx.error("FX109", f"operator ~ is not defined for {value.type}", node)
         value = cast(value, INT32) if value.type == INDEX else value
         return ir.Unary("~", value, value.type, span)
-    t = negative_type(value.type)
+    t = ctx.negative_type(value.type, node)
     return ir.Unary("-", cast(value, t), t, span)
 
 
@@ -196,7 +191,7 @@ def _compare(ctx: Context, node: ast.Compare) -> ir.Expr:
     if op is None:
         raise ctx.error("FX101", f'Unsupported node "{type(node.ops[0]).__name__}"', node)
     left, right = match_literals(lower_expr(ctx, node.left), lower_expr(ctx, node.comparators[0]))
-    t = common_type(left.type, right.type)
+    t = ctx.common_type(left.type, right.type, node)
     return ir.Binary(op, cast(left, t), cast(right, t), BOOL, ctx.span(node))
 
 
@@ -211,7 +206,7 @@ def _boolop(ctx: Context, node: ast.BoolOp) -> ir.Expr:
 def _ifexp(ctx: Context, node: ast.IfExp) -> ir.Expr:
     condition = lower_condition(ctx, node.test)
     then, other = match_literals(lower_expr(ctx, node.body), lower_expr(ctx, node.orelse))
-    t = common_type(then.type, other.type)
+    t = ctx.common_type(then.type, other.type, node)
     return ir.Select(condition, cast(then, t), cast(other, t), t, ctx.span(node))
 
 

@@ -98,11 +98,16 @@ def _inserted(element: ir.Load, bits: Bits, value: ir.Expr) -> ir.Expr:
     word, span = UInt(element.type.bits), value.span
     mask = ir.Binary("<<", _ones(bits, word), bits.low, word, span)
     kept = ir.Binary("&", _reinterpret(element, word), ir.Unary("~", mask, word, span), word, span)
-    part = cast(_reinterpret(value, UInt(bits.type.bits)), word)
+    part = cast(raw_bits(value), word)
     if bits.count is not None:
         part = ir.Binary("&", part, _ones(bits, word), word, span)
     new = ir.Binary("|", kept, ir.Binary("<<", part, bits.low, word, span), word, span)
     return _reinterpret(new, element.type)
+
+
+def raw_bits(value: ir.Expr) -> ir.Expr:
+    """The bits of a value as an unsigned integer."""
+    return _reinterpret(value, UInt(value.type.bits))
 
 
 def _ones(bits: Bits, word: UInt) -> ir.Expr:
@@ -140,9 +145,8 @@ def _part(ctx: Context, dtype: DType, item: ast.expr, node: ast.expr) -> Bits:
     low = ctx.lower_index(item.lower)
     count = _slice_width(ctx, item.lower, item.upper)
     if count is None:
-        warnings.warn(
-            "Cannot infer the bitwidth of the slice, use UInt(32) as default", DTypeWarning, stacklevel=2
-        )
+        message, at = "Cannot infer the bitwidth of the slice, use UInt(32) as default", ctx.span(item)
+        warnings.warn_explicit(message, DTypeWarning, at.file, at.line)
         difference = ir.Binary("-", ctx.lower_index(item.upper), low, INDEX, ctx.span(node))
         return Bits(low, DEFAULT_SLICE, difference)
     if count <= 0:

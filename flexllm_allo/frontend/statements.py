@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast, constant_as
-from ..ir.dtypes import ArrayType, StreamType
+from ..ir.dtypes import INDEX, ArrayType, DType, StreamType, Struct, UInt
 from .annotations import annotated_type
 from .arrays import copy_array, fill_array
 from .calls import Target, lower_call, resolve_callee, stream_operand, view_of
@@ -22,7 +22,7 @@ from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
 from .names import NotConstant
-from .places import place_of, read, store
+from .places import place_of, raw_bits, read, store
 
 
 def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
@@ -96,7 +96,7 @@ def _declare_array(ctx: Context, name: str, declared: ArrayType, node: ast.AnnAs
         elif scalar is not None:
             fill_array(ctx, buffer, scalar, node)
         return
-    scalar = cast(ctx.lower_expr(value), declared.dtype, ctx.span(value))
+    scalar = _converted(ctx, value, declared.dtype)
     buffer = _declared(ctx, name, declared, node)
     ctx.emit(ir.Store(buffer.name, (), scalar, ctx.span(node)))
 
@@ -165,7 +165,39 @@ def _assign_name(ctx: Context, target: ast.Name, value: ast.expr) -> None:
     elif symbol is not None and symbol.shape:
         fill_array(ctx, symbol, cast(ctx.lower_expr(value), symbol.dtype), target)
     else:
-        _store_scalar(ctx, target, symbol, ctx.lower_expr(value))
+        scalar = _converted(ctx, value, symbol.dtype) if symbol else ctx.lower_expr(value)
+        _store_scalar(ctx, target, symbol, scalar)
+
+
+def _converted(ctx: Context, value: ast.expr, dtype: DType) -> ir.Expr:
+    """A value as it is assigned to a scalar of this type; structs are written as dictionaries."""
+    if isinstance(dtype, Struct) and isinstance(value, ast.Dict):
+        return _struct(ctx, value, dtype)
+    scalar = ctx.lower_expr(value)
+    if scalar.type != dtype and isinstance(scalar.type, Struct) | isinstance(dtype, Struct):
+        raise ctx.error("FX104", f"{scalar.type} cannot be assigned to {dtype}", value)
+    return cast(scalar, dtype, ctx.span(value))
+
+
+def _struct(ctx: Context, node: ast.Dict, dtype: Struct) -> ir.Expr:
+    """``{"x": a, "y": b}``: the fields side by side in one word."""
+    given: dict[str, ast.expr] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+            raise ctx.error("FX106", "Struct field access must use string literal", key or node)
+        given[key.value] = value
+    names = [name for name, _ in dtype.fields]
+    if set(given) != set(names):
+        raise ctx.error("FX104", f"the fields of the struct are {', '.join(names)}", node)
+    word = UInt(dtype.bits)
+    whole: ir.Expr = ir.Const(0, word, ctx.span(node))
+    for name, t in dtype.fields:
+        low, _ = dtype.field(name)
+        part = cast(raw_bits(_converted(ctx, given[name], t)), word)
+        at = ir.Const(low, INDEX)
+        placed = ir.Binary("<<", part, at, word, ctx.span(node)) if low else part
+        whole = ir.Binary("|", whole, placed, word, ctx.span(node)) if low else part
+    return cast(whole, dtype)
 
 
 def _is_kernel(ctx: Context, node: ast.Call) -> bool:
@@ -239,7 +271,7 @@ def _assign_element(ctx: Context, target: ast.Subscript, value: ast.expr) -> Non
     place = place_of(ctx, target)
     if place is None:
         raise _not_assignable(ctx, target)
-    store(ctx, place, cast(ctx.lower_expr(value), place.type, ctx.span(value)), target)
+    store(ctx, place, _converted(ctx, value, place.type), target)
 
 
 def _not_assignable(ctx: Context, target: ast.expr) -> FrontendError:
