@@ -26,15 +26,36 @@ from .dsl import (
     sqrt,
     tan,
     tanh,
-    template,
 )
 from .errors import FlexError
+from .lazy import lazy
+from .memory import Layout, Memory
+from .schedule.memory import Partition
 from .schedule.schedule import Schedule
+from .template import template
+from .verify import verify
 
 __version__ = "0.1.0"
 
+__getattr__ = lazy(
+    __name__,
+    {
+        "HLSModule": "backend.hls.module",
+        "IPModule": "backend.ip",
+        "LLVMModule": "backend.llvm",
+        "invoke_mlir_parser": "backend.llvm",
+        **dict.fromkeys(
+            ("autoscheduler", "backend", "dataflow", "frontend", "ir", "library", "memory", "passes"), "."
+        ),
+        **dict.fromkeys(("primitives", "utils"), "."),
+    },
+)  # fmt: skip
+
 __all__ = [
     "FlexError",
+    "Layout",
+    "Memory",
+    "Partition",
     "Schedule",
     "abs",
     "cos",
@@ -58,4 +79,5 @@ __all__ = [
     "tan",
     "tanh",
     "template",
+    "verify",
 ]

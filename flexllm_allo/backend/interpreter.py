@@ -22,6 +22,7 @@ from .deadlock import Blocked, deadlock, fifo_name
 from .effects import Effects, split_processes
 from .raw_values import from_raw, to_raw
 from .scalars import Value, binary, bit_slice, bitcast, constant, convert, is_true, math_function, unary
+from .signature import Signature
 
 Steps = Generator[tuple[Blocked, ...], None, None]
 
@@ -61,7 +62,7 @@ class Frame:
         return Frame(self.function, process, True, dict(self.buffers), dict(self.loops))
 
 
-class Interpreter:
+class Interpreter(Signature):
     """Runs a program on NumPy arrays: ``Interpreter(program)(A, B)``."""
 
     def __init__(self, program: ir.Program) -> None:

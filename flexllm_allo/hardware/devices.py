@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ..errors import BackendError, did_you_mean
+from ..errors import TargetError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,24 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class OffChipMemory:
-    """Off-chip memory: `channels` of `channel_bytes` each, whose ports are in the region `slr`."""
+    """Off-chip memory: `channels` of `channel_bytes` each, whose ports are in the region `slr`.
+
+    `channel_gb_per_s` is None where the database does not know it.
+    """
 
     kind: str
     channels: int
     channel_bytes: int
-    channel_gb_per_s: float
-    slr: str
+    channel_gb_per_s: float | None = None
+    slr: str = "SLR0"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A card. `resources` are those of the die, `usable` what the platform's shell leaves."""
+    """A card. `resources` are those of the die, `usable` what the platform's shell leaves.
+
+    Both are None for boards that projects can be written for, but of which nothing more is known here.
+    """
 
     key: str
     name: str
@@ -45,15 +51,15 @@ class Device:
     slrs: int
     default_mhz: float
     memory: OffChipMemory
-    resources: Resources
-    usable: Resources
+    resources: Resources | None = None
+    usable: Resources | None = None
 
 
 def device(key: str) -> Device:
     """A card by its short name.
 
     Raises:
-        BackendError: FX402, there is no card of that name.
+        TargetError: FX402, there is no card of that name.
 
     Example:
         >>> device("u280").part
@@ -61,10 +67,17 @@ def device(key: str) -> Device:
     """
     known = _devices()
     if key.lower() not in known:
-        raise BackendError(
-            "FX402", f'device "{key}" is not in the database', hint=did_you_mean(key.lower(), known)
+        raise TargetError(
+            "FX402",
+            f"Device {key} not supported. Available devices: {', '.join(known)}",
+            hint=did_you_mean(key.lower(), known),
         )
     return known[key.lower()]
+
+
+def part_numbers() -> dict[str, str]:
+    """The part number of every card, by its short name."""
+    return {key: card.part for key, card in _devices().items()}
 
 
 @cache
@@ -74,10 +87,5 @@ def _devices() -> Mapping[str, Device]:
 
 
 def _parse(key: str, entry: dict[str, Any]) -> Device:
-    return Device(
-        key=key,
-        memory=OffChipMemory(**entry.pop("memory")),
-        resources=Resources(**entry.pop("resources")),
-        usable=Resources(**entry.pop("usable")),
-        **entry,
-    )
+    counts = {name: Resources(**entry.pop(name)) for name in ("resources", "usable") if name in entry}
+    return Device(key=key, memory=OffChipMemory(**entry.pop("memory")), **counts, **entry)

@@ -1,1 +1,6 @@
-"""The intermediate representation: types, nodes, traversal, printer, verifier."""
+"""The intermediate representation; the types are reachable here as well, as in Allo."""
+
+from ..lazy import lazy
+from .types import *  # noqa: F403
+
+__getattr__ = lazy(__name__, dict.fromkeys(("transform", "utils"), "."))

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import UNKNOWN, Span
+from ..errors import UNKNOWN, Span, TargetError, did_you_mean
 from .dtypes import BOOL, INDEX, DType
 
 # --------------------------------------------------------------------------------- expressions
@@ -364,3 +364,17 @@ class Program:
         """The program with the function `name` (default: the new one's own name) replaced."""
         old = name or new.name
         return replace(self, functions=tuple(new if f.name == old else f for f in self.functions))
+
+    def with_top(self, name: str | None) -> Program:
+        """The program with another of its functions as the top one; None changes nothing."""
+        if name is None or name == self.top:
+            return self
+        known = [f.name for f in self.functions]
+        if name not in known:
+            raise TargetError("FX402", f"Function {name} not found", hint=did_you_mean(name, known))
+        return replace(self, top=name)
+
+    def __str__(self) -> str:
+        from .printer import print_program  # the printer imports this module
+
+        return print_program(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ...errors import ToolError
 
 SHIM = Path(__file__).parent / "shim"
 AP_HEADERS_VARIABLE = "FLEXLLM_AP_TYPES"
+VITIS_PROGRAMS = ("vitis_hls", "vitis-run")
 VITIS_HINT = (
     "install AMD Vitis (2022.2 or newer) and source its settings64.sh, "
     'or use mode="csim", which needs a C++ compiler only'
@@ -77,12 +79,34 @@ def _open_headers() -> list[Path]:
 
 def find_vitis_hls() -> Tool:
     """Vitis HLS as a Tcl interpreter: ``vitis_hls``, or ``vitis-run`` of newer releases."""
-    return _program("Vitis HLS", ("vitis_hls", "vitis-run"))
+    return _program("vitis_hls", VITIS_PROGRAMS)
 
 
 def find_vpp() -> Tool:
     """The Vitis linker ``v++``."""
-    return _program("the Vitis linker", ("v++",))
+    return _program("v++", ("v++",))
+
+
+def is_available(backend: str = "vivado_hls") -> bool:
+    """Whether a vendor's tool is on the PATH: ``"vivado_hls"``, ``"tapa"``, any other name means Vitis HLS.
+
+    C simulation (``mode="csim"``) needs none of them.
+    """
+    names = {"vivado_hls": ("vivado_hls",), "tapa": ("tapa",)}.get(backend, VITIS_PROGRAMS)
+    return any(shutil.which(name) for name in names)
+
+
+def run_process(command: str | Sequence[str], pattern: str | None = None) -> list[str]:
+    """Run a command; the lines of its output, or what `pattern` matches in them.
+
+    Raises:
+        ToolError: FX502, the command fails.
+    """
+    words = shlex.split(command) if isinstance(command, str) else list(command)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ToolError("FX502", f"{words[0]} failed: {(done.stderr or done.stdout).strip()}")
+    return re.findall(pattern, done.stdout) if pattern else done.stdout.splitlines()
 
 
 def find_xrt() -> Tool:
@@ -102,7 +126,7 @@ def _program(what: str, names: Sequence[str]) -> Tool:
         if path := shutil.which(name):
             return Tool(name, Path(path))
     raise ToolError(
-        "FX501", f"{what} is not installed (looked for {' and '.join(names)} on the PATH)", hint=VITIS_HINT
+        "FX501", f"{what} is not available (looked for {' and '.join(names)} on the PATH)", hint=VITIS_HINT
     )
 
 

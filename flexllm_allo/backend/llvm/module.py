@@ -10,19 +10,23 @@ import numpy as np
 from ...ir import nodes as ir
 from ..arguments import Bound, bind, unbind
 from ..effects import Effects
+from ..signature import Signature
 from .emitter import ENTRY, Emitter
 from .jit import Compiled
 
 
-class LLVMModule:
+class LLVMModule(Signature):
     """Runs a program as machine code: ``LLVMModule(program)(A, B)``.
 
     Each function is compiled to machine code at its first call; what LLVM cannot express is
     refused before.  Calls from several threads run in parallel.
     """
 
-    def __init__(self, program: ir.Program) -> None:
-        self.program = program
+    def __init__(
+        self, program: ir.Program, top_func_name: str | None = None, ext_libs: object = None
+    ) -> None:
+        del ext_libs  # Allo's list of C++ libraries; here they are functions of the program
+        self.program = program = program.with_top(top_func_name)
         self._effects = Effects(program)
         self._compiled: dict[str, _Function] = {}
         self._function(program.top)
@@ -46,20 +50,6 @@ class LLVMModule:
         """Make the machine code of these functions now rather than at their first call."""
         for name in names:
             self._function(name).compiled  # noqa: B018
-
-    @property
-    def top_func_name(self) -> str:
-        return self.program.top
-
-    @property
-    def in_types(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Element type and shape of every input of the top function."""
-        return [(str(b.dtype), b.shape) for b in self.program.function(self.program.top).inputs]
-
-    @property
-    def out_types(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Element type and shape of every result of the top function."""
-        return [(str(b.dtype), b.shape) for b in self.program.function(self.program.top).outputs]
 
     @property
     def ir(self) -> str:

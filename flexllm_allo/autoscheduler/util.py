@@ -1,0 +1,1 @@
+"""``allo.autoscheduler.util``: importable; there is no search that would need it."""

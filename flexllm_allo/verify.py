@@ -1,0 +1,83 @@
+"""``allo.verify``: whether two schedules compute the same."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend.containers import container
+from .ir import nodes as ir
+from .ir.dtypes import DType, Float
+from .schedule.schedule import Schedule
+
+RUNS = 3
+SEED = 20240229
+
+
+def verify(schedule_a: Schedule, schedule_b: Schedule, runs: int = RUNS) -> bool:
+    """Whether two schedules compute the same results from the same arguments.
+
+    Both must have the same signature.  Schedules of one kernel with equal traces are equal by
+    construction; others are run on random arguments, and results and arguments written in place are
+    compared bit for bit.  A True is evidence, not proof: it says that no difference was found.
+
+    Args:
+        runs: how many sets of random arguments are tried.
+    """
+    a, b = schedule_a.program, schedule_b.program
+    top_a, top_b = a.function(a.top), b.function(b.top)
+    if _signature(top_a) != _signature(top_b):
+        return False
+    if schedule_a.original == schedule_b.original and schedule_a.trace == schedule_b.trace:
+        return True
+    module = import_module("flexllm_allo.backend.llvm").LLVMModule
+    first, second = module(a), module(b)
+    random = np.random.default_rng(SEED)
+    for _ in range(runs):
+        arguments = [_random(buffer, random) for buffer in top_a.inputs]
+        others = [np.copy(x) for x in arguments]
+        results, expected = second(*others), first(*arguments)
+        if not _same(_all(expected, arguments), _all(results, others)):
+            return False
+    return True
+
+
+def _signature(function: ir.Function) -> tuple[object, ...]:
+    return function.results, tuple((p.dtype, p.shape, p.depth) for p in function.params)
+
+
+def _random(buffer: ir.Buffer, random: np.random.Generator) -> NDArray[Any]:
+    dtype = buffer.dtype
+    if isinstance(dtype, Float):
+        kind = (
+            {16: np.float16, 32: np.float32, 64: np.float64}[dtype.bits] if dtype.fracs != 7 else np.float32
+        )
+        return random.standard_normal(buffer.shape).astype(kind)
+    if dtype.is_fixed:
+        return random.standard_normal(buffer.shape) * 2.0 ** (dtype.bits - dtype.fracs - 2)
+    return _random_integers(dtype, buffer.shape, random)
+
+
+def _random_integers(dtype: DType, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    """Small numbers, because sizes, indices and divisors are integers too; they still overflow in sums."""
+    if container(dtype).fields:
+        data = random.integers(0, 256, (*shape, container(dtype).itemsize), np.uint8)
+        return data.view(container(dtype)).reshape(shape)
+    low, high = (-100, 100) if dtype.signed else (0, 200)
+    limit = 1 << min(dtype.bits - (1 if dtype.signed else 0), 8)
+    values = random.integers(max(low, -limit), min(high, limit), shape)
+    return np.asarray(values).astype(container(dtype))
+
+
+def _all(results: object, arguments: list[NDArray[Any]]) -> list[Any]:
+    given = [] if results is None else results if isinstance(results, list) else [results]
+    return [*given, *arguments]  # pyright: ignore[reportUnknownVariableType]
+
+
+def _same(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(
+        np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(left, right, strict=True)
+    )
