@@ -49,17 +49,21 @@ class Storage:
 
 @dataclass(slots=True)
 class Frame:
-    """The names of a function being run. `waits`: a process, which may wait at a FIFO."""
+    """The names of a function being run. `waits`: a process, which may wait at a FIFO.
+
+    `function` is what a deadlock is reported for, `owner` the function whose names these are.
+    """
 
     function: str
     process: str
     waits: bool
+    owner: str
     buffers: dict[str, Storage] = field(default_factory=lambda: dict[str, Storage]())
     loops: dict[str, int] = field(default_factory=lambda: dict[str, int]())
 
     def branch(self, process: str) -> Frame:
         """The names as one process of a region sees them."""
-        return Frame(self.function, process, True, dict(self.buffers), dict(self.loops))
+        return Frame(self.function, process, True, self.owner, dict(self.buffers), dict(self.loops))
 
 
 class Interpreter(Signature):
@@ -69,6 +73,7 @@ class Interpreter(Signature):
         self.program = program
         self._effects = Effects(program)
         self._progress = 0
+        self._static: dict[tuple[str, str], Storage] = {}  # function and buffer -> what it keeps
 
     def __call__(self, *args: object) -> Any:
         return self.call(self.program.top, *args)
@@ -77,7 +82,7 @@ class Interpreter(Signature):
         """Run one function of the program; the calling convention is `arguments`."""
         function = self.program.function(name)
         bound = bind(function, args, self._effects.stored(function))
-        frame = Frame(name, name, waits=False)
+        frame = Frame(name, name, waits=False, owner=name)
         for buffer, raw in zip(function.params, bound.raws, strict=True):
             cells = from_raw(buffer.dtype, raw)
             frame.buffers[buffer.name] = Storage(buffer.name, buffer.dtype, buffer.shape, cells)
@@ -149,13 +154,19 @@ class Interpreter(Signature):
             cells = [constant(v, buffer.dtype) for v in stmt.init]
         else:
             cells = [None] * count
-        frame.buffers[buffer.name] = Storage(buffer.name, buffer.dtype, buffer.shape, cells)
+        storage = Storage(buffer.name, buffer.dtype, buffer.shape, cells)
+        if stmt.static:
+            storage = self._static.setdefault((frame.owner, buffer.name), storage)
+        frame.buffers[buffer.name] = storage
 
     def _call(self, stmt: ir.Call, frame: Frame) -> Steps:
         callee = self.program.function(stmt.func)
         streams = any(p.is_stream for p in callee.params)
         # Without FIFOs from outside the callee runs to its end on its own.
-        inner = replace(frame, buffers={}, loops={}) if streams else Frame(callee.name, callee.name, False)
+        name = callee.name
+        inner = Frame(name, name, False, name)
+        if streams:
+            inner = replace(frame, owner=name, buffers={}, loops={})
         for param, arg in zip(callee.params, stmt.args, strict=True):
             if isinstance(arg, ir.View):
                 inner.buffers[param.name] = self._view(param, arg, frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FrontendError
@@ -48,7 +49,7 @@ def annotated_type(ctx: Context, node: ast.expr) -> Annotation:
     shape = tuple(int(s) for s in value.shape)
     if isinstance(value, StreamType):
         return StreamType(value.dtype, value.depth, shape)
-    return ArrayType(value.dtype, shape, value.memory)
+    return replace(value, shape=shape)
 
 
 def _whole(size: Any) -> bool:

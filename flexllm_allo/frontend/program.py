@@ -186,6 +186,10 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
             hint = f"for instance `{arg.arg}: float32[16]`"
             raise ctx.error("FX103", f"parameter {arg.arg} has no type", arg, hint)
         t = annotated_type(ctx, arg.annotation)
+        if isinstance(t, ArrayType) and (t.stateful or t.constexpr):
+            what = "Stateful" if t.stateful else "ConstExpr"
+            hint = "declare it in the body of the kernel"
+            raise ctx.error("FX103", f"Function parameter '{arg.arg}' cannot be {what}.", arg, hint)
         depth = t.depth if isinstance(t, StreamType) else None
         memory = t.memory if isinstance(t, ArrayType) else None
         span = ctx.span(arg)

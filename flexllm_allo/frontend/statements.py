@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
-from ..ir.convert import cast, constant_as
+from ..ir.convert import cast
 from ..ir.dtypes import INDEX, ArrayType, DType, StreamType, Struct, UInt
 from .annotations import annotated_type
 from .arrays import copy_array, fill_array
 from .calls import Target, lower_call, resolve_callee, stream_operand, view_of
 from .context import ConstSymbol, Context, LoopSymbol
+from .declarations import declare_constant, declare_stateful, flat_contents
 from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
@@ -50,7 +51,12 @@ def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
         raise ctx.error("FX103", "only a name can be declared with a type", node.target)
     name = node.target.id
     declared = annotated_type(ctx, node.annotation)
+    if isinstance(declared, ArrayType) and declared.constexpr:
+        declare_constant(ctx, name, declared, node)
+        return
     existing = ctx.find(name)
+    if isinstance(existing, ConstSymbol):
+        raise ctx.error("FX104", f"{name} is a compile-time constant and cannot be assigned to", node)
     if isinstance(existing, ir.Buffer) and node.value is not None:
         same = (existing.dtype, existing.shape) == (declared.dtype, declared.shape)
         if not same:
@@ -65,7 +71,10 @@ def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
         buffer = ctx.declare(name, declared.dtype, declared.shape, node, depth=declared.depth)
         ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
         return
-    _declare_array(ctx, name, declared, node)
+    if declared.stateful:
+        declare_stateful(ctx, name, declared, node)
+    else:
+        _declare_array(ctx, name, declared, node)
 
 
 def _declare_array(ctx: Context, name: str, declared: ArrayType, node: ast.AnnAssign) -> None:
@@ -128,7 +137,7 @@ def _constant_array(ctx: Context, value: ast.expr, declared: ArrayType) -> tuple
     if array.shape != declared.shape:
         message = f"Shape mismatch, got {array.shape} and {declared.shape}"
         raise ctx.error("FX105", message, value)
-    return tuple(constant_as(x, declared.dtype).value for x in array.reshape(-1).tolist())
+    return flat_contents(array, declared)
 
 
 def _assign(ctx: Context, node: ast.Assign) -> None:

@@ -199,12 +199,14 @@ class View:
 class Alloc:
     """Bring a local buffer or FIFO into being.
 
-    `init` are constant contents, if given: raw values, flat in row-major order.
+    `init` are constant contents, if given: raw values, flat in row-major order. A `static` buffer
+    has an `init`, takes it once, and keeps its contents from call to call of the built module.
     """
 
     buffer: Buffer
     init: tuple[int | float, ...] | None = None
     span: Span = UNKNOWN
+    static: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def _stmt(stmt: ir.Stmt, level: int) -> list[str]:
             init = ""
             if stmt.init is not None:
                 init = f" = [{', '.join(map(str, stmt.init[:8]))}{', ...' if len(stmt.init) > 8 else ''}]"
-            notes = "; ".join(_buffer_notes(stmt.buffer))
+            notes = "; ".join([*(["static"] if stmt.static else []), *_buffer_notes(stmt.buffer)])
             note = f"  # {notes}" if notes else ""
             return [f"{pad}{stmt.buffer.name}: {type_text(stmt.buffer)}{init}{note}"]
         case ir.Store():

@@ -83,7 +83,8 @@ class Body:
         text = self.scope.declarator(variable)
         if stmt.init is not None:
             constant = stmt.buffer.shape and stmt.buffer.name not in self.changed
-            text = f"{'static const ' if constant else ''}{text} = {_initialiser(stmt.buffer, stmt.init)}"
+            kept = "static " if stmt.static else "static const " if constant else ""
+            text = f"{kept}{text} = {_initialiser(stmt.buffer, stmt.init)}"
         for line in f"{text};".split("\n"):
             self.out.line(line)
         buffer_pragmas(variable, self.out)

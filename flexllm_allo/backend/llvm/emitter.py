@@ -30,6 +30,7 @@ class Emitter:
         self.effects = Effects(program)
         self.globals: list[str] = []
         self.functions: list[str] = []
+        self._static: dict[tuple[str, str], str] = {}
         self.sites = streams.Sites()
         self._needed = _reachable(program, top)
         self._waits: set[str] = set()
@@ -56,14 +57,26 @@ class Emitter:
 
     def constant(self, stmt: ir.Alloc) -> str:
         """A global with the initial contents of a buffer."""
-        assert stmt.init is not None
         name = self.names("@init")
+        self._contents(name, "constant", stmt)
+        return name
+
+    def static(self, function: str, stmt: ir.Alloc) -> str:
+        """The global that keeps a static buffer of a function."""
+        key = function, stmt.buffer.name
+        if key not in self._static:
+            self._static[key] = self.names("@static")
+            self._contents(self._static[key], "global", stmt)
+        return self._static[key]
+
+    def _contents(self, name: str, kind: str, stmt: ir.Alloc) -> None:
+        assert stmt.init is not None
         values = [constant(v, stmt.buffer.dtype) for v in stmt.init]
         data = to_raw(stmt.buffer.dtype, values).tobytes()
         text = "".join(f"\\{b:02X}" for b in data)
-        kind = f"[{len(data)} x i8]"
-        self.globals.append(f'{name} = private unnamed_addr constant {kind} c"{text}", align 64')
-        return name
+        self.globals.append(
+            f'{name} = private unnamed_addr {kind} [{len(data)} x i8] c"{text}", align 64'
+        )
 
     def rolled_loop(self) -> str:
         """Metadata of one loop that is not to be unrolled."""
@@ -74,7 +87,7 @@ class Emitter:
 
     def _function(self, function: ir.Function) -> None:
         f = Frame(self.names)
-        scope = Scope(function.name, function.name, written=written_buffers(function))
+        scope = Scope(function.name, function.name, function.name, written=written_buffers(function))
         params: list[str] = []
         results = {b.name for b in function.outputs}
         alias = "" if function.name in self._aliased else "noalias "

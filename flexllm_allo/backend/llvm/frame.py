@@ -76,12 +76,13 @@ class FifoSlot:
 
 @dataclass(slots=True)
 class Scope:
-    """What the names of the IR stand for at one place of a function.
+    """What the names of the IR stand for at one place of a `function`.
 
     `owner` is the function that a deadlock is reported for; `reassociate` tells whether an
     enclosing loop lets float sums be reordered.
     """
 
+    function: str
     owner: str
     process: str
     buffers: dict[str, Slot] = field(default_factory=lambda: dict[str, Slot]())
@@ -155,7 +156,9 @@ class Frame:
         self.do(f"br i1 {condition}, label %{then}, label %{otherwise}")
 
     def use(self, name: str, llvm_type: str, home: Frame) -> str:
-        """A name of this frame or, by capture, of a frame around it."""
+        """A name of this frame or, by capture, of a frame around it; globals are everyone's."""
+        if name.startswith("@"):
+            return name
         frame: Frame | None = self
         while frame is not home:
             assert frame is not None, f"{name} is not visible here"

@@ -73,7 +73,10 @@ class Statements(Expressions):
         if stmt.init is None:
             self.scope.buffers[buffer.name] = self.frame.local(buffer)
             return
-        if not buffer.shape:
+        if stmt.static:
+            pointer = self.emitter.static(self.scope.function, stmt)
+            slot = Slot(buffer.dtype, buffer.shape, pointer, self.frame)
+        elif not buffer.shape:
             slot = self.frame.local(buffer)
             value = literal(stmt.init[0], buffer.dtype)
             casts.store(self.frame, value, slot.pointer, buffer.dtype, alignment(buffer.dtype))
@@ -166,7 +169,7 @@ class Statements(Expressions):
 
     def _inline(self, stmt: ir.Call, callee: ir.Function) -> None:
         """A callee that uses the caller's FIFOs runs in the caller's frame, for that is what waits."""
-        scope = Scope(self.scope.owner, self.scope.process, slot=self.scope.slot)
+        scope = Scope(callee.name, self.scope.owner, self.scope.process, slot=self.scope.slot)
         scope.written = written_buffers(callee)
         for param, arg in zip(callee.params, stmt.args, strict=True):
             if not isinstance(arg, ir.View):
