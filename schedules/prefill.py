@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from flexllm_allo import Schedule
+from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
@@ -17,7 +18,7 @@ from .common import elementwise, lanes, stream
 
 def linear(s: Schedule, weight_parallel: int = 16) -> None:
     """One column of inputs meets `weight_parallel` rows of W for all tokens in every cycle."""
-    wide = lanes(s.top_func.params[2].shape[0], weight_parallel)
+    wide = lanes(buffers(s.top_func)["w_scale"].shape[0], weight_parallel)
     s.split("mac.n", wide)
     s.reorder("n.outer", "k", "mac.t", "n.inner")
     s.pipeline("k")

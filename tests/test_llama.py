@@ -169,3 +169,9 @@ def test_the_shipped_model_has_learnt_and_survives_quantisation():
     assert ppl["none"] < 30  # a unigram model has 687 on this text (models/tiny/train.json)
     assert ppl["w8a8kv8"] < ppl["none"] * 1.01
     assert ppl["w4a8kv8"] < ppl["none"] * 1.04
+
+
+def test_packed_weights_leave_the_lanes_of_the_schedule_as_they_are(odd):
+    text = str(hardware_top(odd["w8a8kv8"].model, token_parallel=4, weight_parallel=8).schedule)
+    assert "pack(8 x int8 along dimension 1)" in text
+    assert "for n_inner in range(8):  # unroll" in text
