@@ -12,6 +12,7 @@ above the width of the type are then the caller's own, and every reader drops th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError
+from ..errors import ArgumentCountError, ArgumentError, ArgumentTypeError, DTypeWarning
 from ..ir import nodes as ir
 from ..ir.dtypes import BOOL, ArrayType, DType, Float
 from .containers import container, is_bfloat16, is_signed, width
@@ -167,7 +168,7 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
     inputs, params = function.inputs, function.params
     if len(args) not in (len(inputs), len(params)):
         names = ", ".join(f"{b.name}: {_type(b)}" for b in inputs)
-        raise ArgumentError(
+        raise ArgumentCountError(
             "FX401",
             f"# of input arguments mismatch, got {len(args)} but expected {len(inputs)}",
             function.span,
@@ -176,7 +177,7 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
     raws: list[Array] = []
     for buffer, value in zip(params, args, strict=False):
         if buffer.is_stream:
-            raise ArgumentError(
+            raise ArgumentTypeError(
                 "FX401",
                 f"parameter '{buffer.name}' of '{function.name}' is a FIFO, which lives inside a program",
                 buffer.span,
@@ -184,6 +185,8 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
             )
         if buffer.name in stored:
             _check_writable(buffer, value)
+        if isinstance(value, np.ndarray):
+            _warn_of_conversion(buffer, cast(Array, value))
         raws.append(encode(buffer, value))
     raws += [np.zeros(b.shape, container(b.dtype)) for b in params[len(args) :]]
     _separate(params, raws, stored)
@@ -226,7 +229,7 @@ def _check_writable(buffer: ir.Buffer, value: object) -> None:
     if isinstance(value, np.ndarray) and cast(Array, value).flags.writeable:
         return
     what = "this array is read-only" if isinstance(value, np.ndarray) else f"got {type(value).__name__}"
-    raise ArgumentError(
+    raise ArgumentTypeError(
         "FX401",
         f"argument '{buffer.name}' is written in place, so it must be a writable NumPy array; {what}",
         buffer.span,
@@ -252,6 +255,23 @@ def _separate(params: Sequence[ir.Buffer], raws: list[Array], stored: frozenset[
             raws[j] = raws[j].copy()
 
 
+_CODES = {"b": "ui1", "i": "i{}", "u": "ui{}", "f": "f{}"}
+
+
+def _warn_of_conversion(buffer: ir.Buffer, array: Array) -> None:
+    """Tell of an array of another type than the parameter has, where NumPy has the parameter's type."""
+    given, kind = array.dtype, container(buffer.dtype)
+    exact = 8 * kind.itemsize == width(buffer.dtype) and not buffer.dtype.is_fixed
+    if given == kind or not exact or is_bfloat16(buffer.dtype) or given.kind not in _CODES:
+        return
+    code = _CODES[given.kind].format(8 * given.itemsize)
+    warnings.warn(
+        f"Input type mismatch: {code} vs {buffer.dtype!s}; argument '{buffer.name}' is converted",
+        DTypeWarning,
+        stacklevel=5,
+    )
+
+
 def _type(buffer: ir.Buffer) -> str:
     return str(ArrayType(buffer.dtype, buffer.shape))
 
@@ -261,6 +281,7 @@ def _misfit(buffer: ir.Buffer, array: Array) -> ArgumentError:
     hint = ""
     if array.shape == buffer.shape and array.dtype.kind == "f":
         hint = f"convert it first, for example np.round(x).astype(np.{container(buffer.dtype).name})"
-    return ArgumentError(
+    kind = ArgumentError if array.dtype.kind in "biufV" else ArgumentTypeError
+    return kind(
         "FX401", f"argument '{buffer.name}' should be {_type(buffer)}, got {given}", buffer.span, hint
     )
