@@ -7,7 +7,7 @@ formulas can be tried in the interpreter prompt.  The compiler recognises them b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -95,14 +95,22 @@ def params(names: str) -> Any:
     return made[0] if len(made) == 1 else made
 
 
-def template(*parameters: Any) -> Callable[[F], F]:
+def template(
+    *parameters: Any, default: Mapping[str, str] | None = None, where: Sequence[str] = ()
+) -> Callable[[F], F]:
     """Declare the order of a kernel's template parameters (what ``f[...]`` binds).
 
     Trailing parameters that the arguments determine may be left out at a call.
+
+    Args:
+        default: for a parameter that nothing determines, an expression of the others, e.g. ``{"C": "L"}``.
+        where: conditions on the parameters, checked when the kernel is instantiated: ``"M % Mt == 0"``.
     """
 
     def mark(fn: F) -> F:
         fn.__type_params__ = parameters  # type: ignore[attr-defined]
+        fn.__type_defaults__ = dict(default or {})  # type: ignore[attr-defined]
+        fn.__type_where__ = tuple(where)  # type: ignore[attr-defined]
         return fn
 
     return mark

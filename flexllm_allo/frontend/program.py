@@ -27,6 +27,7 @@ from .names import Names, function_names
 from .options import DEFAULT, Options
 from .source import Source, function_source, string_source
 from .statements import lower_body
+from .templates import check_conditions, defaults
 
 Explicit = Sequence[Any] | Mapping[str, Any]
 """Template arguments: in order (strings are instance ids), or by name."""
@@ -104,7 +105,7 @@ class ProgramBuilder:
         else:
             ids = [e for e in explicit if isinstance(e, str)]
             given = self._in_order(source, parameters, [e for e in explicit if e not in ids], at)
-        bindings = self._bind(source, parameters, given, args, at)
+        bindings = self._bind(fn, source, parameters, given, args, at)
         key = (fn, tuple(bindings.items()), tuple(ids))
         if key in self._made:
             return self._made[key]
@@ -138,6 +139,7 @@ class ProgramBuilder:
 
     def _bind(
         self,
+        fn: Callable[..., Any],
         source: Source,
         parameters: list[str],
         given: dict[str, Any],
@@ -152,6 +154,7 @@ class ProgramBuilder:
         bindings = dict(given)
         for name, value in deduce(source.tree, parameters, list(args)).items():
             bindings.setdefault(name, value)
+        bindings.update(defaults(fn, bindings))
         missing = [p for p in parameters if p not in bindings]
         if missing:
             hint = f"name them at the call: {source.tree.name}[{', '.join(parameters)}](...)"
@@ -160,6 +163,7 @@ class ProgramBuilder:
         for name, value in bindings.items():
             if not isinstance(value, DType) and not hasattr(value, "__index__"):
                 raise FrontendError("FX108", f"Cannot resolve type {name} with {value!r}", places)
+        check_conditions(fn, bindings, places)
         return {p: bindings[p] for p in parameters}
 
 
