@@ -83,7 +83,7 @@ def customize(
     given: Instantiate = () if instantiate is None else instantiate
     options = Options(typing_rule_set, lower_linalg, enable_tensor, unroll)
     frame = inspect.currentframe()
-    callers = caller_names(frame.f_back if frame else None)
+    callers = caller_names(frame.f_back if frame else None, getattr(fn, "__globals__", None))
     program = lower(fn, given, {**callers, **(global_vars or {})}, options)
     if verbose:
         sys.stdout.write(str(program))

@@ -99,7 +99,7 @@ def template_parameters(node: ast.FunctionDef, names: Mapping[str, Any], declare
     Declared ones (PEP 695 or ``@template``) come first; undeclared `params` objects follow in the
     order of their first appearance in the signature.
     """
-    order = [str(p.__name__) for p in declared or ()]
+    order = [str(getattr(p, "__name__", None) or p.name) for p in declared or ()]
     annotations = [a.annotation for a in node.args.args if a.annotation is not None]
     for annotation in [*annotations, *result_annotations(node)]:
         for n in ast.walk(annotation_expr(annotation)):

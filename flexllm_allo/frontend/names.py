@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from ..ir.dtypes import ArrayType, DType, StreamType
 
 Names = dict[str, Any]
 
 _VISIBLE = (int, float, DType, ArrayType, StreamType, types.FunctionType, types.ModuleType)
-_SKIPPED = {"customize", "build", "caller_names"}
+_SKIPPED = {"customize", "build", "caller_names", "get_global_vars"}
+_PACKAGE = __name__.partition(".")[0]
 
 
-def caller_names(frame: types.FrameType | None) -> Names:
-    """Locals of the calling functions a kernel may use as sizes and types, the innermost first.
+def caller_names(frame: types.FrameType | None, home: Mapping[str, Any] | None = None) -> Names:
+    """Variables of the calling functions and their module a kernel may use, the innermost first.
 
-    The original walks outwards and lets the outermost win; here the first found wins.
+    The original walks outwards and lets the outermost win; here the first found wins.  Sizes, types
+    and functions hide globals of the same name when caller and kernel are in one module; whatever
+    else a caller has (but arrays) is only there where no global has the name.
+
+    Args:
+        home: the globals of the kernel.
     """
     found: Names = {}
     while frame is not None:
-        if frame.f_code.co_name == "<module>":
-            break
-        if frame.f_code.co_name not in _SKIPPED:
+        module = frame.f_code.co_name == "<module>"
+        inner = frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
+        if not (inner and frame.f_code.co_name in _SKIPPED):
+            same = not module and (home is None or frame.f_globals is home)
             for name, value in frame.f_locals.items():
-                if isinstance(value, _VISIBLE):
+                hides = same and isinstance(value, _VISIBLE)
+                if (hides or home is None or name not in home) and not isinstance(value, np.ndarray):
                     found.setdefault(name, value)
+        if module:
+            break
         frame = frame.f_back
     return found
 
 
-def function_names(fn: Callable[..., Any], callers: Mapping[str, Any]) -> Names:
-    """Names visible to a kernel: closure cells, then callers' locals, then globals."""
-    found: Names = dict(getattr(fn, "__globals__", {}))
-    found.update(callers)
+def function_names(
+    fn: Callable[..., Any], callers: Mapping[str, Any], home: Mapping[str, Any] | None = None
+) -> Names:
+    """Names visible to a kernel: closure cells, then callers' variables, then globals.
+
+    Args:
+        home: the globals that `callers` may hide; in another module they only add to the globals.
+    """
+    fn = inspect.unwrap(fn)
+    if (own := getattr(fn, "__kernel_names__", None)) is not None:
+        return own
+    mine: Names = getattr(fn, "__globals__", {})
+    found: Names = {**mine, **callers} if home is None or mine is home else {**callers, **mine}
     closure = getattr(fn, "__closure__", None) or ()
     code = getattr(fn, "__code__", None)
     for name, cell in zip(code.co_freevars if code else (), closure, strict=False):

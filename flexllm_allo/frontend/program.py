@@ -1,10 +1,8 @@
 """Kernels -> a program: one function per kernel instance, callees first."""
 
 from __future__ import annotations
-import __future__
 
 import ast
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +23,7 @@ from .calls import lower_call, view_of
 from .context import Context
 from .names import Names, function_names
 from .options import DEFAULT, Options
-from .source import Source, function_source, string_source
+from .source import Source, function_source, local_kernel, string_source
 from .statements import lower_body
 from .templates import check_conditions, defaults
 
@@ -52,6 +50,7 @@ class ProgramBuilder:
         self._made: dict[tuple[Any, ...], ir.Function] = {}
         self._names: set[str] = set()
         self._open: list[Callable[..., Any]] = []
+        self._home: Names | None = None  # the globals of the top kernel
 
     def instantiate(
         self,
@@ -70,23 +69,20 @@ class ProgramBuilder:
             FrontendError: FX107 recursion; FX108 a parameter is bound twice or not at all.
         """
         source = function_source(fn)
-        names = function_names(fn, self.callers)
-        declared = getattr(fn, "__type_params__", ())
+        if self._home is None:
+            self._home = getattr(inspect.unwrap(fn), "__globals__", None)
+        names = function_names(fn, self.callers, self._home)
+        declared = source.parameters or getattr(fn, "__type_params__", ())
         return self._instance(fn, source, names, declared, explicit, args, at)
 
     def from_string(self, text: str, names: Names, explicit: Explicit) -> ir.Function:
         """The first function of a source string; the others are visible to it by name."""
-        first, *others = string_source(text)
-        scope: Names = {}
-        later = __future__.annotations.compiler_flag  # annotations may name template parameters
-        code = compile(textwrap.dedent(text).expandtabs(4), first.file, "exec", later)
+        found, around = string_source(text)
         visible = dict(names)
-        exec(code, visible, scope)
-        for other in others:
-            visible[other.tree.name] = scope[other.tree.name]
-        fn = scope[first.tree.name]
-        declared = getattr(fn, "__type_params__", ())
-        return self._instance(fn, first, visible, declared, explicit, [], UNKNOWN)
+        exec(compile(around, found[0].file, "exec"), visible)
+        kernels = [local_kernel(source, visible) for source in found]
+        visible.update({kernel.__name__: kernel for kernel in kernels})
+        return self.instantiate(kernels[0], explicit, [], UNKNOWN)
 
     def _instance(
         self,
@@ -105,7 +101,7 @@ class ProgramBuilder:
         else:
             ids = [e for e in explicit if isinstance(e, str)]
             given = self._in_order(source, parameters, [e for e in explicit if e not in ids], at)
-        bindings = self._bind(fn, source, parameters, given, args, at)
+        bindings = self._bind(fn, source, names, parameters, given, args, at)
         key = (fn, tuple(bindings.items()), tuple(ids))
         if key in self._made:
             return self._made[key]
@@ -141,6 +137,7 @@ class ProgramBuilder:
         self,
         fn: Callable[..., Any],
         source: Source,
+        names: Names,
         parameters: list[str],
         given: dict[str, Any],
         args: Sequence[Any],
@@ -158,10 +155,15 @@ class ProgramBuilder:
         missing = [p for p in parameters if p not in bindings]
         if missing:
             hint = f"name them at the call: {source.tree.name}[{', '.join(parameters)}](...)"
-            message = f"template parameter {', '.join(missing)} of {source.tree.name} is not determined"
+            message = (
+                f"Type parameters mismatch, got {len(given)} and {len(parameters)}: "
+                f"template parameter {', '.join(missing)} of {source.tree.name} is not determined"
+            )
             raise FrontendError("FX108", message, places, hint)
+        bounds = {p.name: p for p in source.parameters}
         for name, value in bindings.items():
-            if not isinstance(value, DType) and not hasattr(value, "__index__"):
+            usable = isinstance(value, DType | float) or hasattr(value, "__index__")
+            if not usable or (name in bounds and not bounds[name].accepts(value, {**names, **bindings})):
                 raise FrontendError("FX108", f"Cannot resolve type {name} with {value!r}", places)
         check_conditions(fn, bindings, places)
         return {p: bindings[p] for p in parameters}

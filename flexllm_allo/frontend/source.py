@@ -6,11 +6,13 @@ import ast
 import hashlib
 import inspect
 import textwrap
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FrontendError, Span, register_source
+from .generics import TypeParameter, split_headers
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Source:
     file: str
     first_line: int
     indent: int
+    parameters: tuple[TypeParameter, ...] = ()
 
     def span(self, node: ast.AST) -> Span:
         line = getattr(node, "lineno", 1)
@@ -40,6 +43,23 @@ def function_source(fn: Callable[..., Any]) -> Source:
     Raises:
         FrontendError FX100: lambdas, and functions whose text is not kept (``exec``).
     """
+    fn = inspect.unwrap(fn)
+    own = getattr(fn, "__kernel_source__", None)
+    if own is not None:
+        return own
+    try:
+        known = _READ.get(fn)
+        if known is None:
+            known = _READ[fn] = _read(fn)
+    except TypeError:  # no weak reference to it: not a function of Python
+        return _read(fn)
+    return known
+
+
+_READ: weakref.WeakKeyDictionary[Callable[..., Any], Source] = weakref.WeakKeyDictionary()
+
+
+def _read(fn: Callable[..., Any]) -> Source:
     name = getattr(fn, "__name__", str(fn))
     try:
         lines, first = inspect.getsourcelines(fn)
@@ -50,6 +70,7 @@ def function_source(fn: Callable[..., Any]) -> Source:
     lines = [line.expandtabs(4) for line in lines]
     text = textwrap.dedent("".join(lines))
     indent = len(lines[0]) - len(lines[0].lstrip())
+    text, headers = split_headers(text)
     try:
         tree = ast.parse(text).body[0]
     except SyntaxError:
@@ -57,11 +78,27 @@ def function_source(fn: Callable[..., Any]) -> Source:
     if not isinstance(tree, ast.FunctionDef):
         hint = "a kernel is an ordinary function made with def"
         raise FrontendError("FX100", f"{name} is not a function definition", hint=hint)
-    return Source(tree, file, first, indent)
+    return Source(tree, file, first, indent, headers.get((tree.lineno, tree.name), ()))
 
 
-def string_source(text: str) -> list[Source]:
-    """The functions defined in a string of source, in order.
+def local_kernel(source: Source, names: dict[str, Any]) -> Callable[..., Any]:
+    """A function object for a kernel that Python does not know: one in a kernel or in a string.
+
+    Args:
+        names: what it may use by name; functions defined later in the same place may be added.
+    """
+
+    def kernel(*_: Any) -> None:
+        raise TypeError(f"{source.tree.name} exists only inside a compiled kernel")
+
+    kernel.__name__ = kernel.__qualname__ = source.tree.name
+    kernel.__kernel_source__ = source  # type: ignore[attr-defined]
+    kernel.__kernel_names__ = names  # type: ignore[attr-defined]
+    return kernel
+
+
+def string_source(text: str) -> tuple[list[Source], ast.Module]:
+    """The functions defined in a string of source, in order, and the statements around them.
 
     Raises:
         FrontendError FX100: the text is no Python, or defines no function.
@@ -69,12 +106,15 @@ def string_source(text: str) -> list[Source]:
     text = textwrap.dedent(text).expandtabs(4)
     file = f"<kernel {hashlib.sha256(text.encode()).hexdigest()[:8]}>"
     register_source(file, text)
+    plain, headers = split_headers(text)
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(plain)
     except SyntaxError as error:
         span = Span(file, error.lineno or 1, (error.offset or 1) - 1)
         raise FrontendError("FX100", f"invalid syntax: {error.msg}", span) from None
-    found = [Source(n, file, 1, 0) for n in tree.body if isinstance(n, ast.FunctionDef)]
-    if not found:
+    defined = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+    if not defined:
         raise FrontendError("FX100", "the source string defines no function", Span(file, 1))
-    return found
+    found = [Source(n, file, 1, 0, headers.get((n.lineno, n.name), ())) for n in defined]
+    rest = [n for n in tree.body if not isinstance(n, ast.FunctionDef)]
+    return found, ast.Module(rest, [])
