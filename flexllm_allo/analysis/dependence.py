@@ -103,6 +103,49 @@ def same_element_twice(
     return False
 
 
+def largest_delay(
+    source: Access,
+    sink: Access,
+    producer: Sequence[ir.For],
+    consumer: Sequence[ir.For],
+    outer: Sequence[int],
+    limit: int,
+    written: Collection[str] = (),
+) -> int:
+    """How many iterations after one of the consumer's the producer may still touch the same element.
+
+    Loops of the two nests are compared position by position; the outer ones are taken to be apart
+    by `outer`, and the next one is asked about.
+
+    Args:
+        source, sink: accesses in the producer and in the consumer.
+        limit: the answer when it is this or more.
+
+    Returns:
+        The largest difference of the two loop variables, 0 if there is none above.
+    """
+    system = _pair_system(source, sink, written)
+    pairs = list(zip(producer, consumer, strict=False))
+    for (p, c), delay in zip(pairs, outer, strict=False):
+        system.add_equal({(p.var, 0): 1, (c.var, 1): -1, ONE: -delay})
+    p, c = pairs[len(outer)]
+
+    def reaches(delay: int) -> bool:
+        further = system.copy()
+        further.add_positive({(p.var, 0): 1, (c.var, 1): -1, ONE: -delay})
+        return further.feasible()
+
+    low, high = 0, limit
+    if not reaches(1):
+        return 0
+    if reaches(limit):
+        return limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reaches(middle) else (low, middle)
+    return low
+
+
 def _add_direction(system: System, name: str, direction: Direction) -> None:
     a, b = (name, 0), (name, 1)
     match direction:

@@ -106,10 +106,13 @@ def _fold_binary(node: ir.Binary) -> ir.Expr:
 
 
 def _fold_chain(node: ir.Binary, b: int) -> ir.Expr:
-    """``(x + a) + b`` is ``x + (a + b)`` on indices, which do not wrap."""
+    """``(x + a) + b`` is ``x + (a + b)`` and ``(x - a) + b`` is ``x + (b - a)``: indices do not wrap."""
     match node.left:
         case ir.Binary("+", x, ir.Const(int() as a)) if isinstance(node.type, Index):
             return _fold(replace(node, left=x, right=ir.Const(a + b, INDEX, node.right.span)))
+        case ir.Binary("-", x, ir.Const(int() as a)) if isinstance(node.type, Index):
+            op, rest = ("+", b - a) if b >= a else ("-", a - b)
+            return _fold(replace(node, op=op, left=x, right=ir.Const(rest, INDEX, node.right.span)))
         case _:
             return node
 

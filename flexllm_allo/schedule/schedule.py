@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,8 +14,8 @@ from ..ir import nodes as ir
 from ..ir.printer import print_program
 from ..ir.walk import buffers
 from . import compose as composing
+from . import computing, loops, memory, packing, reshaping, reuse
 from . import dataflow as streams
-from . import loops, memory, packing
 from .buffers import Target
 from .callers import caller_span
 from .loops import Axis
@@ -197,6 +197,10 @@ class Schedule:
         self._set(program)
         return fused
 
+    @primitive(computing.compute_at)
+    def compute_at(self, from_loop: Axis, target_loop: Axis) -> None:
+        self._set(computing.compute_at(self.program, self.top_func_name, from_loop, target_loop))
+
     @primitive(loops.unroll)
     def unroll(self, axis: Axis, factor: int = 0) -> None:
         self._set(loops.unroll(self.program, self.top_func_name, axis, factor))
@@ -232,6 +236,16 @@ class Schedule:
     @primitive(memory.buffer_at)
     def buffer_at(self, target: Target, axis: Axis) -> None:
         self._set(memory.buffer_at(self.program, self.top_func_name, target, axis))
+
+    @primitive(reuse.reuse_at)
+    def reuse_at(self, target: Target, axis: Axis) -> MockBuffer:
+        program, buffer = reuse.reuse_at(self.program, self.top_func_name, target, axis)
+        self._set(program)
+        return buffer
+
+    @primitive(reshaping.reshape)
+    def reshape(self, target: Target, shape: Sequence[int]) -> None:
+        self._set(reshaping.reshape(self.program, self.top_func_name, target, shape))
 
     @primitive(packing.pack)
     def pack(
