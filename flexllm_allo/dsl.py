@@ -9,21 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def intrinsic(name: str) -> Callable[[F], F]:
-    """Mark a function as known to the compiler under `name`."""
-
-    def mark(fn: F) -> F:
-        fn.__intrinsic__ = name  # type: ignore[attr-defined]
-        return fn
-
-    return mark
+from .marks import F, intrinsic
+from .tensor_ops import (
+    add,
+    bmm,
+    concat,
+    conv2d,
+    copy,
+    div,
+    gelu,
+    layernorm,
+    linear,
+    matmul,
+    maxpool,
+    mul,
+    ones,
+    relu,
+    softmax,
+    sub,
+    sumpool,
+    transpose,
+    tril,
+    view,
+    zeros,
+)
 
 
 @intrinsic("grid")
@@ -40,11 +53,12 @@ def reduction(*extents: int, name: str = "", pipeline: Any = None, unroll: Any =
 
 
 def _unary(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def call(x: Any) -> Any:
+    def call(x: Any, name: str | None = None) -> Any:
+        del name
         return fn(x)
 
     call.__name__ = call.__qualname__ = name
-    call.__doc__ = f"{name} of a float; the C library's function of the operand's precision."
+    call.__doc__ = f"{name} of a float, or of every element; C's function of the operand's precision."
     return intrinsic(name)(call)
 
 
@@ -68,8 +82,9 @@ def round(x: Any) -> Any:
 
 
 @intrinsic("power")
-def power(x: Any, y: Any) -> Any:
+def power(x: Any, y: Any, name: str | None = None) -> Any:
     """The first number to the power of the second, as a float."""
+    del name
     return np.power(x, y)
 
 
@@ -144,3 +159,51 @@ def meta_else() -> Generator[None]:
 def meta_for(*bounds: int) -> Generator[int]:
     """Repeat the body at compile time for each value of the range."""
     yield bounds[0] if len(bounds) > 1 else 0
+
+
+__all__ = [
+    "Param",
+    "abs",
+    "add",
+    "bmm",
+    "concat",
+    "conv2d",
+    "copy",
+    "cos",
+    "div",
+    "exp",
+    "floor",
+    "gelu",
+    "grid",
+    "intrinsic",
+    "layernorm",
+    "linear",
+    "log",
+    "log2",
+    "log10",
+    "matmul",
+    "maxpool",
+    "meta_elif",
+    "meta_else",
+    "meta_for",
+    "meta_if",
+    "mul",
+    "ones",
+    "params",
+    "power",
+    "reduction",
+    "relu",
+    "round",
+    "sin",
+    "softmax",
+    "sqrt",
+    "sub",
+    "sumpool",
+    "tan",
+    "tanh",
+    "template",
+    "transpose",
+    "tril",
+    "view",
+    "zeros",
+]

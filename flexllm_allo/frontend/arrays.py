@@ -1,39 +1,20 @@
-"""Statements on whole arrays, lowered to loops that schedules cannot name (`_0`, `_1`, ...)."""
+"""Copies and fills of buffers whose places are known already."""
 
 from __future__ import annotations
 
 import ast
 
 from ..ir import nodes as ir
-from ..ir.convert import cast
-from ..ir.dtypes import INDEX, ArrayType
+from ..ir.dtypes import INDEX
+from .broadcast import Indices
 from .context import Context
-
-Indices = tuple[ir.Expr, ...]
-
-
-def _nest(ctx: Context, shape: tuple[int, ...], node: ast.AST) -> tuple[list[str], Indices]:
-    names = [f"_{d}" for d in range(len(shape))]
-    return names, tuple(ir.LoopVar(n, INDEX, ctx.span(node)) for n in names)
-
-
-def _emit(ctx: Context, shape: tuple[int, ...], names: list[str], inner: ir.Stmt) -> None:
-    body: ir.Stmt = inner
-    for name, size in zip(reversed(names), reversed(shape), strict=True):
-        lower, upper = ir.Const(0, INDEX, inner.span), ir.Const(size, INDEX, inner.span)
-        body = ir.For(name, lower, upper, (body,), span=inner.span)
-    ctx.emit(body)
+from .slices import Axis, Region
+from .tensors import assign, fill, loaded
 
 
 def fill_array(ctx: Context, target: ir.Buffer, value: ir.Expr, node: ast.AST, prefix: Indices = ()) -> None:
-    """``target[prefix] = value``: every element gets the scalar."""
-    names, indices = _nest(ctx, target.shape, node)
-    if not isinstance(value, ir.Const):  # evaluate once, as Python would
-        held = ctx.temporary("fill", value.type, node)
-        ctx.emit(ir.Store(held.name, (), value, ctx.span(node)))
-        value = ir.Load(held.name, (), value.type, ctx.span(node))
-    store = ir.Store(target.name, (*prefix, *indices), value, ctx.span(node))
-    _emit(ctx, target.shape, names, store)
+    """``target[prefix] = value``: every element gets the scalar. `target` has the shape that is left."""
+    fill(ctx, _behind(target, prefix), value, node)
 
 
 def copy_array(
@@ -44,12 +25,14 @@ def copy_array(
     source: ir.Buffer,
     node: ast.AST,
 ) -> None:
-    """``target[prefix] = source``: element by element, converted to the target's type."""
-    if source.shape != target.shape:
-        given, wanted = ArrayType(source.dtype, source.shape), ArrayType(target.dtype, target.shape)
-        raise ctx.error("FX105", f"Shape mismatch, got {given} and {wanted}", node)
-    names, indices = _nest(ctx, target.shape, node)
-    load = ir.Load(view.buffer, (*view.indices, *indices), source.dtype, view.span)
-    value = cast(load, target.dtype)
-    store = ir.Store(target.name, (*prefix, *indices), value, ctx.span(node))
-    _emit(ctx, target.shape, names, store)
+    """``target[prefix] = view``, where `source` has the shape that the view leaves."""
+    value = loaded(_behind(source, view.indices, view.buffer), node, ctx)
+    assign(ctx, _behind(target, prefix), value, node)
+
+
+def _behind(buffer: ir.Buffer, prefix: Indices, name: str | None = None) -> Region:
+    """What is left of a buffer behind leading indices; `buffer` has the shape of that."""
+    zero = ir.Const(0, INDEX)
+    axes = (*(Axis(i) for i in prefix), *(Axis(zero, 1, size) for size in buffer.shape))
+    named = ir.Buffer(name or buffer.name, buffer.dtype, buffer.shape, span=buffer.span)
+    return Region(named, axes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import types
+from dataclasses import replace
 from typing import Any
 from typing import cast as cast_any
 
@@ -11,8 +13,10 @@ from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast, literal
 from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
-from .context import Context
+from .context import Context, StreamsSymbol
 from .names import NotConstant
+from .slices import region_of
+from .streams import lower_gather, lower_get, stream_operand
 
 _MATH = {
     "exp", "log", "log2", "log10", "sqrt", "sin", "cos", "tan", "tanh", "floor", "round", "power",
@@ -40,10 +44,13 @@ def lower_call(
     if isinstance(callee, DType):
         return cast(_one_argument(ctx, node), callee, ctx.span(node), implicit=False)
     name = getattr(callee, "__intrinsic__", None) or _builtin_name(callee)
+    if name == "df.gather":
+        return lower_gather(ctx, node)
     if name is not None:
         return _intrinsic(ctx, name, node)
     if isinstance(callee, types.FunctionType):
-        return call_kernel(ctx, node, callee, explicit, targets)
+        kernel = cast_any(types.FunctionType, inspect.unwrap(callee))  # decorators are ignored
+        return call_kernel(ctx, node, kernel, explicit, targets)
     raise ctx.error("FX101", f"Unsupported function call {ast.unparse(node.func)}", node)
 
 
@@ -74,33 +81,15 @@ def cast_tuple(value: Any) -> tuple[Any, ...]:
     return cast_any(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
 
 
-def _method(ctx: Context, node: ast.Call) -> ir.Expr | None:
+def _method(ctx: Context, node: ast.Call) -> ir.Expr | list[ir.Buffer] | None:
     """``fifo.get()`` and ``x.bitcast()``; None for attributes of modules."""
     assert isinstance(node.func, ast.Attribute)
     stream = stream_operand(ctx, node.func.value)
     if stream is None:
         return None
-    if node.func.attr != "get":
+    if node.func.attr != "get" or node.args:
         raise ctx.error("FX101", f"a stream has no .{node.func.attr}() that gives a value", node)
-    buffer, indices = stream
-    target = ctx.temporary(f"{buffer.name}_token", buffer.dtype, node)
-    ctx.emit(ir.Get(target.name, buffer.name, indices, ctx.span(node)))
-    return ir.Load(target.name, (), target.dtype, ctx.span(node))
-
-
-def stream_operand(ctx: Context, node: ast.expr) -> tuple[ir.Buffer, tuple[ir.Expr, ...]] | None:
-    """The FIFO (and its indices, for an array of FIFOs) an expression names, or None."""
-    items: list[ast.expr] = []
-    while isinstance(node, ast.Subscript):
-        part = node.slice
-        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
-        node = node.value
-    symbol = ctx.find(node.id) if isinstance(node, ast.Name) else None
-    if not isinstance(symbol, ir.Buffer) or not symbol.is_stream:
-        return None
-    if len(items) != len(symbol.shape):
-        raise ctx.error("FX106", f"{symbol.name} has {len(symbol.shape)} dimensions", node)
-    return symbol, tuple(ctx.lower_index(i) for i in items)
+    return lower_get(ctx, node, stream)
 
 
 def _one_argument(ctx: Context, node: ast.Call) -> ir.Expr:
@@ -228,7 +217,7 @@ def _operand(ctx: Context, node: ast.expr) -> Operand:
     view = view_of(ctx, node)
     if view is not None:
         return view
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.Call) and not _is_intrinsic(ctx, node):
         value = lower_call(ctx, node)
         if isinstance(value, list):
             if len(value) != 1:
@@ -238,27 +227,46 @@ def _operand(ctx: Context, node: ast.expr) -> Operand:
                 return ir.View(buffer.name, (), ctx.span(node)), buffer
             return ir.Load(buffer.name, (), buffer.dtype, ctx.span(node))
         return value
+    if ctx.lowering.is_array(ctx, node):
+        buffer = ctx.lowering.stored_array(ctx, node)
+        return ir.View(buffer.name, (), ctx.span(node)), buffer
     return ctx.lower_expr(node)
 
 
+def _is_intrinsic(ctx: Context, node: ast.Call) -> bool:
+    """Whether a call makes an array by itself: ``A.copy()``, ``allo.matmul(A, B)``."""
+    if isinstance(node.func, ast.Attribute) and ctx.lowering.is_array(ctx, node.func.value):
+        return True
+    try:
+        return hasattr(ctx.constant(node.func), "__intrinsic__") and ctx.lowering.is_array(ctx, node)
+    except NotConstant:
+        return False
+
+
 def view_of(ctx: Context, node: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
-    """The array (or FIFO) an expression names: a buffer, or ``A[i]`` with rank left over."""
-    items: list[ast.expr] = []
-    base = node
-    while isinstance(base, ast.Subscript):
-        part = base.slice
-        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
-        base = base.value
+    """The array (or FIFO) an expression names: a buffer, or ``A[i]`` with rank left over.
+
+    None for scalars, and for slices, whose elements do not lie side by side.
+    """
+    region = region_of(ctx, node) if ctx.lowering.is_array(ctx, node) else None
+    if region is not None:
+        return region.view(node, ctx)
+    base, items = _indexed(node)
     symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
-    if not isinstance(symbol, ir.Buffer):
+    if not isinstance(symbol, ir.Buffer) or not symbol.is_stream:
         return None
-    if not symbol.is_stream and len(items) >= len(symbol.shape):
-        return None
-    if any(isinstance(i, ast.Slice) for i in items):
-        raise ctx.error("FX106", "Unsupported slice type: only leading indices make a view", node)
     indices = tuple(ctx.check_index(symbol, d, i) for d, i in enumerate(items))
     rest = ir.Buffer(symbol.name, symbol.dtype, symbol.shape[len(items) :], symbol.depth, span=symbol.span)
     return ir.View(symbol.name, indices, ctx.span(node)), rest
+
+
+def _indexed(node: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
+    items: list[ast.expr] = []
+    while isinstance(node, ast.Subscript):
+        part = node.slice
+        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
+        node = node.value
+    return node, items
 
 
 def _type_of(operand: Operand) -> Any:
@@ -274,7 +282,7 @@ def _fit(
     if isinstance(operand, tuple):
         view, rest = operand
         given, wanted = ArrayType(rest.dtype, rest.shape), ArrayType(param.dtype, param.shape)
-        if given != wanted or rest.is_stream != param.is_stream:
+        if given != wanted or (rest.is_stream, rest.token) != (param.is_stream, param.token):
             code = "FX105" if rest.shape != param.shape else "FX104"
             message = f"parameter {param.name} of {callee.origin} is {wanted}, got {given}"
             places = [Place(ctx.span(node)), Place(param.span, "declared here")]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections import ChainMap
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import DTypeError, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
-from ..ir.dtypes import DType, Struct
+from ..ir.dtypes import DType, StreamType, Struct
 from ..ir.rule_sets import RULE_SETS
 from .names import NotConstant, evaluate
 from .options import Options
@@ -32,7 +32,27 @@ class ConstSymbol:
     value: Any
 
 
-Symbol = ir.Buffer | LoopSymbol | ConstSymbol
+@dataclass(frozen=True)
+class ElementSymbol:
+    """A name for the current element of an array while an operator on whole arrays is lowered."""
+
+    value: ir.Expr
+
+
+Channel = tuple[ir.Buffer, tuple[ir.Expr, ...]]
+"""One FIFO: a buffer, and which one of it where it is an array of FIFOs."""
+
+
+@dataclass(frozen=True)
+class StreamsSymbol:
+    """A FIFO or an array of FIFOs of a region: `member` gives the one at constant indices."""
+
+    name: str
+    type: StreamType
+    member: Callable[[tuple[int, ...]], Channel]
+
+
+Symbol = ir.Buffer | LoopSymbol | ConstSymbol | StreamsSymbol | ElementSymbol
 
 
 @dataclass
@@ -52,6 +72,11 @@ class Instances(Protocol):
         self, fn: Callable[..., Any], explicit: tuple[Any, ...], args: list[Any], at: Span
     ) -> ir.Function: ...
 
+    def add(self, function: ir.Function, stem: str) -> ir.Function: ...
+
+    @property
+    def functions(self) -> list[ir.Function]: ...
+
 
 class Lowering(Protocol):
     """The expression rules, handed in so that `calls` and `expressions` need not import each other."""
@@ -60,6 +85,9 @@ class Lowering(Protocol):
     def lower_index(self, ctx: Context, node: ast.expr) -> ir.Expr: ...
     def check_index(self, ctx: Context, buffer: ir.Buffer, dim: int, node: ast.expr) -> ir.Expr: ...
     def match_literals(self, left: ir.Expr, right: ir.Expr) -> tuple[ir.Expr, ir.Expr]: ...
+    def binary(self, ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) -> ir.Expr: ...
+    def is_array(self, ctx: Context, node: ast.expr) -> bool: ...
+    def stored_array(self, ctx: Context, node: ast.expr) -> ir.Buffer: ...
 
 
 class Context:
@@ -76,6 +104,8 @@ class Context:
         self.scopes: list[Scope] = [Scope()]
         self.blocks: list[list[ir.Stmt]] = [[]]
         self.taken: set[str] = set()
+        self.pids: tuple[int, ...] | None = None  # of a dataflow kernel's instance
+        self.tensor_operations = 0  # unnamed ones: numbers their bands
         self.loop_statements = 0  # completed ones: numbers unnamed bands as Allo does
 
     # ---- places and errors
@@ -138,6 +168,18 @@ class Context:
             yield body
         finally:
             self.blocks.pop()
+            self.scopes.pop()
+
+    @contextmanager
+    def elements(self, values: Sequence[ir.Expr], node: ast.AST) -> Generator[list[str]]:
+        """Names that stand for the values, which no kernel can have chosen itself."""
+        names = [f"<{i}>" for i in range(len(values))]
+        self.scopes.append(Scope())
+        for name, value in zip(names, values, strict=True):
+            self.bind(name, ElementSymbol(value), node)
+        try:
+            yield names
+        finally:
             self.scopes.pop()
 
     # ---- names
@@ -210,7 +252,7 @@ class Context:
         return ChainMap(known, self.names) if known else self.names  # pyright: ignore[reportArgumentType]
 
     def _is_runtime(self, name: str) -> bool:
-        return isinstance(self.find(name), ir.Buffer | LoopSymbol)
+        return isinstance(self.find(name), ir.Buffer | LoopSymbol | ElementSymbol | StreamsSymbol)
 
     def require_constant(self, node: ast.expr, what: str) -> Any:
         try:

@@ -14,7 +14,7 @@ from ..ir import nodes as ir
 from ..ir.convert import cast, constant_as, literal
 from ..ir.dtypes import BOOL, INDEX, INT32, DType, Float
 from .calls import lower_call
-from .context import ConstSymbol, Context, LoopSymbol
+from .context import ConstSymbol, Context, ElementSymbol, LoopSymbol
 from .names import NotConstant
 from .places import bits_of, place_of, read, read_bits
 
@@ -138,6 +138,8 @@ def _name(ctx: Context, node: ast.Name) -> ir.Expr:
     span = ctx.span(node)
     if isinstance(symbol, LoopSymbol):
         return ir.LoopVar(symbol.var, INDEX, span)
+    if isinstance(symbol, ElementSymbol):
+        return symbol.value
     if isinstance(symbol, ir.Buffer):
         if symbol.shape or symbol.is_stream:
             what = "a stream; read it with .get()" if symbol.is_stream else "an array"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import UNKNOWN, FrontendError, Place, Span, did_you_mean
@@ -18,14 +20,19 @@ from .annotations import (
     result_annotations,
     template_parameters,
 )
+from .array_expressions import is_array, is_kernel_call, lower_array
+from .array_statements import stored_array
 from .arrays import copy_array
 from .calls import lower_call, view_of
 from .context import Context
 from .names import Names, function_names
 from .options import DEFAULT, Options
+from .regions import is_region, lower_region
 from .source import Source, function_source, local_kernel, string_source
+from .slices import whole
 from .statements import lower_body
 from .templates import check_conditions, defaults
+from .tensors import assign, type_of
 
 Explicit = Sequence[Any] | Mapping[str, Any]
 """Template arguments: in order (strings are instance ids), or by name."""
@@ -38,6 +45,9 @@ class _Expressions:
     lower_index = staticmethod(expressions.lower_index)
     check_index = staticmethod(expressions.check_index)
     match_literals = staticmethod(expressions.match_literals)
+    binary = staticmethod(expressions.binary)
+    is_array = staticmethod(is_array)
+    stored_array = staticmethod(stored_array)
 
 
 class ProgramBuilder:
@@ -68,6 +78,7 @@ class ProgramBuilder:
         Raises:
             FrontendError: FX107 recursion; FX108 a parameter is bound twice or not at all.
         """
+        fn = inspect.unwrap(fn)  # decorators are ignored
         source = function_source(fn)
         if self._home is None:
             self._home = getattr(inspect.unwrap(fn), "__globals__", None)
@@ -112,9 +123,15 @@ class ProgramBuilder:
         self._open.append(fn)
         function = _lower_function(self, source, {**names, **bindings})
         self._open.pop()
-        name = self._unique("_".join([source.tree.name, *ids]))
-        function = replace(function, name=name, origin=source.tree.name, bindings=tuple(bindings.items()))
+        known = [*bindings.items(), *(("id", i) for i in ids)]
+        function = replace(function, origin=source.tree.name, bindings=tuple(known))
+        function = self.add(function, "_".join([source.tree.name, *ids]))
         self._made[key] = function
+        return function
+
+    def add(self, function: ir.Function, stem: str) -> ir.Function:
+        """Put a function into the program under a name not used yet: the stem, else numbered."""
+        function = replace(function, name=self._unique(stem))
         self.functions.append(function)
         return function
 
@@ -169,10 +186,20 @@ class ProgramBuilder:
         return {p: bindings[p] for p in parameters}
 
 
-def _lower_function(program: ProgramBuilder, source: Source, names: Names) -> ir.Function:
+def _lower_function(
+    program: ProgramBuilder,
+    source: Source,
+    names: Mapping[str, Any],
+    enter: Callable[[Context], None] | None = None,
+) -> ir.Function:
+    """Lower a kernel; `enter` sees the context once the parameters are bound (instances of a region)."""
     ctx = Context(source, names, program, _Expressions())
     node = source.tree
     params = _parameters(ctx, node)
+    if enter is not None:
+        enter(ctx)
+    elif is_region(ctx):
+        return lower_region(ctx, params, partial(_lower_function, program))
     body = list(node.body)
     returned = body.pop() if body and isinstance(body[-1], ast.Return) else None
     lower_body(ctx, body)
@@ -196,10 +223,10 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
             what = "Stateful" if t.stateful else "ConstExpr"
             hint = "declare it in the body of the kernel"
             raise ctx.error("FX103", f"Function parameter '{arg.arg}' cannot be {what}.", arg, hint)
-        depth = t.depth if isinstance(t, StreamType) else None
+        depth, token = (t.depth, t.token) if isinstance(t, StreamType) else (None, ())
         memory = t.memory if isinstance(t, ArrayType) else None
         span = ctx.span(arg)
-        buffer = ir.Buffer(ctx.fresh(arg.arg), t.dtype, t.shape, depth, memory=memory, span=span)
+        buffer = ir.Buffer(ctx.fresh(arg.arg), t.dtype, t.shape, depth, memory=memory, token=token, span=span)
         ctx.bind(arg.arg, buffer, arg)
         params.append(buffer)
     return params
@@ -236,29 +263,35 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
         buffer = ir.Buffer(ctx.fresh("result"), t.dtype, (), span=ctx.span(value))
         ctx.emit(ir.Store(buffer.name, (), cast(scalar, t.dtype), ctx.span(value)))
         return buffer
-    source = _returned_array(ctx, value)
-    given = ArrayType(source[1].dtype, source[1].shape)
-    if given != ArrayType(t.dtype, t.shape):
-        code = "FX105" if source[1].shape != t.shape else "FX104"
-        raise ctx.error(code, f"the result is declared as {t}, `{ast.unparse(value)}` is {given}", value)
-    local = _plain_local(ctx, source[0])
+    if not is_array(ctx, value):
+        raise ctx.error("FX112", f"`{ast.unparse(value)}` is not the array the signature names", value)
+    source = _named_array(ctx, value)
+    array = lower_array(ctx, value) if source is None else None
+    given = type_of(array) if array else ArrayType(source[1].dtype, source[1].shape)
+    if given.shape != t.shape:
+        message = f"Shape mismatch: the result is declared as {t}, `{ast.unparse(value)}` is {given}"
+        raise ctx.error("FX105", message, value)
+    local = _plain_local(ctx, source[0]) if source and source[1].dtype == t.dtype else None
     if local is not None and local.name not in used:
         _drop_alloc(ctx, local.name)
         return local
     buffer = ir.Buffer(ctx.fresh("result"), t.dtype, t.shape, span=ctx.span(value))
-    copy_array(ctx, buffer, (), *source, value)
+    if source is not None:
+        copy_array(ctx, buffer, (), *source, value)
+    elif array is not None:
+        assign(ctx, whole(buffer), array, value)
     return buffer
 
 
-def _returned_array(ctx: Context, value: ast.expr) -> tuple[ir.View, ir.Buffer]:
+def _named_array(ctx: Context, value: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
+    """The array a returned name, view or kernel call denotes; None for other expressions."""
     view = view_of(ctx, value)
-    if view is not None:
-        return view
-    if isinstance(value, ast.Call):
+    if view is None and is_kernel_call(ctx, value):
+        assert isinstance(value, ast.Call)
         made = lower_call(ctx, value)
         if isinstance(made, list) and len(made) == 1 and made[0].shape:
             return ir.View(made[0].name, (), ctx.span(value)), made[0]
-    raise ctx.error("FX112", f"`{ast.unparse(value)}` is not the array the signature names", value)
+    return view
 
 
 def _plain_local(ctx: Context, view: ir.View) -> ir.Buffer | None:

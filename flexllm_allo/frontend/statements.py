@@ -15,15 +15,21 @@ from ..ir import nodes as ir
 from ..ir.convert import cast
 from ..ir.dtypes import INDEX, ArrayType, DType, StreamType, Struct, UInt
 from .annotations import annotated_type
+from .array_expressions import is_array, is_kernel_call, is_numpy_call, lower_value
+from .array_statements import assign_region, assign_value, assign_whole, augment_region, stored_array
 from .arrays import copy_array, fill_array
-from .calls import Target, lower_call, resolve_callee, stream_operand, view_of
-from .context import ConstSymbol, Context, LoopSymbol
+from .calls import Target, lower_call, resolve_callee
+from .context import ConstSymbol, Context, LoopSymbol, StreamsSymbol
 from .declarations import declare_constant, declare_stateful, flat_contents
 from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
 from .names import NotConstant
 from .places import place_of, raw_bits, read, store
+from .processes import bind_pids, is_get_pid
+from .stream_writes import lower_write
+from .streams import stream_operand
+from .slices import whole
 
 
 def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
@@ -51,6 +57,9 @@ def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
         raise ctx.error("FX103", "only a name can be declared with a type", node.target)
     name = node.target.id
     declared = annotated_type(ctx, node.annotation)
+    if node.value is not None and is_get_pid(node.value):
+        bind_pids(ctx, node.target, node.value)
+        return
     if isinstance(declared, ArrayType) and declared.constexpr:
         declare_constant(ctx, name, declared, node)
         return
@@ -68,7 +77,7 @@ def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
         places = [Place(ctx.span(node)), Place(ctx.where(name) or ctx.span(node), "first")]
         raise FrontendError("FX111", f"{name} is declared twice", places)
     if isinstance(declared, StreamType):
-        buffer = ctx.declare(name, declared.dtype, declared.shape, node, depth=declared.depth)
+        buffer = ctx.declare(name, declared.dtype, declared.shape, node, depth=declared.depth, token=declared.token)
         ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
         return
     if declared.stateful:
@@ -88,22 +97,15 @@ def _declare_array(ctx: Context, name: str, declared: ArrayType, node: ast.AnnAs
         buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
         ctx.emit(ir.Alloc(buffer, contents, ctx.span(node)))
         return
-    if declared.shape and isinstance(value, ast.Call):
+    if declared.shape and is_kernel_call(ctx, value):
+        assert isinstance(value, ast.Call)
         made = lower_call(ctx, value, [name])
-        if isinstance(made, list):
+        if isinstance(made, list) and made[0].shape:
             _bind_result(ctx, name, made[0], declared, node)
             return
-        buffer = _declared(ctx, name, declared, node)
-        fill_array(ctx, buffer, cast(made, declared.dtype), node)
-        return
     if declared.shape:
-        source = view_of(ctx, value)
-        scalar = None if source else cast(ctx.lower_expr(value), declared.dtype)
-        buffer = _declared(ctx, name, declared, node)
-        if source:
-            copy_array(ctx, buffer, (), *source, node)
-        elif scalar is not None:
-            fill_array(ctx, buffer, scalar, node)
+        lowered = lower_value(ctx, value)
+        assign_value(ctx, whole(_declared(ctx, name, declared, node)), lowered, node, value)
         return
     scalar = _converted(ctx, value, declared.dtype)
     buffer = _declared(ctx, name, declared, node)
@@ -125,7 +127,7 @@ def _bind_result(ctx: Context, name: str, made: ir.Buffer, declared: ArrayType, 
 
 def _constant_array(ctx: Context, value: ast.expr, declared: ArrayType) -> tuple[int | float, ...] | None:
     """Flat raw contents of a list or NumPy constant, or None when it is no array constant."""
-    if not declared.shape:
+    if not declared.shape or (isinstance(value, ast.Call) and not is_numpy_call(ctx, value)):
         return None
     try:
         known = ctx.constant(value)
@@ -144,7 +146,9 @@ def _assign(ctx: Context, node: ast.Assign) -> None:
     if len(node.targets) != 1:
         raise ctx.error("FX101", "chained assignment not supported", node)
     target = node.targets[0]
-    if isinstance(target, ast.Tuple):
+    if is_get_pid(node.value):
+        bind_pids(ctx, target, node.value)
+    elif isinstance(target, ast.Tuple):
         _assign_tuple(ctx, target, node.value)
     elif isinstance(target, ast.Name):
         _assign_name(ctx, target, node.value)
@@ -156,8 +160,11 @@ def _assign(ctx: Context, node: ast.Assign) -> None:
 
 def _assign_name(ctx: Context, target: ast.Name, value: ast.expr) -> None:
     symbol = ctx.find(target.id)
-    if isinstance(symbol, LoopSymbol | ConstSymbol):
+    if isinstance(symbol, LoopSymbol | ConstSymbol | StreamsSymbol):
         raise ctx.error("FX104", f"{target.id} cannot be assigned to", target)
+    if is_array(ctx, value) and not is_kernel_call(ctx, value):
+        assign_whole(ctx, target, symbol if isinstance(symbol, ir.Buffer) else None, value)
+        return
     if isinstance(value, ast.Call):
         made = lower_call(ctx, value, [symbol or target.id] if _is_kernel(ctx, value) else None)
         if isinstance(made, list):
@@ -165,13 +172,7 @@ def _assign_name(ctx: Context, target: ast.Name, value: ast.expr) -> None:
         else:
             _store_scalar(ctx, target, symbol, made)
         return
-    source = view_of(ctx, value)
-    if source is not None and source[1].shape:
-        if symbol is None:
-            symbol = ctx.declare(target.id, source[1].dtype, source[1].shape, target)
-            ctx.emit(ir.Alloc(symbol, span=ctx.span(target)))
-        copy_array(ctx, symbol, (), *source, target)
-    elif symbol is not None and symbol.shape:
+    if symbol is not None and symbol.shape:
         fill_array(ctx, symbol, cast(ctx.lower_expr(value), symbol.dtype), target)
     else:
         scalar = _converted(ctx, value, symbol.dtype) if symbol else ctx.lower_expr(value)
@@ -245,9 +246,12 @@ def _assign_tuple(ctx: Context, target: ast.Tuple, value: ast.expr) -> None:
     if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
         held: list[ast.expr] = []
         for item in value.elts:  # all right sides first: x, y = y, x swaps
-            scalar = ctx.lower_expr(item)
-            temp = ctx.temporary("held", scalar.type, item)
-            ctx.emit(ir.Store(temp.name, (), scalar, ctx.span(item)))
+            if is_array(ctx, item):
+                temp = stored_array(ctx, item)
+            else:
+                scalar = ctx.lower_expr(item)
+                temp = ctx.temporary("held", scalar.type, item)
+                ctx.emit(ir.Store(temp.name, (), scalar, ctx.span(item)))
             ctx.bind(temp.name, temp, item)
             held.append(ast.copy_location(ast.Name(temp.name, ast.Load()), item))
         for t, h in zip(target.elts, held, strict=True):
@@ -268,14 +272,8 @@ def _assign_tuple(ctx: Context, target: ast.Tuple, value: ast.expr) -> None:
 
 
 def _assign_element(ctx: Context, target: ast.Subscript, value: ast.expr) -> None:
-    view = view_of(ctx, target)
-    if view is not None and view[1].shape:
-        source = view_of(ctx, value)
-        if source is None:
-            scalar = cast(ctx.lower_expr(value), view[1].dtype)
-            fill_array(ctx, view[1], scalar, target, view[0].indices)
-        else:
-            copy_array(ctx, view[1], view[0].indices, *source, target)
+    if is_array(ctx, target):
+        assign_region(ctx, target, value)
         return
     place = place_of(ctx, target)
     if place is None:
@@ -296,6 +294,9 @@ def _aug_assign(ctx: Context, node: ast.AugAssign) -> None:
     op = operator_name(node.op)
     if op is None or op == "**":
         raise ctx.error("FX101", f'Unsupported node "{type(node.op).__name__}"', node)
+    if is_array(ctx, node.target):
+        augment_region(ctx, node)
+        return
     place = place_of(ctx, node.target)
     if place is None:
         raise _not_assignable(ctx, node.target)
@@ -338,12 +339,8 @@ def _expr(ctx: Context, node: ast.Expr) -> None:
         return  # a docstring or comment
     if not isinstance(value, ast.Call):
         raise ctx.error("FX101", "only a call can stand alone", node)
-    if isinstance(value.func, ast.Attribute) and value.func.attr == "put":
-        stream = stream_operand(ctx, value.func.value)
-        if stream is not None and len(value.args) == 1:
-            token = cast(ctx.lower_expr(value.args[0]), stream[0].dtype)
-            ctx.emit(ir.Put(stream[0].name, stream[1], token, ctx.span(node)))
-            return
+    if lower_write(ctx, value):
+        return
     lower_call(ctx, value)
 
 
