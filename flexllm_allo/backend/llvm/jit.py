@@ -27,6 +27,15 @@ def _initialise() -> None:
             _llvm.add_symbol(library_symbol(name, single), libm_address(name, single))
 
 
+def _wide_vectors(features: Any) -> str:
+    """The host's features, with vectors of 512 bits where they cost no clock speed.
+
+    LLVM prefers 256 bits on all of Intel's server processors; from those with VNNI on, gemm of int8
+    and float32 is faster by a third to a half with 512.
+    """
+    return features.flatten() + (",-prefer-256-bit" if features.get("avx512vnni") else "")
+
+
 class Compiled:
     """A module in machine code; the code lives as long as this object."""
 
@@ -41,7 +50,7 @@ class Compiled:
         module.verify()
         machine = _llvm.Target.from_default_triple().create_target_machine(
             cpu=_llvm.get_host_cpu_name(),
-            features=features.flatten(),
+            features=_wide_vectors(features),
             opt=3,
             jit=True,
         )

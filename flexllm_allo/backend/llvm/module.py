@@ -13,6 +13,7 @@ from ..effects import Effects
 from ..signature import Signature
 from .emitter import ENTRY, Emitter
 from .jit import Compiled
+from .loop_order import contiguous_loops
 
 
 class LLVMModule(Signature):
@@ -28,6 +29,7 @@ class LLVMModule(Signature):
         del ext_libs  # Allo's list of C++ libraries; here they are functions of the program
         self.program = program = program.with_top(top_func_name)
         self._effects = Effects(program)
+        self._ordered = contiguous_loops(program)
         self._compiled: dict[str, _Function] = {}
         self._function(program.top)
 
@@ -63,7 +65,7 @@ class LLVMModule(Signature):
 
     def _function(self, name: str) -> _Function:
         if name not in self._compiled:
-            self._compiled[name] = _Function(self.program, name)
+            self._compiled[name] = _Function(self._ordered, name)
         return self._compiled[name]
 
 
