@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .errors import BackendError, did_you_mean
+from .errors import TargetError, did_you_mean
 from .ir import nodes as ir
 
-TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls")
+TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls", "vivado_hls")
+FOREIGN = ("aie", "catapult", "ihls", "pynq", "tapa", "xls", "xlscc")
+"""Allo's targets that belong to tools this engine does not write for."""
 
 
 def build(
@@ -23,14 +25,14 @@ def build(
 
     Args:
         target: None or "llvm" (the CPU), "interpreter" or "simulator" (the checked reference),
-            "vhls" (HLS C++ text) or "vitis_hls" (a project).
+            "vhls" (HLS C++ text), "vitis_hls" or "vivado_hls" (a project).
         mode: for HLS targets, e.g. "csim", "csyn", "hw".
         project: folder of the HLS project.
         configs: options of the HLS project, such as the device and the clock.
         options: further options of the HLS backend (Allo's ``wrap_io``, ``use_memory``).
 
     Raises:
-        BackendError: FX402, no such target.
+        TargetError: FX402, no such target.
     """
     # Each backend is imported when it is asked for: LLVM and the HLS project are heavy.
     match target:
@@ -42,9 +44,10 @@ def build(
             from .backend.interpreter import Interpreter
 
             return Interpreter(program)
-        case "vhls" | "vitis_hls":
+        case "vhls" | "vitis_hls" | "vivado_hls":
             from .backend.hls.module import HLSModule
 
             return HLSModule(program, target=target, mode=mode, project=project, configs=configs, **options)
         case _:
-            raise BackendError("FX402", f'no target "{target}"', hint=did_you_mean(target, TARGETS))
+            hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
+            raise TargetError("FX402", f"Target {target} is not supported", hint=hint)

@@ -116,7 +116,7 @@ def test_build_writes_a_project_and_simulates_it(tmp_path: Path) -> None:
     for name in (
         "kernel.cpp",
         "kernel.h",
-        "connectivity.cfg",
+        f"{manifest['top']}.cfg",
         "run.tcl",
         "Makefile",
         "testbench.cpp",

@@ -187,7 +187,7 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
             _check_writable(buffer, value)
         if isinstance(value, np.ndarray):
             _warn_of_conversion(buffer, cast(Array, value))
-        raws.append(encode(buffer, value))
+        raws.append(encode(buffer, cast(object, value)))
     raws += [np.zeros(b.shape, container(b.dtype)) for b in params[len(args) :]]
     _separate(params, raws, stored)
     return Bound(function, tuple(raws), tuple(args), stored)

@@ -247,6 +247,7 @@ class LoopAttrs:
     """What schedules say of a loop. None or False: nothing. `unroll` 0 means completely.
 
     `reassociate` lets the CPU reorder a float reduction carried by this loop (docs/numerics.md).
+    `spatial` makes every iteration hardware of its own; in a dataflow region, a process of its own.
     """
 
     pipeline: int | None = None
@@ -256,6 +257,7 @@ class LoopAttrs:
     dataflow: bool = False
     reduction: bool = False
     reassociate: bool = False
+    spatial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +318,16 @@ Stmt = Alloc | Store | Put | Get | For | While | If | Call
 
 
 @dataclass(frozen=True, slots=True)
+class Extern:
+    """What a function written in C++ is: `symbol` in the file `source`, which may write `writes`."""
+
+    symbol: str
+    source: str
+    include_paths: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """A kernel instance. The last `results` parameters are the results.
 
@@ -324,6 +336,7 @@ class Function:
     this instance was made from, both for people and for schedules to tell instances apart.
     `concurrent` marks a region written with processes (``df.region``): they share arrays as the
     user wrote it, while the statements of a function made `dataflow` by a schedule keep their order.
+    A function with an `extern` has no body: it is written in C++.
     """
 
     name: str
@@ -335,6 +348,7 @@ class Function:
     inline: bool = False
     origin: str = ""
     bindings: tuple[tuple[str, object], ...] = ()
+    extern: Extern | None = None
     span: Span = UNKNOWN
     facts: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
 

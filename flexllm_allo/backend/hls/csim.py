@@ -72,7 +72,7 @@ class CSimModule:
         self._run(raws)
         for buffer, raw, simulated in zip(self.top.params, bound.raws, raws, strict=True):
             if buffer.name in self._stored and not np.shares_memory(raw, simulated):
-                _from_csim(buffer, simulated, raw)
+                from_csim(buffer, simulated, raw)
         return unbind(bound)
 
     def _build(self) -> ctypes.CDLL:
@@ -138,6 +138,14 @@ def csim_bytes(dtype: DType) -> int:
     return container(dtype).itemsize if width(dtype) <= 64 else 8 * -(-width(dtype) // 64)
 
 
+def csim_dtype(buffer: ir.Buffer) -> np.dtype[Any]:
+    """The NumPy type of the elements in C++ layout; raw bytes beyond 64 bits."""
+    size = csim_bytes(buffer.dtype)
+    if isinstance(buffer.dtype, Index):
+        return np.dtype(np.int32)
+    return container(buffer.dtype) if width(buffer.dtype) <= 64 else np.dtype(f"V{size}")
+
+
 def to_csim_bytes(buffer: ir.Buffer, raw: Array) -> bytes:
     """The contents of a data file: the elements as C simulation and the device's memory hold them."""
     return _to_csim(buffer, raw).tobytes()
@@ -158,7 +166,8 @@ def _to_csim(buffer: ir.Buffer, raw: Array) -> Array:
     return raw if raw.dtype.itemsize == size else raw.astype(f"<{raw.dtype.kind}{size}")
 
 
-def _from_csim(buffer: ir.Buffer, simulated: Array, raw: Array) -> None:
+def from_csim(buffer: ir.Buffer, simulated: Array, raw: Array) -> None:
+    """Fill a raw array from one in C++ layout (or its bytes)."""
     dtype = buffer.dtype
     if width(dtype) <= 64:
         raw[...] = simulated

@@ -8,32 +8,40 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...errors import BackendError, UsageError, did_you_mean
+from ...errors import BackendError, TargetError, UsageError, did_you_mean
 from ...ir import nodes as ir
+from ..signature import Signature
 from . import steps
+from .card import run_on_card
 from .csim import CSimModule
 from .emit import emit, top_name
-from .project import write_project
+from .project import BuildPlan, write_project
 from .reports import SynthesisReport
 from .vitis import vitis_project
+from .wrap_io import wrap_io as wrapped
 
-MODES = ("csim", "csyn", "csynth", "cosim", "sw_emu", "hw_emu", "hw")
-ALLO_OPTIONS = ("use_memory", "wrap_io")
+TARGETS = ("vhls", "vitis_hls", "vivado_hls")
+MODES = ("csim", "csyn", "csynth", "cosim", "impl", "debug", "custom", "sw_emu", "hw_emu", "hw")
+ON_CARD = ("sw_emu", "hw_emu", "hw")
 CONFIGS = ("bundles", "data", "device", "frequency", "golden", "hbm_mapping")
+ALLO_CONFIGS = ("mappings", "mode", "num_output_args")
 
 
-class HLSModule:
+class HLSModule(Signature):
     """HLS C++ of a program, and what can be done with it.
 
     Args:
         program: the scheduled IR.
-        target: ``"vhls"`` (text with plain arrays) or ``"vitis_hls"`` (AXI ports, projects).
+        target: ``"vhls"`` (text with plain arrays), ``"vitis_hls"`` or ``"vivado_hls"`` (AXI ports,
+            projects).
         mode: None for text or a project only; ``"csim"`` to be called like any module; ``"csyn"``
             (synthesis), ``"cosim"``, ``"sw_emu"``, ``"hw_emu"``, ``"hw"`` to run Vitis when called.
         project: the folder to write the project to.
-        options: Allo's `wrap_io` and `use_memory`, accepted and without effect: the top function
-            accesses its arrays directly, and copies to the chip are up to the schedule (`buffer_at`).
         configs: `device`, `frequency`, `hbm_mapping`, `bundles`, `data`, `golden` as of `vitis_project`.
+        wrap_io: ``vitis_hls``: copy every array of the top function to the chip and back (see `wrap_io`
+            of this package); otherwise it accesses memory directly, and copies are up to the schedule.
+        top_func_name: another function of the program as the top one.
+        use_memory, ext_libs, func_args, platform: accepted for Allo's programs, without effect.
 
     Example:
         >>> print(HLSModule(program).hls_code)
@@ -46,34 +54,61 @@ class HLSModule:
         mode: str | None = None,
         project: str | Path | None = None,
         configs: Mapping[str, Any] | None = None,
-        **options: Any,
+        wrap_io: bool = True,
+        top_func_name: str | None = None,
+        **accepted: Any,
     ) -> None:
-        self.program, self.target, self.mode = program, target, mode
+        _check_options(accepted)
+        self.target = target
+        self.mode = mode
         self.configs = dict(configs or {})
-        self._check(options)
+        self._check()
+        program = program.with_top(top_func_name)
+        self.program = wrapped(program) if wrap_io and target == "vitis_hls" else program
+        self.platform = "vitis_hls" if target == "vitis_hls" else "vivado_hls"
+        self.ext_libs = [f.extern for f in program.functions if f.extern is not None]
+        self.num_output_args = len(program.function(program.top).outputs)
         self.project = Path(project) if project is not None else None
-        self.hls_code = emit(program, "vhls" if target == "vhls" else "vitis", self.configs.get("bundles"))
-        self.top_func_name = top_name(program)
+        flow = "vhls" if target == "vhls" or (target == "vivado_hls" and mode is None) else "vitis"
+        self.hls_code = emit(self.program, flow, self.configs.get("bundles"))
         if self.project is None and target != "vhls" and mode not in (None, "csim"):
             self.project = Path(tempfile.mkdtemp(prefix=f"{self.top_func_name}-")) / "project"
         if self.project is not None:
             self.write(self.project)
 
-    def _check(self, options: Mapping[str, Any]) -> None:
-        if self.target not in ("vhls", "vitis_hls"):
-            raise BackendError("FX402", f"Target {self.target} is not supported", hint="vhls or vitis_hls")
+    def _check(self) -> None:
+        if self.target not in TARGETS:
+            hint = did_you_mean(self.target, TARGETS)
+            raise TargetError("FX402", f"Target {self.target} is not supported", hint=hint)
         if self.mode is not None and self.mode not in MODES:
-            raise BackendError("FX402", f"Invalid mode {self.mode}", hint=did_you_mean(self.mode, MODES))
+            raise TargetError("FX402", f"Invalid mode {self.mode}", hint=did_you_mean(self.mode, MODES))
         if self.mode not in (None, "csim") and self.target == "vhls":
-            raise BackendError("FX402", f"mode {self.mode} needs a project", hint='use target="vitis_hls"')
-        for name in options:
-            if name not in ALLO_OPTIONS:
-                raise UsageError("FX703", f'unknown option "{name}"', hint=did_you_mean(name, ALLO_OPTIONS))
+            raise TargetError("FX402", f"mode {self.mode} needs a project", hint='use target="vitis_hls"')
         for name in self.configs:
-            if name not in CONFIGS:
+            if name not in CONFIGS + ALLO_CONFIGS:
                 raise UsageError(
                     "FX703", f'unknown entry "{name}" in configs', hint=did_you_mean(name, CONFIGS)
                 )
+
+    @property
+    def top_func_name(self) -> str:
+        """The C++ name of the top function."""
+        return top_name(self.program)
+
+    @property
+    def func_args(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Short code of the element type and shape of every parameter, results included."""
+        return [*self.in_types, *self.out_types]
+
+    @property
+    def args(self) -> list[tuple[str, tuple[int, ...]]]:
+        """`func_args` under the name it has after a build in Allo."""
+        return self.func_args
+
+    @property
+    def host_code(self) -> str:
+        """The host program of the project."""
+        return self._plan().files["host.cpp"].decode()
 
     def __str__(self) -> str:
         return self.hls_code
@@ -84,39 +119,65 @@ class HLSModule:
         return f"HLSModule({self.top_func_name}, {self.mode}, {self.project})"
 
     def __call__(self, *args: object) -> Any:
-        """Run the mode: ``csim`` takes arguments and returns results, the others take none.
+        """Run the mode.
 
-        ``csyn`` returns the synthesis report, ``cosim`` the path of its log, the rest the ``.xclbin``.
+        ``csim`` takes arguments as every module does: the inputs, and if wanted an array for every
+        result, which is then written in place.  So do ``sw_emu``, ``hw_emu`` and ``hw`` on the card;
+        without arguments they return the path of the ``.xclbin``.  ``csyn`` returns the synthesis
+        report, ``cosim`` the path of its log; they take no arguments.
+
+        Raises:
+            ToolError: FX501, the tool of the mode is not installed; FX502, it failed.
         """
         if self.mode == "csim":
             return self._simulation(*args)
         if self.mode is None:
-            raise BackendError("FX402", "this module is text only", hint='build with mode="csim" to call it')
+            raise TargetError("FX402", "this module is text only", hint='build with mode="csim" to call it')
+        assert self.project is not None
+        if self.mode in ON_CARD:
+            xclbin = steps.run_link(self.project, self.top_func_name, self.mode)
+            return self._run_on_card(xclbin, args) if args else xclbin
         if args:
-            raise BackendError(
+            raise TargetError(
                 "FX402", f"mode {self.mode} takes no arguments", hint="give data and golden in configs"
             )
-        assert self.project is not None
-        match self.mode:
-            case "csyn" | "csynth":
-                return self.synthesize()
-            case "cosim":
-                return steps.run_cosim(self.project)
-            case _:
-                return steps.run_link(self.project, self.top_func_name, self.mode)
+        if self.mode == "cosim":
+            return steps.run_cosim(self.project)
+        return steps.run_export(self.project) if self.mode == "impl" else self.synthesize()
 
     @cached_property
     def _simulation(self) -> CSimModule:
         return CSimModule(self.program)
 
+    def _run_on_card(self, xclbin: Path, args: tuple[object, ...]) -> Any:
+        assert self.project is not None
+        assert self.mode is not None
+        return run_on_card(self.program, self.project, xclbin, self.mode, args, self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """The configuration by the names of `vitis_project`."""
+        known = {k: v for k, v in self.configs.items() if k in CONFIGS and k != "hbm_mapping"}
+        return {**known, "memory": self.configs.get("hbm_mapping")}
+
+    def _plan(self) -> BuildPlan:
+        return vitis_project(self.program, **self._options())
+
     def write(self, folder: str | Path) -> Path:
         """Write the Vitis project (see `vitis_project`) to a folder."""
-        known = {k: v for k, v in self.configs.items() if k != "hbm_mapping"}
-        plan = vitis_project(self.program, memory=self.configs.get("hbm_mapping"), **known)
-        return write_project(plan, folder)
+        return write_project(self._plan(), folder)
 
     def synthesize(self) -> SynthesisReport:
         """Run high-level synthesis on the written project."""
         if self.project is None:
             raise BackendError("FX402", "there is no project to synthesize", hint="build with project=folder")
         return steps.run_csynth(self.project, self.top_func_name)
+
+
+ACCEPTED = ("ext_libs", "func_args", "platform", "use_memory")
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in ACCEPTED:
+            hint = did_you_mean(name, ("wrap_io", *ACCEPTED))
+            raise UsageError("FX703", f'unknown option "{name}"', hint=hint)

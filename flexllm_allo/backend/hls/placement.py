@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from ...errors import BackendError, did_you_mean
+from ...errors import BackendError, TargetError, did_you_mean
 from ...hardware.devices import Device
 
 
@@ -30,7 +31,7 @@ def place(
             raise BackendError(
                 "FX402", f'no memory argument "{name}" to place', hint=did_you_mean(name, sizes)
             )
-    placed = {name: _spelled(where, memory.kind) for name, where in fixed.items()}
+    placed = {name: _spelled(name, where, memory.kind) for name, where in fixed.items()}
     load = [0] * memory.channels
     for name, text in placed.items():
         for channel in _channels(text, device):
@@ -66,8 +67,16 @@ def _best(load: list[int], width: int, size: int, capacity: int) -> int | None:
     return min(fits)[1] if fits else None
 
 
-def _spelled(where: int | str, kind: str) -> str:
-    return f"{kind}[{where}]" if isinstance(where, int) else where
+def _spelled(name: str, where: object, kind: str) -> str:
+    if isinstance(where, int):
+        return f"{kind}[{where}]"
+    if isinstance(where, str) and re.fullmatch(r"\w+\[\d+(:\d+)?\]", where):
+        return where
+    raise TargetError(
+        "FX402",
+        f"Invalid memory specification for '{name}': {where!r}",
+        hint="a channel number, or text such as HBM[3] or DDR[0]",
+    )
 
 
 def _channels(text: str, device: Device) -> range:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import BackendError, ToolError
 from .reports import SynthesisReport, parse_csynth
-from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, run_tool
+from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, find_xrt, run_tool
 
 LINK_TARGETS = ("sw_emu", "hw_emu", "hw")
 
@@ -42,22 +42,27 @@ def run_csynth(project: str | Path, top: str) -> SynthesisReport:
         ToolError: FX501 Vitis HLS is not installed (the project stays as it is); FX502 it failed.
     """
     folder = Path(project)
-    tool = _needed(find_vitis_hls, folder)
-    command = [str(tool.path), "-f", "run.tcl"]
-    if tool.name == "vitis-run":
-        command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
-    run_tool(command, folder, "csynth.log", environment=dict(os.environ, STEP="csynth"))
+    _run_step(folder, "csynth")
     return parse_csynth(folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml")
 
 
 def run_cosim(project: str | Path) -> Path:
     """C/RTL co-simulation of the project; the path of the log."""
-    folder = Path(project)
+    return _run_step(Path(project), "cosim")
+
+
+def run_export(project: str | Path) -> Path:
+    """Synthesis of the project and export of the kernel object; the path of the log."""
+    return _run_step(Path(project), "export")
+
+
+def _run_step(folder: Path, step: str) -> Path:
+    """One step of ``run.tcl``; the path of its log."""
     tool = _needed(find_vitis_hls, folder)
     command = [str(tool.path), "-f", "run.tcl"]
     if tool.name == "vitis-run":
         command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
-    return run_tool(command, folder, "cosim.log", environment=dict(os.environ, STEP="cosim"))
+    return run_tool(command, folder, f"{step}.log", environment=dict(os.environ, STEP=step))
 
 
 def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
@@ -76,8 +81,27 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
     folder = Path(project)
     _needed(find_vitis_hls, folder)
     _needed(find_vpp, folder)
-    run_tool(["make", "xclbin", f"TARGET={target}"], folder, f"link_{target}.log")
+    command = ["make", "xclbin", f"TARGET={target}"]
+    if platform := os.environ.get("XDEVICE"):
+        command.append(f"PLATFORM={platform}")
+    run_tool(command, folder, f"link_{target}.log")
     return folder / f"{top}.{target}.xclbin"
+
+
+def run_host(project: str | Path, xclbin: Path, target: str) -> None:
+    """Compile the host program and run it on the data of the project; it writes ``out_<name>.bin``.
+
+    Raises:
+        ToolError: FX501 no compiler or XRT; FX502 the host program does not compile, or failed.
+    """
+    folder = Path(project)
+    environment = dict(os.environ, CXX=str(find_compiler().path))
+    environment.setdefault("XILINX_XRT", str(find_xrt().path))
+    run_tool(["make", "host"], folder, "host_build.log", environment=environment)
+    if target != "hw":
+        environment["XCL_EMULATION_MODE"] = target
+        run_tool(["make", "emconfig"], folder, "emconfig.log", environment=environment)
+    run_tool(["./host", xclbin.name], folder, "host.log", environment=environment)
 
 
 def _needed(find: Callable[[], Tool], folder: Path) -> Tool:

@@ -46,7 +46,8 @@ def vitis_project(
         data: contents of arguments before the run, by name; those left out are zeros.
         golden: contents of results and in-place arguments after the run, by name.
         bundles: AXI bundle by argument; by default each has its own.
-        memory: memory channel by argument (a number, or text such as ``"HBM[3]"``).
+        memory: memory channel by argument (a number, or text such as ``"HBM[3]"``); ``"output_0"`` is
+            the first result.
 
     Raises:
         BackendError: FX402, unknown device or the arguments do not fit into its memory.
@@ -62,7 +63,7 @@ def vitis_project(
     names = top_parameters(program, "vitis")
     spelled = {b.name: name for b, name in zip(top.params, names, strict=True)}
     sizes = {b.name: _bytes(b) for b in top.params if is_memory_port(top, b)}
-    placed = place(sizes, card, memory)
+    placed = place(sizes, card, _by_name(top, memory or {}))
     name = top_name(program)
     all_ports = ports(top, names, stored, data.keys(), golden.keys())
     values = {
@@ -76,7 +77,7 @@ def vitis_project(
         "host.cpp": host(name, all_ports, [csim_bytes(b.dtype) for b in top.params]),
         "run.tcl": template("run.tcl").substitute(values),
         "hls_config.cfg": template("hls_config.cfg").substitute(values),
-        "connectivity.cfg": _connectivity(name, {spelled[n]: where for n, where in placed.items()}, card),
+        f"{name}.cfg": _connectivity(name, {spelled[n]: where for n, where in placed.items()}, card),
         "Makefile": template("Makefile").substitute(values),
         "README.md": template("README.md").substitute(
             values,
@@ -110,6 +111,12 @@ def _check_names(
             raise ArgumentError(
                 "FX401", f"'{name}' is not {what} of '{top.name}'", top.span, did_you_mean(name, allowed)
             )
+
+
+def _by_name(top: ir.Function, memory: Mapping[str, int | str]) -> dict[str, int | str]:
+    """Allo's names of results, ``output_0`` and so on, as the names they have in the program."""
+    results = {f"output_{i}": b.name for i, b in enumerate(top.outputs)}
+    return {results.get(name, name): where for name, where in memory.items()}
 
 
 def _bytes(buffer: ir.Buffer) -> int:
