@@ -13,8 +13,10 @@ from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast, literal
 from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
+from .bit_methods import BIT_METHODS, lower_bit_method
 from .context import Context, StreamsSymbol
-from .names import NotConstant
+from .names import NotConstant, evaluate, function_names
+from .source import function_source
 from .slices import region_of
 from .streams import lower_gather, lower_get, stream_operand
 
@@ -85,6 +87,8 @@ def _method(ctx: Context, node: ast.Call) -> ir.Expr | list[ir.Buffer] | None:
     """``fifo.get()`` and ``x.bitcast()``; None for attributes of modules."""
     assert isinstance(node.func, ast.Attribute)
     stream = stream_operand(ctx, node.func.value)
+    if stream is None and node.func.attr in BIT_METHODS:
+        return lower_bit_method(ctx, node.func.attr, ctx.lower_expr(node.func.value), node)
     if stream is None:
         return None
     if node.func.attr != "get" or node.args:
@@ -152,7 +156,8 @@ def call_kernel(
     targets: list[Target] | None = None,
 ) -> list[ir.Buffer]:
     """Emit the call and return the buffers that hold its results."""
-    operands = [_operand(ctx, a) for a in _positional(ctx, node, fn)]
+    given = _positional(ctx, node, fn)
+    operands = [_operand(ctx, a) for a in given]
     shapes = [_type_of(o) for o in operands]
     callee = ctx.program.instantiate(fn, explicit, shapes, ctx.span(node))
     if len(operands) != len(callee.inputs):
@@ -163,7 +168,7 @@ def call_kernel(
         )
     args: list[ir.Expr | ir.View] = [
         _fit(ctx, operand, param, node_arg, callee)
-        for operand, param, node_arg in zip(operands, callee.inputs, node.args, strict=False)
+        for operand, param, node_arg in zip(operands, callee.inputs, given, strict=False)
     ]
     results = _results(ctx, node, callee, targets, operands)
     args += [ir.View(r.name, (), ctx.span(node)) for r in results]
@@ -199,17 +204,30 @@ def _results(
 
 
 def _positional(ctx: Context, node: ast.Call, fn: types.FunctionType) -> list[ast.expr]:
-    """Positional arguments, keyword ones put in their places (and into `node.args`)."""
-    if not node.keywords:
+    """The arguments in the order of the parameters: given by position, by name, or by default."""
+    header = function_source(fn).tree.args
+    order = [a.arg for a in header.args]
+    if len(node.args) >= len(order) and not node.keywords:
         return node.args
-    order = list(fn.__code__.co_varnames[: fn.__code__.co_argcount])
-    named = {k.arg: k.value for k in node.keywords}
+    named: dict[str | None, ast.expr] = {k.arg: k.value for k in node.keywords}
+    for name, default in zip(reversed(order), reversed(header.defaults), strict=False):
+        if name not in named and name not in order[: len(node.args)]:
+            named[name] = _default(ctx, fn, default, node)
     wanted = order[len(node.args) :]
+    if set(named) != set(wanted) and not node.keywords:
+        return node.args  # too few: told where the kernel's place is known
     if set(named) != set(wanted):
         raise ctx.error("FX107", f"{fn.__name__} takes ({', '.join(order)})", node)
-    node.args = [*node.args, *(named[n] for n in wanted)]
-    node.keywords = []
-    return node.args
+    return [*node.args, *(named[n] for n in wanted)]
+
+
+def _default(ctx: Context, fn: types.FunctionType, default: ast.expr, node: ast.Call) -> ast.expr:
+    try:
+        value = evaluate(default, function_names(fn, {}), lambda _: False)
+    except NotConstant as why:
+        message = f"a default of {fn.__name__} is not known at compile time ({why})"
+        raise ctx.error("FX113", message, node) from None
+    return ast.copy_location(ast.Constant(value), node)
 
 
 def _operand(ctx: Context, node: ast.expr) -> Operand:

@@ -106,6 +106,8 @@ class Context:
         self.taken: set[str] = set()
         self.pids: tuple[int, ...] | None = None  # of a dataflow kernel's instance
         self.tensor_operations = 0  # unnamed ones: numbers their bands
+        self.outputs: list[ir.Buffer] | None = None  # set by the return statement
+        self.finish: Callable[[ast.Return], list[ir.Buffer]] | None = None
         self.loop_statements = 0  # completed ones: numbers unnamed bands as Allo does
 
     # ---- places and errors
@@ -163,11 +165,19 @@ class Context:
         """A nested block with a scope of its own; yields the list its statements go to."""
         body: list[ir.Stmt] = []
         self.blocks.append(body)
-        self.scopes.append(Scope())
         try:
-            yield body
+            with self.scope():
+                yield body
         finally:
             self.blocks.pop()
+
+    @contextmanager
+    def scope(self) -> Generator[None]:
+        """Names of their own for statements that stay in the current block."""
+        self.scopes.append(Scope())
+        try:
+            yield
+        finally:
             self.scopes.pop()
 
     @contextmanager

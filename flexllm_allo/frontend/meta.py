@@ -29,7 +29,8 @@ def lower_with(ctx: Context, body: list[ast.stmt], at: int, lower_body: LowerBod
         chosen = not taken and (name == "meta_else" or _holds(ctx, call))
         if chosen:
             assert isinstance(statement, ast.With)
-            lower_body(ctx, statement.body)
+            with ctx.scope():
+                lower_body(ctx, statement.body)
         taken = taken or chosen
         count += 1
         if name == "meta_else":
@@ -62,10 +63,14 @@ def _repeat(ctx: Context, node: ast.stmt, call: ast.Call, lower_body: LowerBody)
     target = node.items[0].optional_vars
     if not isinstance(target, ast.Name):
         raise ctx.error("FX101", "meta_for needs `as <name>`", node)
-    for value in range(*bounds):
-        from .context import Scope
+    for value in _range(ctx, bounds, call):
+        with ctx.scope():
+            ctx.bind(target.id, ConstSymbol(value), target)
+            lower_body(ctx, node.body)
 
-        ctx.scopes.append(Scope())
-        ctx.bind(target.id, ConstSymbol(value), target)
-        lower_body(ctx, node.body)
-        ctx.scopes.pop()
+
+def _range(ctx: Context, bounds: list[Any], call: ast.Call) -> range:
+    try:
+        return range(*bounds)
+    except (TypeError, ValueError) as error:
+        raise ctx.error("FX110", f"meta_for({', '.join(map(repr, bounds))}): {error}", call) from None

@@ -200,18 +200,17 @@ def _lower_function(
         enter(ctx)
     elif is_region(ctx):
         return lower_region(ctx, params, partial(_lower_function, program))
-    body = list(node.body)
-    returned = body.pop() if body and isinstance(body[-1], ast.Return) else None
-    lower_body(ctx, body)
-    outputs = _results(ctx, node, returned)
+    ctx.finish = partial(_results, ctx, node)
+    lower_body(ctx, node.body)
+    outputs = ctx.outputs if ctx.outputs is not None else _results(ctx, node, None)
     statements = tuple(ctx.blocks[0])
     return ir.Function(node.name, (*params, *outputs), statements, len(outputs), span=source.span(node))
 
 
 def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
     extra = node.args.vararg or node.args.kwarg
-    if extra or node.args.kwonlyargs or node.args.defaults:
-        hint = "give every argument a type and no default"
+    if extra or node.args.kwonlyargs:
+        hint = "give every argument a name and a type of its own"
         raise ctx.error("FX101", "kernels take plain positional arguments", extra or node, hint)
     params: list[ir.Buffer] = []
     for arg in node.args.args:
@@ -235,7 +234,7 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
 # -------------------------------------------------------------------------------------- results
 
 
-def _results(ctx: Context, node: ast.FunctionDef, returned: ast.stmt | None) -> list[ir.Buffer]:
+def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -> list[ir.Buffer]:
     """Turn the returned values into trailing parameters."""
     wanted = [annotated_type(ctx, a) for a in result_annotations(node)]
     values: list[ast.expr] = []

@@ -7,8 +7,8 @@ import hashlib
 import inspect
 import textwrap
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FrontendError, Span, register_source
@@ -23,7 +23,12 @@ class Source:
     file: str
     first_line: int
     indent: int
-    parameters: tuple[TypeParameter, ...] = ()
+    headers: Mapping[tuple[int, str], tuple[TypeParameter, ...]] = field(default_factory=lambda: {})
+
+    @property
+    def parameters(self) -> tuple[TypeParameter, ...]:
+        """The template parameters of a PEP 695 header."""
+        return self.headers.get((self.tree.lineno, self.tree.name), ())
 
     def span(self, node: ast.AST) -> Span:
         line = getattr(node, "lineno", 1)
@@ -78,7 +83,7 @@ def _read(fn: Callable[..., Any]) -> Source:
     if not isinstance(tree, ast.FunctionDef):
         hint = "a kernel is an ordinary function made with def"
         raise FrontendError("FX100", f"{name} is not a function definition", hint=hint)
-    return Source(tree, file, first, indent, headers.get((tree.lineno, tree.name), ()))
+    return Source(tree, file, first, indent, headers)
 
 
 def local_kernel(source: Source, names: dict[str, Any]) -> Callable[..., Any]:
@@ -115,6 +120,6 @@ def string_source(text: str) -> tuple[list[Source], ast.Module]:
     defined = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
     if not defined:
         raise FrontendError("FX100", "the source string defines no function", Span(file, 1))
-    found = [Source(n, file, 1, 0, headers.get((n.lineno, n.name), ())) for n in defined]
+    found = [Source(n, file, 1, 0, headers) for n in defined]
     rest = [n for n in tree.body if not isinstance(n, ast.FunctionDef)]
     return found, ast.Module(rest, [])

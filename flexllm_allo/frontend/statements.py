@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from typing import cast as cast_any
 
@@ -26,6 +27,7 @@ from .loops import lower_for
 from .meta import lower_with
 from .names import NotConstant
 from .places import place_of, raw_bits, read, store
+from .source import local_kernel
 from .processes import bind_pids, is_get_pid
 from .stream_writes import lower_write
 from .streams import stream_operand
@@ -35,7 +37,7 @@ from .slices import whole
 def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
     """Append the IR of the statements to the current block."""
     i = 0
-    while i < len(body):
+    while i < len(body) and ctx.outputs is None:  # what follows a return is never reached
         node = body[i]
         if isinstance(node, ast.With):
             i += lower_with(ctx, body, i, lower_body)
@@ -348,9 +350,23 @@ def _pass(ctx: Context, node: ast.Pass) -> None:
     del ctx, node
 
 
-def _misplaced_return(ctx: Context, node: ast.Return) -> None:
-    hint = "compute the value into a variable and return it at the end"
-    raise ctx.error("FX112", "return is only supported as the last statement", node, hint)
+def _return(ctx: Context, node: ast.Return) -> None:
+    if len(ctx.blocks) > 1 or ctx.finish is None:
+        hint = "compute the value into a variable and return it at the end"
+        raise ctx.error("FX112", "return is only supported as the last statement", node, hint)
+    ctx.outputs = ctx.finish(node)
+
+
+def _function(ctx: Context, node: ast.FunctionDef) -> None:
+    """A kernel inside a kernel; of the outer one it sees what is known at compile time."""
+    for arg in node.args.args:
+        if ctx.find(arg.arg) is not None:
+            message = f"Argument name '{arg.arg}' conflicts with an existing symbol."
+            hint = "Please choose a different name to avoid the conflict."
+            raise ctx.error("FX111", message, arg, hint)
+    names = dict(ctx.values())
+    names[node.name] = local_kernel(replace(ctx.source, tree=node), names)
+    ctx.bind(node.name, ConstSymbol(names[node.name]), node)
 
 
 _LOWER: dict[type, Callable[[Context, Any], None]] = {
@@ -362,7 +378,8 @@ _LOWER: dict[type, Callable[[Context, Any], None]] = {
     ast.If: _if,
     ast.Expr: _expr,
     ast.Pass: _pass,
-    ast.Return: _misplaced_return,
+    ast.Return: _return,
+    ast.FunctionDef: _function,
 }
 
 __all__ = ["lower_body"]
