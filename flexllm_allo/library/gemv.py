@@ -51,7 +51,11 @@ def int8xint8_mat_vec(x_in: Int(8 * P)[D // P, L], y_in: int8[L], out: int8[D]):
 
 
 def schedule_int8xint8_mat_vec(s: Schedule) -> Schedule:
-    """All P PEs at once, one element of the vector per cycle."""
+    """One element of the vector per cycle meets P rows."""
+    s.partition(s.local_x, dim=1)
+    s.partition(s.local_o)
+    for loop in ("l", "op", "pe_kernel:l"):
+        s.pipeline(loop)
     return s
 
 

@@ -7,7 +7,9 @@ turns the links between PEs into FIFOs. The packed arrays read and write several
 from __future__ import annotations
 
 from .. import Schedule, dsl, params, template
+from ..ir import nodes as ir
 from ..ir.types import Int, UInt, index, int8, int16, int32
+from ..ir.walk import walk
 
 TyA, TyB, TyC, M, K, N, Mt, Nt, P = params("TyA, TyB, TyC, M, K, N, Mt, Nt, P")
 
@@ -204,11 +206,21 @@ def packed_int8xint8_systolic(A: Int(8 * P)[M // P, K], B: Int(8 * P)[K, N // P]
 
 
 def schedule_systolic(s: Schedule) -> Schedule:
-    """One cycle per column of A and row of B, all PEs at once, FIFOs between neighbours."""
-    top = s.top_func
-    tile = next(f.origin for f in s.program.functions if (f.origin or f.name).endswith("systolic_tile"))
-    del top, tile
+    """One column of A and one row of B per cycle, all PEs at once."""
+    tile = _callee(s, s.top_func)
+    pe = _callee(s, tile)
+    s.partition(s.local_C)
+    s.partition(s.local_A, dim=1)
+    s.partition(s.local_B, dim=2)
+    for loop in ("ak", "bk", "sj", f"{pe.name}:k"):
+        s.pipeline(loop)
+    s.fuse("mi", "ni")
     return s
+
+
+def _callee(s: Schedule, caller: ir.Function) -> ir.Function:
+    """The one function that a function calls."""
+    return s.program.function(next(n.func for n in walk(caller.body) if isinstance(n, ir.Call)))
 
 
 SCHEDULES = {
