@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from threading import Lock
 from typing import Any
 
@@ -43,8 +44,7 @@ class LLVMModule(Signature):
             DeadlockError: the processes of a dataflow region wait for each other.
         """
         compiled = self._function(name)
-        function = compiled.function
-        bound = bind(function, args, self._effects.stored(function))
+        bound = bind(compiled.function, args, compiled.stored)
         compiled.run(bound)
         return unbind(bound)
 
@@ -65,30 +65,36 @@ class LLVMModule(Signature):
 
     def _function(self, name: str) -> _Function:
         if name not in self._compiled:
-            self._compiled[name] = _Function(self._ordered, name)
+            stored = self._effects.stored(self.program.function(name))
+            self._compiled[name] = _Function(self._ordered, name, stored)
         return self._compiled[name]
 
 
 class _Function:
     """One function and its callees: LLVM text, then machine code."""
 
-    def __init__(self, program: ir.Program, name: str) -> None:
+    def __init__(self, program: ir.Program, name: str, stored: frozenset[str]) -> None:
         self.function = program.function(name)
+        self.stored = stored
         emitter = Emitter(program, name)
         self.text = emitter.text()
         self._sites = emitter.sites
         self._lock = Lock()
         self._compiled: Compiled | None = None
+        self._pointers = ctypes.c_void_p * len(self.function.params)
 
     @property
     def compiled(self) -> Compiled:
+        if self._compiled is not None:
+            return self._compiled
         with self._lock:
             if self._compiled is None:
                 self._compiled = Compiled(self.text, ENTRY)
             return self._compiled
 
     def run(self, bound: Bound) -> None:
-        pointers = np.array([raw.ctypes.data for raw in bound.raws], np.uint64)
+        # Twice as fast as `raw.ctypes.data`, and small arrays feel it.
+        pointers = self._pointers(*(raw.__array_interface__["data"][0] for raw in bound.raws))
         state = np.zeros(self._sites.state_size, np.int64)
-        if self.compiled.entry(pointers.ctypes.data, state.ctypes.data):
+        if self.compiled.entry(pointers, state.__array_interface__["data"][0]):
             raise self._sites.deadlock(state)
