@@ -70,6 +70,12 @@ Directory = Annotated[
     typer.Argument(metavar="DIR", help="Hugging Face folder: config.json, *.safetensors, tokenizer.json."),
 ]
 Recipe = Annotated[str, typer.Option(help="Quantization: none (float32), w8a8kv8 or w4a8kv8.")]
+MaxSeqLen = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Positions of the KV cache, prompt and answer. Default: the model's own context."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
 
 
@@ -113,13 +119,21 @@ def build(
     mode: Annotated[
         str | None, typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw. Default: only the project.")
     ] = None,
+    max_seq_len: MaxSeqLen = None,
 ) -> None:
     """Write the hybrid top of a checkpoint as a project, and run its tools when asked."""
     from .runtime.build import build_project
 
     with _progress("build") as advance:
         project = build_project(
-            directory, out, recipe=recipe, device=device, target=target, mode=mode, on_step=advance
+            directory,
+            out,
+            recipe=recipe,
+            device=device,
+            target=target,
+            mode=mode,
+            max_seq_len=max_seq_len,
+            on_step=advance,
         )
     typer.echo(project)
 
@@ -130,13 +144,17 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
     recipe: Recipe = "w8a8kv8",
+    max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
     """Continue a prompt greedily on the CPU, with exactly the design that `build` writes."""
     if not prompt:
         raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
-    with closing(open_session(directory, recipe)) as session, _progress("tokens", max_new_tokens) as advance:
+    with (
+        closing(open_session(directory, recipe, max_seq_len)) as session,
+        _progress("tokens", max_new_tokens) as advance,
+    ):
         prompt_tokens = session.encode(prompt)
         made = count(1)
         result = session.generate(prompt_tokens, max_new_tokens, lambda _token: advance(next(made), None))
@@ -162,11 +180,12 @@ def logits(
     stage: Annotated[
         Stage, typer.Option(help="One pass over all tokens, or token by token.")
     ] = Stage.prefill,
+    max_seq_len: MaxSeqLen = None,
 ) -> None:
     """Compute the logits of every position of a token sequence."""
     result_file = _output(out)
     ids = _token_ids(tokens)
-    with closing(open_session(directory, recipe)) as session, _progress(f"logits ({stage})"):
+    with closing(open_session(directory, recipe, max_seq_len)) as session, _progress(f"logits ({stage})"):
         result_file.write_array(session.logits(ids, stage.value))
 
 
@@ -175,6 +194,7 @@ def ppl(
     directory: Directory,
     text: Annotated[Path, typer.Option(help="Text file, UTF-8.")],
     recipe: Recipe = "w8a8kv8",
+    max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the perplexity on a text."""
@@ -182,7 +202,7 @@ def ppl(
 
     result_file = _output(json_file) if json_file else None
     content = _read(text)
-    with closing(open_session(directory, recipe)) as session, _progress("windows") as advance:
+    with closing(open_session(directory, recipe, max_seq_len)) as session, _progress("windows") as advance:
         result = text_perplexity(session, content, on_window=advance)
     result = {
         "ppl": result["ppl"],
@@ -223,11 +243,11 @@ def main() -> None:
     app()
 
 
-def open_session(directory: Path, recipe: str) -> Session:
+def open_session(directory: Path, recipe: str, max_seq_len: int | None = None) -> Session:
     """Load the checkpoint; the import waits until a command needs it."""
     from .runtime.session import Session
 
-    return Session.open(directory, recipe=recipe)
+    return Session.open(directory, recipe, max_seq_len)
 
 
 def _output(path: Path) -> OutputFile:

@@ -49,7 +49,7 @@ class FakeSession:
 
 @pytest.fixture
 def flexllm(monkeypatch):
-    def open_session(directory: Path, recipe: str) -> FakeSession:
+    def open_session(directory: Path, recipe: str, max_seq_len: int | None = None) -> FakeSession:
         if recipe not in ("none", "w8a8kv8"):
             raise QuantError("FX604", f'no recipe "{recipe}"', hint="known names: none, w8a8kv8")
         return FakeSession(directory, recipe)
@@ -140,7 +140,14 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
     arguments, keywords = calls[0]
     assert arguments == (Path("m"), Path("o"))
     keywords.pop("on_step")
-    assert keywords == {"recipe": "w8a8kv8", "device": "u280", "target": "vitis_hls", "mode": "csim"}
+    asked = {
+        "recipe": "w8a8kv8",
+        "device": "u280",
+        "target": "vitis_hls",
+        "mode": "csim",
+        "max_seq_len": None,
+    }
+    assert keywords == asked
     assert flexllm("demo", "--out", tmp_path).exit_code == 0
     assert calls[1] == (tmp_path,)
 

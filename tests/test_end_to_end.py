@@ -224,3 +224,11 @@ def test_bad_requests(args: tuple[object, ...], code: str, tmp_path: Path) -> No
     filled = [a.format(tmp=tmp_path) if isinstance(a, str) else a for a in args]
     refused(run(*filled), code)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shorter_context_can_be_chosen(tmp_path: Path) -> None:
+    result = run(
+        "generate", TINY, "--prompt", "The import statement", "--max-new-tokens", 30, "--max-seq-len", 12
+    )
+    assert result.returncode == 0, result.stderr
+    refused(run("generate", TINY, "--prompt", "import " * 20, "--max-seq-len", 12), "FX701", "1 to 12 tokens")

@@ -44,6 +44,7 @@ def build_project(
     device: str = "u280",
     target: str = "vitis_hls",
     mode: str | None = None,
+    max_seq_len: int | None = None,
     on_step: OnStep = lambda _done, _total: None,
 ) -> Path:
     """Write the project of a checkpoint's hybrid top; with a mode, run that step of the tools too.
@@ -52,6 +53,7 @@ def build_project(
         directory: a Hugging Face Llama folder.
         out: the project's folder; an existing one is replaced only if it is a project of ours.
         mode: None (write only), csim, csynth, cosim, sw_emu, hw_emu or hw.
+        max_seq_len: positions of the KV cache; the model's own context by default.
         on_step: called with (steps done, steps in all).
 
     Raises:
@@ -63,7 +65,7 @@ def build_project(
     find_device(device)
     check_folder(out)
     total = 3 + (mode is not None)
-    model = load(directory, recipe)
+    model = load(directory, recipe, max_seq_len)
     on_step(1, total)
     top = hardware_top(model)
     plan = plan_project(top, device)
