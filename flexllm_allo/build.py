@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import TargetError, did_you_mean
 from .ir import nodes as ir
+from .ir.merge import merge_instances
 
 TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls", "vivado_hls")
 FOREIGN = ("aie", "catapult", "ihls", "pynq", "tapa", "xls", "xlscc")
@@ -39,7 +40,7 @@ def build(
         case None | "llvm":
             from .backend.llvm import LLVMModule
 
-            return LLVMModule(program)
+            return LLVMModule(merge_instances(program))
         case "interpreter" | "simulator":
             from .backend.interpreter import Interpreter
 
@@ -47,7 +48,7 @@ def build(
         case "vhls" | "vitis_hls" | "vivado_hls":
             from .backend.hls.module import HLSModule
 
-            return HLSModule(program, target=target, mode=mode, project=project, configs=configs, **options)
+            return HLSModule(merge_instances(program), target=target, mode=mode, project=project, configs=configs, **options)
         case _:
             hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
             raise TargetError("FX402", f"Target {target} is not supported", hint=hint)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..analysis.regions import apart, touched
+from ..analysis.spatial import expanded
 from ..ir import nodes as ir
+from ..ir.channels import channel_name
 from ..ir.walk import walk
 
 
@@ -33,6 +36,9 @@ class Effects:
         if name not in self._functions:
             function = self.program.function(name)
             self._functions[name] = self.of_body(function.body)
+            if function.extern is not None:
+                self._functions[name].reads |= {b.name for b in function.params}
+                self._functions[name].writes |= set(function.extern.writes)
         return self._functions[name]
 
     def stored(self, function: ir.Function) -> frozenset[str]:
@@ -56,6 +62,8 @@ class Effects:
                     out.streams.add(node.stream)
                 case ir.Put():
                     out.streams.add(node.stream)
+                    if isinstance(node.value, ir.View):
+                        out.reads.add(node.value.buffer)
                 case ir.Alloc():
                     local.add(node.buffer.name)
                 case ir.Call():
@@ -91,32 +99,91 @@ class Process:
 
 
 def split_processes(
-    body: tuple[ir.Stmt, ...], effects: Effects
+    body: tuple[ir.Stmt, ...], effects: Effects, concurrent: bool = False
 ) -> tuple[tuple[ir.Stmt, ...], tuple[Process, ...]]:
     """What runs first, and the concurrent processes, of a dataflow region.
 
     Allocations, and the plain statements before the first loop, branch or call, run first.
     FIFOs synchronise processes; through an array or a scalar a later process sees what the
-    earlier one left at its end, so it starts after that.
+    earlier one left at its end, so it starts after that.  In a `concurrent` region this holds only
+    between processes that no FIFOs connect: those that are connected may work on one array at once.
     """
     first: list[ir.Stmt] = []
     rest: list[ir.Stmt] = []
-    for stmt in body:
+    for stmt in expanded(body):
         plain = isinstance(stmt, ir.Store | ir.Put | ir.Get) and not rest
         (first if plain or isinstance(stmt, ir.Alloc) else rest).append(stmt)
     accesses = [effects.of_body((stmt,)) for stmt in rest]
-    processes: list[Process] = []
-    for j, stmt in enumerate(rest):
-        after = tuple(i for i in range(j) if accesses[i].conflicts(accesses[j]))
-        processes.append(Process(process_label(stmt), stmt, after))
-    return tuple(first), tuple(processes)
+    if concurrent:
+        after = _after_groups(rest, accesses)
+    else:
+        after = _after_conflicts(rest, accesses, effects.program)
+    return tuple(first), tuple(
+        Process(process_label(stmt), stmt, earlier) for stmt, earlier in zip(rest, after, strict=True)
+    )
+
+
+def _after_conflicts(
+    statements: list[ir.Stmt], accesses: list[Access], program: ir.Program
+) -> list[tuple[int, ...]]:
+    """For each process the earlier ones whose arrays it needs; parts of an array that are apart do not count."""
+    parts = [touched(program, stmt) for stmt in statements]
+    return [
+        tuple(
+            i for i in range(j) if accesses[i].conflicts(accesses[j]) and not apart(parts[i], parts[j])
+        )
+        for j in range(len(statements))
+    ]
+
+
+def _after_groups(statements: list[ir.Stmt], accesses: list[Access]) -> list[tuple[int, ...]]:
+    """For each process those it waits for: of groups declared wholly before its own.
+
+    A group is what FIFOs connect.  Order between whole groups cannot make a cycle.
+    """
+    groups = _groups([_channels(s, a) for s, a in zip(statements, accesses, strict=True)])
+    of = {member: group for group in groups for member in group}
+    out: list[tuple[int, ...]] = []
+    for j, access in enumerate(accesses):
+        start = of[j][0]
+        earlier = [i for i in range(start) if of[i][-1] < start and accesses[i].conflicts(access)]
+        out.append(tuple(earlier))
+    return out
+
+
+def _channels(stmt: ir.Stmt, access: Access) -> set[str]:
+    """The single FIFOs that a process of a concurrent region is given."""
+    if not isinstance(stmt, ir.Call):
+        return set()
+    views = [arg for arg in stmt.args if isinstance(arg, ir.View)]
+    return {channel_name(view) for view in views if view.buffer in access.streams}
+
+
+def _groups(channels: list[set[str]]) -> list[list[int]]:
+    """The connected components of processes, as sorted lists."""
+    owner = list(range(len(channels)))
+
+    def root(i: int) -> int:
+        while owner[i] != i:
+            owner[i] = owner[owner[i]]
+            i = owner[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, names in enumerate(channels):
+        for name in names:
+            owner[root(i)] = root(first.setdefault(name, i))
+    found: dict[int, list[int]] = {}
+    for i in range(len(channels)):
+        found.setdefault(root(i), []).append(i)
+    return list(found.values())
 
 
 def process_label(stmt: ir.Stmt) -> str:
     """What people call a process."""
     match stmt:
         case ir.Call():
-            return stmt.func
+            return stmt.label or stmt.func
         case ir.For():
             return stmt.band or f"loop {stmt.var}"
         case _:

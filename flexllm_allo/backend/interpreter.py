@@ -20,6 +20,7 @@ from ..ir.dtypes import DType, UInt
 from .arguments import bind, unbind
 from .deadlock import Blocked, deadlock, fifo_name
 from .effects import Effects, split_processes
+from .external import load
 from .raw_values import from_raw, to_raw
 from .scalars import Value, binary, bit_slice, bitcast, constant, convert, is_true, math_function, unary
 from .signature import Signature
@@ -33,7 +34,7 @@ class Fifo:
 
     name: str
     depth: int
-    items: deque[Value] = field(default_factory=lambda: deque[Value]())
+    items: deque[Any] = field(default_factory=lambda: deque[Any]())  # values, or lists for blocks
 
 
 @dataclass(slots=True)
@@ -101,7 +102,11 @@ class Interpreter(Signature):
     # ------------------------------------------------------------------------------- statements
 
     def _function(self, function: ir.Function, frame: Frame) -> Steps:
-        return self._region(function.body, frame) if function.dataflow else self._block(function.body, frame)
+        if function.extern is not None:
+            return _call_extern(function, frame)
+        if function.dataflow:
+            return self._region(function.body, frame, function.concurrent)
+        return self._block(function.body, frame)
 
     def _block(self, body: tuple[ir.Stmt, ...], frame: Frame) -> Steps:
         for stmt in body:
@@ -122,7 +127,7 @@ class Interpreter(Signature):
                 case ir.Call():
                     yield from self._call(stmt, frame)
                 case ir.Put():
-                    value = self._value(stmt.value, frame)
+                    value = self._token(stmt.value, frame)
                     fifo = self._fifo(frame, stmt.stream, stmt.indices, stmt.span)
                     while len(fifo.items) >= fifo.depth:
                         yield self._blocked(frame, fifo, "write", stmt.span)
@@ -132,8 +137,12 @@ class Interpreter(Signature):
                     fifo = self._fifo(frame, stmt.stream, stmt.indices, stmt.span)
                     while not fifo.items:
                         yield self._blocked(frame, fifo, "read", stmt.span)
-                    cells, at = self._cell(frame, stmt.target, (), stmt.span)
-                    cells[at] = fifo.items.popleft()
+                    target = frame.buffers[stmt.target]
+                    token = fifo.items.popleft()
+                    if target.shape:
+                        target.cells[target.offset : target.offset + len(token)] = token
+                    else:
+                        target.cells[target.offset] = token
                     self._progress += 1
 
     def _loop(self, loop: ir.For, frame: Frame) -> Steps:
@@ -182,9 +191,9 @@ class Interpreter(Signature):
 
     # ----------------------------------------------------------------------------- dataflow
 
-    def _region(self, body: tuple[ir.Stmt, ...], frame: Frame) -> Steps:
+    def _region(self, body: tuple[ir.Stmt, ...], frame: Frame, concurrent: bool = False) -> Steps:
         """Run the processes in turn until all have ended."""
-        first, processes = split_processes(body, self._effects)
+        first, processes = split_processes(body, self._effects, concurrent)
         yield from self._block(first, frame)
         done: set[int] = set()
         running: dict[int, Steps] = {}
@@ -216,6 +225,14 @@ class Interpreter(Signature):
         if not frame.waits:
             raise deadlock(frame.function, [blocked])
         return (blocked,)
+
+    def _token(self, value: ir.Expr | ir.View, frame: Frame) -> Any:
+        """What is put into a FIFO: a value, or the elements of an array."""
+        if not isinstance(value, ir.View):
+            return self._value(value, frame)
+        base = frame.buffers[value.buffer]
+        start = self._offset(base, value.indices, frame, value.span)
+        return base.cells[start : start + prod(base.shape[len(value.indices) :])]
 
     def _fifo(self, frame: Frame, name: str, indices: tuple[ir.Expr, ...], span: Span) -> Fifo:
         cells, at = self._cell(frame, name, indices, span)
@@ -287,3 +304,18 @@ class Interpreter(Signature):
             place = fifo_name(e.buffer, frame.buffers[e.buffer].shape, at - frame.buffers[e.buffer].offset)
             raise BackendError("FX404", f"'{place}' is read before it is written", e.span)
         return value
+
+
+def _call_extern(function: ir.Function, frame: Frame) -> Steps:
+    """Call a C++ function on copies of the arguments; elements not written yet are zeros."""
+    assert function.extern is not None
+    places = [frame.buffers[p.name] for p in function.params]
+    raws: list[Any] = []
+    for parameter, place in zip(function.params, places, strict=True):
+        cells = place.cells[place.offset : place.offset + prod(parameter.shape)]
+        raws.append(to_raw(parameter.dtype, [0 if c is None else c for c in cells]))
+    load(function)(raws)
+    for parameter, place, raw in zip(function.params, places, raws, strict=True):
+        if parameter.name in function.extern.writes:
+            place.cells[place.offset : place.offset + raw.size] = from_raw(parameter.dtype, raw)
+    yield from ()

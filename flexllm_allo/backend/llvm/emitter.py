@@ -32,6 +32,7 @@ class Emitter:
         self.functions: list[str] = []
         self._static: dict[tuple[str, str], str] = {}
         self.sites = streams.Sites()
+        self.processes: dict[tuple[object, ...], str] = {}  # callee and depths -> shared coroutine
         self._needed = _reachable(program, top)
         self._waits: set[str] = set()
         for function in self._needed:
@@ -106,7 +107,7 @@ class Emitter:
             params.append(f"ptr {streams.STATE}")
             scope.slot = self.sites.slot()
         body = Statements(f, scope, self)
-        (body.region if function.dataflow else body.block)(function.body)
+        body.function(function)
         kind = "i1" if waits else "void"
         lines = [f"define internal {kind} {self.symbol(function.name)}({', '.join(params)}) nounwind {{"]
         lines += ["entry:", *f.entry, *f.code]

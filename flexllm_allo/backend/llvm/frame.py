@@ -90,7 +90,7 @@ class Scope:
     loops: dict[str, tuple[str, Frame]] = field(default_factory=lambda: dict[str, tuple[str, Frame]]())
     reassociate: bool = False
     written: frozenset[str] = frozenset()
-    slot: int = 0
+    slot: int | str = 0
 
     def branch(self) -> Scope:
         """The same names, to be added to without touching these."""
@@ -118,9 +118,10 @@ class Frame:
     A frame with a `parent` is a coroutine; names of the parent it uses become its parameters.
     """
 
-    def __init__(self, names: Names, parent: Frame | None = None) -> None:
+    def __init__(self, names: Names, parent: Frame | None = None, owns_arrays: bool = False) -> None:
         self.names = names
         self.parent = parent
+        self.owns_arrays = owns_arrays
         self.entry: list[str] = []
         self.code: list[str] = []
         self.heap: list[str] = []
@@ -171,13 +172,14 @@ class Frame:
 
         Arrays of a coroutine belong to the function around it.  LLVM decides by paths between a
         store and a load whether a local outlives a suspension, and overlooks the path that leads
-        around a loop: an array filled in such a loop would be lost.
+        around a loop: an array filled in such a loop would be lost.  Code that several processes
+        share (`owns_arrays`) takes its arrays from the heap instead.
         """
-        if self.parent is not None and count > 1:
+        if self.parent is not None and count > 1 and not self.owns_arrays:
             return self.use(self.parent.allocate(llvm_type, count, size, align, hint), "ptr", self.parent)
         name = self.names(f"%{hint}.")
         total = count * size
-        if self.stack + total <= STACK_LIMIT:
+        if self.stack + total <= STACK_LIMIT and not (self.owns_arrays and count > 1):
             self.stack += total
             if count == 1:
                 self.entry.append(f"  {name} = alloca {llvm_type}, align {align}")

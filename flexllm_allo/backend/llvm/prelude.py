@@ -19,6 +19,103 @@ declare i1 @llvm.coro.done(ptr)
 declare void @llvm.coro.resume(ptr)
 declare void @llvm.coro.destroy(ptr)
 
+; a turn for every process of a region that has not ended (handle null) and need not wait (waits > 0;
+; -1 once it has started). What waits for process i is at links[links[i]] to links[links[i + 1] - 1],
+; cells are the places of the processes in the state. Returns whether all have ended.
+define internal i1 @flex.round(i64 %n, ptr %handles, ptr %waits, ptr %links, ptr %cells, ptr %state) noinline nounwind {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %left = phi i64 [ 0, %entry ], [ %left.next, %next ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %body, label %exit
+body:
+  %handle.at = getelementptr inbounds ptr, ptr %handles, i64 %i
+  %handle = load ptr, ptr %handle.at
+  %gone = icmp eq ptr %handle, null
+  br i1 %gone, label %next, label %alive
+alive:
+  %wait.at = getelementptr inbounds i64, ptr %waits, i64 %i
+  %wait = load i64, ptr %wait.at
+  %must = icmp sgt i64 %wait, 0
+  br i1 %must, label %stay, label %free
+free:
+  %fresh = icmp eq i64 %wait, 0
+  br i1 %fresh, label %begin, label %run
+begin:
+  store i64 -1, ptr %wait.at
+  %place = shl i64 %i, 1
+  %cell = getelementptr inbounds i64, ptr %cells, i64 %place
+  store i64 0, ptr %cell
+  %begun = load i64, ptr %state
+  %begun.1 = add i64 %begun, 1
+  store i64 %begun.1, ptr %state
+  br label %run
+run:
+  call void @llvm.coro.resume(ptr %handle)
+  %done = call i1 @llvm.coro.done(ptr %handle)
+  br i1 %done, label %end, label %stay
+end:
+  call void @llvm.coro.destroy(ptr %handle)
+  store ptr null, ptr %handle.at
+  %moves = load i64, ptr %state
+  %moves.1 = add i64 %moves, 1
+  store i64 %moves.1, ptr %state
+  %from.at = getelementptr inbounds i64, ptr %links, i64 %i
+  %from = load i64, ptr %from.at
+  %to.at = getelementptr inbounds i64, ptr %from.at, i64 1
+  %to = load i64, ptr %to.at
+  br label %links.head
+links.head:
+  %k = phi i64 [ %from, %end ], [ %k.1, %links.body ]
+  %any = icmp ult i64 %k, %to
+  br i1 %any, label %links.body, label %next
+links.body:
+  %j.at = getelementptr inbounds i64, ptr %links, i64 %k
+  %j = load i64, ptr %j.at
+  %other.at = getelementptr inbounds i64, ptr %waits, i64 %j
+  %other = load i64, ptr %other.at
+  %other.1 = sub i64 %other, 1
+  store i64 %other.1, ptr %other.at
+  %k.1 = add i64 %k, 1
+  br label %links.head
+stay:
+  %left.1 = add i64 %left, 1
+  br label %next
+next:
+  %left.next = phi i64 [ %left, %body ], [ %left, %links.head ], [ %left.1, %stay ]
+  %i.next = add i64 %i, 1
+  br label %head
+exit:
+  %all = icmp eq i64 %left, 0
+  ret i1 %all
+}
+
+; release the coroutines of a region that have not ended
+define internal void @flex.destroy(i64 %n, ptr %handles) noinline nounwind {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %body, label %exit
+body:
+  %at = getelementptr inbounds ptr, ptr %handles, i64 %i
+  %handle = load ptr, ptr %at
+  %gone = icmp eq ptr %handle, null
+  br i1 %gone, label %next, label %kill
+kill:
+  call void @llvm.coro.destroy(ptr %handle)
+  store ptr null, ptr %at
+  br label %next
+next:
+  %i.next = add i64 %i, 1
+  br label %head
+exit:
+  ret void
+}
+
 ; the bfloat16 nearest to x, ties to even, as a float
 define internal float @flex.bfloat(float %x) alwaysinline nounwind {
   %i = bitcast float %x to i32

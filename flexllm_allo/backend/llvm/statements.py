@@ -9,7 +9,7 @@ from ...ir import nodes as ir
 from ...ir.walk import walk
 from ..containers import container_bytes
 from ..effects import uses_streams
-from . import casts, streams
+from . import casts, regions, streams
 from .expressions import Expressions
 from .frame import Frame, Scope, Slot, alignment, literal, register_type
 
@@ -48,12 +48,34 @@ class Statements(Expressions):
                 case ir.Get():
                     streams.get(self, stmt)
 
-    def region(self, body: tuple[ir.Stmt, ...]) -> None:
+    def function(self, function: ir.Function) -> None:
+        """The body of a function."""
+        if function.extern is not None:
+            self._extern(function)
+        elif function.dataflow:
+            self.region(function.body, function.concurrent)
+        else:
+            self.block(function.body)
+
+    def _extern(self, function: ir.Function) -> None:
+        """Call a C++ function in this process: by address, with an array of pointers to the arguments."""
+        f, buffers = self.frame, self.scope.buffers
+        table = f.allocate("ptr", max(1, len(function.params)), 8, 8, "arguments")
+        for number, parameter in enumerate(function.params):
+            place = f.op(f"getelementptr inbounds ptr, ptr {table}, i64 {number}")
+            f.do(f"store ptr {self.pointer(buffers[parameter.name], ())}, ptr {place}, align 8")
+        f.do(f"call void inttoptr (i64 {load(function).address} to ptr)(ptr {table})")
+
+    def region(self, body: tuple[ir.Stmt, ...], concurrent: bool = False) -> None:
         """The body of a dataflow function or loop: concurrent if FIFOs connect its statements."""
         if uses_streams(body, self.emitter.program):
-            streams.region(self, body)
+            regions.region(self, body, concurrent)
         else:
             self.block(body)
+
+    def written(self, function: ir.Function) -> frozenset[str]:
+        """Buffers that a function changes."""
+        return written_buffers(function)
 
     def _store(self, stmt: ir.Store) -> None:
         f, slot = self.frame, self.scope.buffers[stmt.buffer]
@@ -185,7 +207,7 @@ class Statements(Expressions):
                 pointer = self.pointer(base, arg.indices)
                 scope.buffers[param.name] = Slot(base.dtype, shape, pointer, home)
         inner = self.with_scope(scope)
-        (inner.region if callee.dataflow else inner.block)(callee.body)
+        inner.function(callee)
 
 
 def written_buffers(function: ir.Function) -> frozenset[str]:

@@ -1,9 +1,7 @@
-"""FIFOs and dataflow regions: ring buffers, and a coroutine per process.
+"""FIFOs as ring buffers, and what is known of a process that waits at one.
 
-A FIFO is three counters (read position, write position, fill) and `depth` elements.  A process
-suspends while the FIFO it wants is empty or full; the region resumes its processes in turn until
-all have ended.  When a round moves nothing, a region inside a process suspends in its turn, and
-any other one is deadlocked.
+A FIFO is three counters (read position, write position, fill) and `depth` tokens.  A process
+suspends while the FIFO it wants is empty or full (`regions` resumes it).
 
 `state` is an array of i64: a count of moves; 1 + the owner of the deadlock; then per process the
 number of the site it is blocked at (0: none) and which FIFO of an array that concerns.
@@ -11,7 +9,7 @@ number of the site it is blocked at (0: none) and which FIFO of an array that co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
@@ -22,9 +20,8 @@ from ...errors import DeadlockError, Span
 from ...ir import nodes as ir
 from ..containers import container_bytes
 from ..deadlock import Blocked, deadlock, fifo_name
-from ..effects import Process, split_processes
 from . import casts
-from .frame import FifoSlot, Frame, Scope, alignment, element_type
+from .frame import FifoSlot, Frame, alignment, element_type
 
 if TYPE_CHECKING:
     from .statements import Statements
@@ -45,13 +42,27 @@ class Site:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who runs code that several processes share, and the FIFOs behind the names in that code.
+
+    `fifos`: parameter -> name, shape and flat number of the FIFO it stands for.
+    """
+
+    owner: str
+    process: str
+    fifos: dict[str, tuple[str, tuple[int, ...], int]]
+
+
 class Sites:
     """What the numbers in `state` mean."""
 
     def __init__(self) -> None:
         self.sites: list[Site] = []
         self.owners: list[str] = []
+        self.identities: dict[int, Identity] = {}
         self.slots = 0
+        self.order: list[int] = []  # the slots of processes in the order of their statements
 
     def slot(self) -> int:
         """A place in `state` for one more process."""
@@ -76,14 +87,29 @@ class Sites:
     def deadlock(self, state: NDArray[Any]) -> DeadlockError:
         """The error that a returned state stands for."""
         owner = self.owners[int(state[1]) - 1]
-        blocked: list[Blocked] = []
         pairs = cast("list[tuple[int, int]]", state[2:].reshape(-1, 2).tolist())
-        for number, index in pairs:
-            site = self.sites[number - 1] if number else None
-            if site is not None and site.owner == owner:
-                name = site.name if site.kind == "start" else fifo_name(site.name, site.shape, index)
-                blocked.append(Blocked(site.process, site.kind, name, site.depth, site.span))
-        return deadlock(owner, blocked)
+        others = [slot for slot in range(len(pairs)) if slot not in self.order]
+        slots = [slot for slot in (*others, *self.order) if pairs[slot][0]]
+        found = [self._blocked(slot, *pairs[slot]) for slot in slots]
+        return deadlock(owner, [blocked for who, blocked in found if who == owner])
+
+    def _blocked(self, slot: int, number: int, index: int) -> tuple[str, Blocked]:
+        """The owner of the process of a slot, and where the process is blocked."""
+        site = self.sites[number - 1]
+        identity = self.identities.get(slot)
+        if site.kind == "start":
+            return site.owner, Blocked(site.process, site.kind, site.name, 0, site.span)
+        if identity is None:
+            name = fifo_name(_short(site.name), site.shape, index)
+            return site.owner, Blocked(site.process, site.kind, name, site.depth, site.span)
+        name, shape, first = identity.fifos.get(site.name, (site.name, site.shape, 0))
+        name = fifo_name(_short(name), shape, first + index)
+        return identity.owner, Blocked(identity.process, site.kind, name, site.depth, site.span)
+
+
+def _short(name: str) -> str:
+    """What people call a FIFO: schedules number the copies they make (``B.1``)."""
+    return name.partition(".")[0]
 
 
 def state(f: Frame) -> str:
@@ -94,17 +120,25 @@ def state(f: Frame) -> str:
     return f.use(STATE, "ptr", root)
 
 
-def _state_cell(f: Frame, index: int) -> str:
+def state_cell(f: Frame, index: int) -> str:
+    """A pointer to one number of the state."""
     return f.op(f"getelementptr inbounds i64, ptr {state(f)}, i64 {index}")
 
 
-def _set_blocked(f: Frame, slot: int, site: int, index: str = "0") -> None:
-    f.do(f"store i64 {site}, ptr {_state_cell(f, 2 + 2 * slot)}")
-    f.do(f"store i64 {index}, ptr {_state_cell(f, 3 + 2 * slot)}")
+def slot_cell(f: Frame, slot: int | str) -> str:
+    """A pointer to what is said of a process; shared code is given it."""
+    return slot if isinstance(slot, str) else state_cell(f, 2 + 2 * slot)
+
+
+def set_blocked(f: Frame, slot: int | str, site: int, index: str = "0") -> None:
+    """Note where a process is blocked; site 0 is nowhere."""
+    cell = slot_cell(f, slot)
+    f.do(f"store i64 {site}, ptr {cell}")
+    f.do(f"store i64 {index}, ptr {f.op(f'getelementptr inbounds i64, ptr {cell}, i64 1')}")
 
 
 def _moved(f: Frame) -> None:
-    cell = _state_cell(f, 0)
+    cell = state_cell(f, 0)
     count = f.op(f"load i64, ptr {cell}")
     f.do(f"store i64 {f.op(f'add i64 {count}, 1')}, ptr {cell}")
 
@@ -117,8 +151,8 @@ def allocate(f: Frame, buffer: ir.Buffer) -> FifoSlot:
     assert buffer.depth is not None
     count, dtype = prod(buffer.shape), buffer.dtype
     counters = f.allocate("[3 x i64]", count, 24, 8, "counters")
-    size = container_bytes(dtype)
-    items = f.allocate(element_type(dtype), count * buffer.depth, size, alignment(dtype), "items")
+    elements = count * buffer.depth * prod(buffer.token)
+    items = f.allocate(element_type(dtype), elements, container_bytes(dtype), alignment(dtype), "items")
     f.do(f"call void @llvm.memset.p0.i64(ptr {counters}, i8 0, i64 {24 * count}, i1 false)")
     return FifoSlot(buffer, buffer.shape, counters, items, f, "0", f)
 
@@ -145,48 +179,74 @@ def _flat(s: Statements, fifo: FifoSlot, indices: Sequence[ir.Expr]) -> str:
 
 
 def put(s: Statements, stmt: ir.Put) -> None:
-    """Append a value, once there is room."""
-    value, fifo = s.value(stmt.value), s.scope.fifos[stmt.stream]
-    _transfer(s, fifo, stmt.indices, stmt.span, value, None)
+    """Append a token, once there is room."""
+    fifo, dtype = s.scope.fifos[stmt.stream], s.scope.fifos[stmt.stream].buffer.dtype
+    if isinstance(stmt.value, ir.View):
+        source = s.pointer(s.scope.buffers[stmt.value.buffer], stmt.value.indices)
+        cell, end = _cell(s, fifo, stmt.indices, stmt.span, writes=True)
+        _copy(s.frame, cell, source, fifo.buffer)
+    else:
+        value = s.value(stmt.value)
+        cell, end = _cell(s, fifo, stmt.indices, stmt.span, writes=True)
+        casts.store(s.frame, value, cell, dtype, alignment(dtype))
+    end()
 
 
 def get(s: Statements, stmt: ir.Get) -> None:
-    """Take a value, once there is one."""
-    _transfer(s, s.scope.fifos[stmt.stream], stmt.indices, stmt.span, "", stmt.target)
+    """Take a token, once there is one."""
+    fifo, dtype = s.scope.fifos[stmt.stream], s.scope.fifos[stmt.stream].buffer.dtype
+    cell, end = _cell(s, fifo, stmt.indices, stmt.span, writes=False)
+    target = s.pointer(s.scope.buffers[stmt.target], ())
+    if fifo.buffer.token:
+        _copy(s.frame, target, cell, fifo.buffer)
+    else:
+        taken = casts.load(s.frame, cell, dtype, alignment(dtype))
+        casts.store(s.frame, taken, target, dtype, alignment(dtype))
+    end()
 
 
-def _transfer(
-    s: Statements, fifo: FifoSlot, indices: Sequence[ir.Expr], span: Span, value: str, target: str | None
-) -> None:
-    f, depth, dtype = s.frame, fifo.buffer.depth or 1, fifo.buffer.dtype
+def _copy(f: Frame, target: str, source: str, buffer: ir.Buffer) -> None:
+    size = prod(buffer.token) * container_bytes(buffer.dtype)
+    f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {size}, i1 false)")
+
+
+def _cell(
+    s: Statements, fifo: FifoSlot, indices: Sequence[ir.Expr], span: Span, *, writes: bool
+) -> tuple[str, Callable[[], None]]:
+    """The place of the next token, once the FIFO is ready, and what ends the transfer."""
+    f, depth = s.frame, fifo.buffer.depth or 1
     flat = _flat(s, fifo, indices)
     base = f.use(fifo.counters, "ptr", fifo.home)
     counters = [f.op(f"getelementptr inbounds [3 x i64], ptr {base}, i64 {flat}, i64 {i}") for i in range(3)]
-    _wait(s, fifo, flat, counters[2], "write" if target is None else "read", span)
-    side = counters[1] if target is None else counters[0]
+    _wait(s, fifo, flat, counters[2], "write" if writes else "read", span)
+    side = counters[1] if writes else counters[0]
     position = f.op(f"load i64, ptr {side}")
     items = f.use(fifo.items, "ptr", fifo.home)
-    array = f"[{depth} x {element_type(dtype)}]"
-    cell = f.op(f"getelementptr inbounds {array}, ptr {items}, i64 {flat}, i64 {position}")
-    if target is None:
-        casts.store(f, value, cell, dtype, alignment(dtype))
-    else:
-        slot = s.scope.buffers[target]
-        taken = casts.load(f, cell, dtype, alignment(dtype))
-        casts.store(f, taken, s.pointer(slot, ()), slot.dtype, alignment(slot.dtype))
-    following = f.op(f"add nuw nsw i64 {position}, 1")
-    last = f.op(f"icmp eq i64 {following}, {depth}")
-    f.do(f"store i64 {f.op(f'select i1 {last}, i64 0, i64 {following}')}, ptr {side}")
-    fill = f.op(f"load i64, ptr {counters[2]}")
-    f.do(f"store i64 {f.op(f'add nsw i64 {fill}, {1 if target is None else -1}')}, ptr {counters[2]}")
+    cell = f.op(f"getelementptr inbounds {ring_type(fifo.buffer)}, ptr {items}, i64 {flat}, i64 {position}")
+
+    def end() -> None:
+        following = f.op(f"add nuw nsw i64 {position}, 1")
+        last = f.op(f"icmp eq i64 {following}, {depth}")
+        f.do(f"store i64 {f.op(f'select i1 {last}, i64 0, i64 {following}')}, ptr {side}")
+        fill = f.op(f"load i64, ptr {counters[2]}")
+        f.do(f"store i64 {f.op(f'add nsw i64 {fill}, {1 if writes else -1}')}, ptr {counters[2]}")
+
+    return cell, end
+
+
+def ring_type(buffer: ir.Buffer) -> str:
+    """The LLVM type of the tokens of one FIFO."""
+    token = element_type(buffer.dtype)
+    if buffer.token:
+        token = f"[{prod(buffer.token)} x {token}]"
+    return f"[{buffer.depth} x {token}]"
 
 
 def _wait(s: Statements, fifo: FifoSlot, flat: str, count: str, kind: str, span: Span) -> None:
     """Go on when the FIFO is not empty (read) or not full (write)."""
     f, scope, buffer = s.frame, s.scope, fifo.buffer
     stuck = buffer.depth if kind == "write" else 0
-    name = buffer.name.partition(".")[0]
-    site = Site(scope.owner, scope.process, kind, name, buffer.depth or 0, buffer.shape, span)
+    site = Site(scope.owner, scope.process, kind, buffer.name, buffer.depth or 0, buffer.shape, span)
     number = s.emitter.sites.site(site)
     blocked, again, woken, ready = (f.label(x) for x in ("blocked", "again", "woken", "ready"))
 
@@ -196,15 +256,15 @@ def _wait(s: Statements, fifo: FifoSlot, flat: str, count: str, kind: str, span:
 
     check(blocked, ready)
     f.start(blocked, fall=False)
-    _set_blocked(f, scope.slot, number, flat)
+    set_blocked(f, scope.slot, number, flat)
     if f.parent is None:
-        _fail(s)
+        fail(s)
     else:
         suspend(f, again, "cleanup")
         f.start(again, fall=False)
         check(blocked, woken)
         f.start(woken, fall=False)
-        _set_blocked(f, scope.slot, 0)
+        set_blocked(f, scope.slot, 0)
         _moved(f)
         f.do(f"br label %{ready}")
     f.start(ready, fall=False)
@@ -216,172 +276,9 @@ def suspend(f: Frame, resumed: str, destroyed: str, *, final: bool = False) -> N
     f.do(f"switch i8 {how}, label %suspend [i8 0, label %{resumed} i8 1, label %{destroyed}]")
 
 
-def _fail(s: Statements) -> None:
+def fail(s: Statements) -> None:
     """End the block: nothing more can be done in this function."""
     f = s.frame
-    f.do(f"store i64 {s.emitter.sites.owner(s.scope.owner)}, ptr {_state_cell(f, 1)}")
+    f.do(f"store i64 {s.emitter.sites.owner(s.scope.owner)}, ptr {state_cell(f, 1)}")
     f.can_fail = True
     f.do(f"br label %{f.fail}")
-
-
-# ---------------------------------------------------------------------------------------- regions
-
-
-@dataclass(slots=True)
-class _Running:
-    """A process while its region runs: where its coroutine handle and its end are kept."""
-
-    process: Process
-    slot: int
-    start: str
-    handle: str
-    ended: str
-
-
-def region(s: Statements, body: tuple[ir.Stmt, ...]) -> None:
-    """Run the statements as processes until all have ended."""
-    f = s.frame
-    s = s.with_scope(s.scope.branch())
-    first, processes = split_processes(body, s.emitter.effects)
-    s.block(first)
-    running = [_process(s, p) for p in processes]
-    for r in running:
-        f.do(f"store ptr null, ptr {r.handle}")
-        f.do(f"store i1 false, ptr {r.ended}")
-        if r.process.after:
-            names = ", ".join(processes[j].label for j in r.process.after)
-            _set_blocked(f, r.slot, _start_site(s, r.process, names))
-    head, done, stuck, lost = (f.label(x) for x in ("round", "done", "stuck", "lost"))
-    f.start(head)
-    before = f.op(f"load i64, ptr {_state_cell(f, 0)}")
-    for r in running:
-        _turn(f, r, running)
-    ends = "true"
-    for r in running:
-        ends = f.op(f"and i1 {ends}, {f.op(f'load i1, ptr {r.ended}')}")
-    check, still = f.label("check"), f.label("still")
-    f.branch(ends, done, check)
-    f.start(check, fall=False)
-    failed = f.op(f"icmp ne i64 {f.op(f'load i64, ptr {_state_cell(f, 1)}')}, 0")
-    f.branch(failed, lost, still)
-    f.start(still, fall=False)
-    after = f.op(f"load i64, ptr {_state_cell(f, 0)}")
-    f.branch(f.op(f"icmp eq i64 {before}, {after}"), stuck, head)
-    f.start(stuck, fall=False)
-    if f.parent is None:
-        f.do(f"store i64 {s.emitter.sites.owner(s.scope.owner)}, ptr {_state_cell(f, 1)}")
-        f.do(f"br label %{lost}")
-    else:
-        gone = f.label("gone")
-        suspend(f, head, gone)
-        f.start(gone, fall=False)
-        _destroy(f, running)
-        f.do("br label %cleanup")
-    f.start(lost, fall=False)
-    _destroy(f, running)
-    f.can_fail = True
-    f.do(f"br label %{f.fail}")
-    f.start(done, fall=False)
-
-
-def _start_site(s: Statements, process: Process, names: str) -> int:
-    scope = s.scope
-    return s.emitter.sites.site(
-        Site(scope.owner, process.label, "start", names, 0, (), process.statement.span)
-    )
-
-
-def _turn(f: Frame, r: _Running, running: list[_Running]) -> None:
-    """Start or resume one process, unless it has ended or must wait for others."""
-    labels = (f.label(x) for x in ("check", "begin", "resume", "ended", "next"))
-    check, begin, resume, end, following = labels
-    f.branch(f.op(f"load i1, ptr {r.ended}"), following, check)
-    f.start(check, fall=False)
-    handle = f.op(f"load ptr, ptr {r.handle}")
-    fresh = f.op(f"icmp eq ptr {handle}, null")
-    f.branch(fresh, begin, resume)
-    f.start(begin, fall=False)
-    if r.process.after:
-        free, ready = "true", f.label("free")
-        for j in r.process.after:
-            free = f.op(f"and i1 {free}, {f.op(f'load i1, ptr {running[j].ended}')}")
-        f.branch(free, ready, following)
-        f.start(ready, fall=False)
-        _set_blocked(f, r.slot, 0)
-    f.do(f"store ptr {f.op(f'call ptr {r.start}')}, ptr {r.handle}")
-    _moved(f)
-    f.start(resume)
-    handle = f.op(f"load ptr, ptr {r.handle}")
-    f.do(f"call void @llvm.coro.resume(ptr {handle})")
-    f.branch(f.op(f"call i1 @llvm.coro.done(ptr {handle})"), end, following)
-    f.start(end, fall=False)
-    f.do(f"call void @llvm.coro.destroy(ptr {handle})")
-    f.do(f"store i1 true, ptr {r.ended}")
-    _moved(f)
-    f.start(following)
-
-
-def _destroy(f: Frame, running: list[_Running]) -> None:
-    """Release the coroutines that have started and not ended."""
-    for r in running:
-        check, kill, following = f.label("check"), f.label("kill"), f.label("next")
-        f.branch(f.op(f"load i1, ptr {r.ended}"), following, check)
-        f.start(check, fall=False)
-        handle = f.op(f"load ptr, ptr {r.handle}")
-        f.branch(f.op(f"icmp eq ptr {handle}, null"), following, kill)
-        f.start(kill, fall=False)
-        f.do(f"call void @llvm.coro.destroy(ptr {handle})")
-        f.start(following)
-
-
-def _process(s: Statements, process: Process) -> _Running:
-    """Write the coroutine of a process."""
-    f, names = s.frame, s.frame.names
-    child = Frame(names, f)
-    scope: Scope = s.scope.branch()
-    scope.process, scope.reassociate, scope.slot = process.label, False, s.emitter.sites.slot()
-    inner = type(s)(child, scope, s.emitter)
-    # Suspended from the start, so that the code of the process exists once, in what resumes it.
-    started = child.label("started")
-    suspend(child, started, "cleanup")
-    child.start(started, fall=False)
-    inner.block((process.statement,))
-    symbol = names("@process.")
-    s.emitter.functions.append(_coroutine(child, symbol))
-    args = ", ".join(f"{kind} {name}" for name, kind in child.captures.items())
-    handle = f.allocate("ptr", 1, 8, 8, "handle")
-    ended = f.allocate("i1", 1, 1, 1, "ended")
-    return _Running(process, scope.slot, f"{symbol}({args})", handle, ended)
-
-
-def _coroutine(f: Frame, symbol: str) -> str:
-    final, trap = f.label("final"), f.label("trap")
-    f.start(final)
-    suspend(f, trap, "cleanup", final=True)
-    f.start(trap, fall=False)
-    f.do("unreachable")
-    if f.can_fail:  # stay suspended; the region looks at the state
-        f.start(f.fail, fall=False)
-        suspend(f, f.fail, "cleanup")
-    params = ", ".join(f"{kind} {name}" for name, kind in f.captures.items())
-    return "\n".join(
-        [
-            f"define internal ptr {symbol}({params}) presplitcoroutine nounwind {{",
-            "entry:",
-            "  %id = call token @llvm.coro.id(i32 0, ptr null, ptr null, ptr null)",
-            "  %size = call i64 @llvm.coro.size.i64()",
-            "  %memory = call ptr @malloc(i64 %size)",
-            "  %self = call ptr @llvm.coro.begin(token %id, ptr %memory)",
-            *f.entry,
-            *f.code,
-            "cleanup:",
-            *(f"  call void @free(ptr {name})" for name in f.heap),
-            "  %frame = call ptr @llvm.coro.free(token %id, ptr %self)",
-            "  call void @free(ptr %frame)",
-            "  br label %suspend",
-            "suspend:",
-            "  call void @llvm.coro.end(ptr %self, i1 false, token none)",
-            "  ret ptr %self",
-            "}",
-        ]
-    )
