@@ -48,7 +48,9 @@ def annotated_type(ctx: Context, node: ast.expr) -> Annotation:
             raise ctx.error("FX105", message, node)
     shape = tuple(int(s) for s in value.shape)
     if isinstance(value, StreamType):
-        return StreamType(value.dtype, value.depth, shape)
+        if not isinstance(value.dtype, DType):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ctx.error("FX103", f"`{ast.unparse(expr)}` is not a stream of a type", node)
+        return StreamType(value.dtype, value.depth, shape, value.token)
     return replace(value, shape=shape)
 
 
