@@ -14,10 +14,12 @@ from ..ir import nodes as ir
 from ..ir.convert import cast, literal
 from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
 from .bit_methods import BIT_METHODS, lower_bit_method
+from .borrowing import Borrowed, borrow, give_back
 from .context import Context, StreamsSymbol
+from .element_rules import ELEMENT_RULES
 from .names import NotConstant, evaluate, function_names
-from .source import function_source
 from .slices import region_of
+from .source import function_source
 from .streams import lower_gather, lower_get, stream_operand
 
 _MATH = {
@@ -50,6 +52,8 @@ def lower_call(
         return lower_gather(ctx, node)
     if name is not None:
         return _intrinsic(ctx, name, node)
+    if hasattr(callee, "ir_function"):
+        return _call_extern(ctx, node, callee)
     if isinstance(callee, types.FunctionType):
         kernel = cast_any(types.FunctionType, inspect.unwrap(callee))  # decorators are ignored
         return call_kernel(ctx, node, kernel, explicit, targets)
@@ -119,7 +123,21 @@ def _intrinsic(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
         return ir.Select(below, negated, value, value.type, span) if value.type.signed else value
     if name in _MATH:
         return _math(ctx, name, node)
+    if name in ELEMENT_RULES:
+        return _by_rule(ctx, name, node)
     raise ctx.error("FX101", f"{name} cannot stand in an expression", node)
+
+
+def _by_rule(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
+    wanted = 1 if name in ("relu", "gelu") else 2
+    if len(node.args) != wanted or not _named_only(node):
+        raise ctx.error("FX107", f"{name} takes {wanted} argument(s)", node)
+    return ELEMENT_RULES[name](ctx, [ctx.lower_expr(a) for a in node.args], node)
+
+
+def _named_only(node: ast.Call) -> bool:
+    """Whether the only keyword is ``name``, which names the loops of whole-array calls."""
+    return all(k.arg == "name" for k in node.keywords)
 
 
 def _extreme(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
@@ -133,7 +151,7 @@ def _extreme(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
 
 def _math(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
     wanted = 2 if name == "power" else 1
-    if len(node.args) != wanted or node.keywords:
+    if len(node.args) != wanted or not _named_only(node):
         raise ctx.error("FX107", f"{name} takes {wanted} argument(s)", node)
     args = [ctx.lower_expr(a) for a in node.args]
     t = args[0].type
@@ -157,7 +175,7 @@ def call_kernel(
 ) -> list[ir.Buffer]:
     """Emit the call and return the buffers that hold its results."""
     given = _positional(ctx, node, fn)
-    operands = [_operand(ctx, a) for a in given]
+    operands, borrowed = _operands(ctx, given)
     shapes = [_type_of(o) for o in operands]
     callee = ctx.program.instantiate(fn, explicit, shapes, ctx.span(node))
     if len(operands) != len(callee.inputs):
@@ -170,10 +188,26 @@ def call_kernel(
         _fit(ctx, operand, param, node_arg, callee)
         for operand, param, node_arg in zip(operands, callee.inputs, given, strict=False)
     ]
-    results = _results(ctx, node, callee, targets, operands)
+    read = {o[1].name for o in operands if isinstance(o, tuple)}
+    read |= {b.region.buffer.name for b in borrowed.values()}
+    results = _results(ctx, node, callee, targets, read)
     args += [ir.View(r.name, (), ctx.span(node)) for r in results]
     ctx.emit(ir.Call(callee.name, tuple(args), ctx.span(node)))
+    give_back(ctx, callee, args, borrowed)
     return results
+
+
+def _call_extern(ctx: Context, node: ast.Call, module: Any) -> list[ir.Buffer]:
+    """Emit the call of a C++ function (`IPModule`), which has no results; one function per signature."""
+    borrowed: dict[int, Borrowed] = {}
+    operands = [_operand(ctx, a, i, borrowed) for i, a in enumerate(node.args)]
+    made: ir.Function = module.ir_function([_type_of(o) for o in operands], ctx.span(node))
+    same = (f for f in ctx.program.functions if (f.extern, f.params) == (made.extern, made.params))
+    callee = next(same, None) or ctx.program.add(made, made.name)
+    fitted = [_fit(ctx, o, p, a, callee) for o, p, a in zip(operands, made.params, node.args, strict=True)]
+    ctx.emit(ir.Call(callee.name, tuple(fitted), ctx.span(node)))
+    give_back(ctx, callee, fitted, borrowed)
+    return []
 
 
 def _results(
@@ -181,14 +215,13 @@ def _results(
     node: ast.Call,
     callee: ir.Function,
     targets: list[Target] | None,
-    operands: list[Operand],
+    read: set[str],
 ) -> list[ir.Buffer]:
     """Where the results go: the target itself when it fits and is no argument too, else a new buffer."""
     outputs = callee.outputs
     if targets is not None and len(targets) != len(outputs):
         message = f"{callee.origin} returns {len(outputs)} value(s), {len(targets)} wanted"
         raise FrontendError("FX107", message, [ctx.span(node), Place(callee.span, "the kernel")])
-    read = {o[1].name for o in operands if isinstance(o, tuple)}
     made: list[ir.Buffer] = []
     for out, target in zip(outputs, targets or [o.name for o in outputs], strict=True):
         if isinstance(target, ir.Buffer):
@@ -230,7 +263,13 @@ def _default(ctx: Context, fn: types.FunctionType, default: ast.expr, node: ast.
     return ast.copy_location(ast.Constant(value), node)
 
 
-def _operand(ctx: Context, node: ast.expr) -> Operand:
+def _operands(ctx: Context, nodes: list[ast.expr]) -> tuple[list[Operand], dict[int, Borrowed]]:
+    """The arguments of a call, and which of them are copies of slices."""
+    borrowed: dict[int, Borrowed] = {}
+    return [_operand(ctx, node, i, borrowed) for i, node in enumerate(nodes)], borrowed
+
+
+def _operand(ctx: Context, node: ast.expr, position: int, borrowed: dict[int, Borrowed]) -> Operand:
     """A scalar, or a view with the shape that is left after its indices."""
     view = view_of(ctx, node)
     if view is not None:
@@ -246,6 +285,9 @@ def _operand(ctx: Context, node: ast.expr) -> Operand:
             return ir.Load(buffer.name, (), buffer.dtype, ctx.span(node))
         return value
     if ctx.lowering.is_array(ctx, node):
+        if (slice_ := borrow(ctx, node)) is not None:
+            borrowed[position] = slice_
+            return ir.View(slice_.copy.name, (), ctx.span(node)), slice_.copy
         buffer = ctx.lowering.stored_array(ctx, node)
         return ir.View(buffer.name, (), ctx.span(node)), buffer
     return ctx.lower_expr(node)
@@ -268,13 +310,15 @@ def view_of(ctx: Context, node: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
     """
     region = region_of(ctx, node) if ctx.lowering.is_array(ctx, node) else None
     if region is not None:
-        return region.view(node, ctx)
+        return region.view(ctx.span(node))
     base, items = _indexed(node)
     symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
+    if isinstance(symbol, StreamsSymbol) and (channel := stream_operand(ctx, node)):
+        return ir.View(channel[0].name, channel[1], ctx.span(node)), replace(channel[0], shape=())
     if not isinstance(symbol, ir.Buffer) or not symbol.is_stream:
         return None
     indices = tuple(ctx.check_index(symbol, d, i) for d, i in enumerate(items))
-    rest = ir.Buffer(symbol.name, symbol.dtype, symbol.shape[len(items) :], symbol.depth, span=symbol.span)
+    rest = replace(symbol, shape=symbol.shape[len(items) :])
     return ir.View(symbol.name, indices, ctx.span(node)), rest
 
 

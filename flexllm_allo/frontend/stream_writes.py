@@ -9,7 +9,7 @@ from ..ir import nodes as ir
 from ..ir.convert import cast
 from ..ir.dtypes import INDEX, ArrayType
 from .arrays import copy_array, fill_array
-from .calls import lower_call, view_of
+from .calls import view_of
 from .context import Channel, Context
 from .names import NotConstant
 from .streams import channels, stream_operand, temporary
@@ -92,12 +92,12 @@ def _block(ctx: Context, node: ast.expr, stream: ir.Buffer) -> ir.View:
 def _array(ctx: Context, node: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
     """The array an expression names or makes, or None for scalars."""
     view = view_of(ctx, node)
-    if view is not None or not isinstance(node, ast.Call):
+    if view is not None and view[1].shape:
         return view
-    made = lower_call(ctx, node)
-    if isinstance(made, list) and len(made) == 1:
-        return ir.View(made[0].name, (), ctx.span(node)), made[0]
-    return None
+    if not ctx.lowering.is_array(ctx, node):
+        return None
+    buffer = ctx.lowering.stored_array(ctx, node)
+    return ir.View(buffer.name, (), ctx.span(node)), buffer
 
 
 __all__ = ["lower_write"]

@@ -76,6 +76,10 @@ class Scope:
         taken = inside | {variable.name for variable in self._variables.values()}
         return Names(taken | self._functions).new(var)
 
+    def unused(self, name: str) -> str:
+        """A name for a variable of a small block, which hides nothing."""
+        return self._loop_name(name)
+
     # ------------------------------------------------------------------------------- elements
 
     def element(self, name: str, indices: list[Value]) -> str:
@@ -108,6 +112,8 @@ class Scope:
         buffer = variable.buffer
         dims = "".join(f"[{extent}]" for extent in buffer.shape)
         ctype = storage_type(buffer.dtype, buffer.span)
+        if buffer.token:
+            ctype = block_type(buffer)
         match variable.kind:
             case "stream":
                 reference = "&" if parameter and not dims else ""
@@ -116,6 +122,11 @@ class Scope:
                 return f"{ctype} *{variable.name}"
             case _:
                 return f"{ctype} {variable.name}{dims}"
+
+
+def block_type(buffer: ir.Buffer) -> str:
+    """The C++ type of a token that is an array."""
+    return f"hls::vector< {storage_type(buffer.dtype, buffer.span)}, {prod(buffer.token)} >"
 
 
 def _index(value: Value) -> Value:

@@ -6,6 +6,7 @@ from ...ir import nodes as ir
 from ...ir.dtypes import DType
 from ...ir.walk import walk
 from . import values as v
+from .blocks import block_comment, read_block, write_block
 from .expressions import emit, float_literal, low_bits, stored
 from .interface import Instance, Instances
 from .lanes import LaneWrite, lane_write
@@ -43,9 +44,14 @@ class Body:
                     return
                 value = stored(stmt.value, dtype, self.scope)
                 self.out.line(f"{self._target(stmt.buffer, stmt.indices)} = {value};")
+            case ir.Put() if isinstance(stmt.value, ir.View):
+                write_block(stmt, stmt.value, self.scope, self.out)
+            case ir.Get() if self.scope.variable(stmt.stream).buffer.token:
+                read_block(stmt, self.scope, self.out)
             case ir.Put():
                 place = self._element(stmt.stream, stmt.indices)
                 dtype = self.scope.variable(stmt.stream).buffer.dtype
+                assert not isinstance(stmt.value, ir.View)
                 self.out.line(f"{place}.write({stored(stmt.value, dtype, self.scope)});")
             case ir.Get():
                 fifo = self._element(stmt.stream, stmt.indices)
@@ -80,6 +86,8 @@ class Body:
 
     def _alloc(self, stmt: ir.Alloc) -> None:
         variable = self.scope.variable(stmt.buffer.name)
+        if variable.buffer.token:
+            self.out.line(block_comment(variable.buffer))
         text = self.scope.declarator(variable)
         if stmt.init is not None:
             constant = stmt.buffer.shape and stmt.buffer.name not in self.changed
@@ -124,10 +132,20 @@ class Body:
         args: list[str] = []
         for parameter, arg in zip(callee.function.params, stmt.args, strict=True):
             if isinstance(arg, ir.View):
-                args.append(self.scope.address(arg.buffer, [emit(i, self.scope) for i in arg.indices]))
+                address = self.scope.address(arg.buffer, [emit(i, self.scope) for i in arg.indices])
+                if callee.function.extern is not None and parameter.name in callee.memory:
+                    address = _as_array(address, parameter)
+                args.append(address)
             else:
                 args.append(stored(arg, parameter.dtype, self.scope))
-        self.out.line(f"{callee.name}({', '.join(args)});")
+        note = f" // {stmt.label}" if stmt.label not in ("", callee.name) else ""
+        self.out.line(f"{callee.name}({', '.join(args)});{note}")
+
+
+def _as_array(address: str, parameter: ir.Buffer) -> str:
+    """Flat memory as the array of several dimensions that a C++ function of the user asks for."""
+    inner = "".join(f"[{extent}]" for extent in parameter.shape[1:])
+    return f"({storage_type(parameter.dtype)} (*){inner}){address}" if inner else address
 
 
 def _set_before_used(alloc: ir.Alloc, following: tuple[ir.Stmt, ...]) -> bool:

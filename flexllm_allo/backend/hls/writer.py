@@ -29,7 +29,7 @@ class Writer:
     @contextmanager
     def block(self, head: str) -> Generator[None]:
         """``head {``, the lines written inside, ``}``."""
-        self.line(f"{head} {{")
+        self.line(f"{head} {{" if head else "{")
         with self.indented():
             yield
         self.line("}")
