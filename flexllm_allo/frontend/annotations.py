@@ -25,8 +25,11 @@ def annotation_expr(node: ast.expr) -> ast.expr:
     return node
 
 
-def annotated_type(ctx: Context, node: ast.expr) -> Annotation:
+def annotated_type(ctx: Context, node: ast.expr, made: Any = None) -> Annotation:
     """The type an annotation denotes.
+
+    Args:
+        made: what Python made of it, used when a name in it is no longer visible.
 
     Raises:
         FrontendError: FX103 it is no type; FX105 a dimension is not a positive integer.
@@ -35,8 +38,10 @@ def annotated_type(ctx: Context, node: ast.expr) -> Annotation:
     try:
         value = ctx.constant(expr)
     except NotConstant as why:
-        text = ast.unparse(expr)
-        raise ctx.error("FX103", f"cannot evaluate the type `{text}` ({why})", node) from None
+        if not isinstance(made, DType | ArrayType | StreamType):
+            text = ast.unparse(expr)
+            raise ctx.error("FX103", f"cannot evaluate the type `{text}` ({why})", node) from None
+        value = made
     if isinstance(value, DType):
         value = ArrayType(value, ())
     if not isinstance(value, ArrayType | StreamType):

@@ -217,7 +217,7 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         if arg.annotation is None:
             hint = f"for instance `{arg.arg}: float32[16]`"
             raise ctx.error("FX103", f"parameter {arg.arg} has no type", arg, hint)
-        t = annotated_type(ctx, arg.annotation)
+        t = annotated_type(ctx, arg.annotation, ctx.source.annotations.get(arg.arg))
         if isinstance(t, ArrayType) and (t.stateful or t.constexpr):
             what = "Stateful" if t.stateful else "ConstExpr"
             hint = "declare it in the body of the kernel"
@@ -236,7 +236,10 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
 
 def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -> list[ir.Buffer]:
     """Turn the returned values into trailing parameters."""
-    wanted = [annotated_type(ctx, a) for a in result_annotations(node)]
+    made = ctx.source.annotations.get("return")
+    declared = result_annotations(node)
+    made = list(made) if isinstance(made, tuple) else [made] * len(declared)
+    wanted = [annotated_type(ctx, a, m) for a, m in zip(declared, made, strict=False)]
     values: list[ast.expr] = []
     if isinstance(returned, ast.Return) and returned.value is not None:
         values = list(returned.value.elts) if isinstance(returned.value, ast.Tuple) else [returned.value]

@@ -24,6 +24,8 @@ class Source:
     first_line: int
     indent: int
     headers: Mapping[tuple[int, str], tuple[TypeParameter, ...]] = field(default_factory=lambda: {})
+    annotations: Mapping[str, Any] = field(default_factory=lambda: {})
+    """What Python made of the signature's annotations, for names that are no longer visible."""
 
     @property
     def parameters(self) -> tuple[TypeParameter, ...]:
@@ -83,7 +85,7 @@ def _read(fn: Callable[..., Any]) -> Source:
     if not isinstance(tree, ast.FunctionDef):
         hint = "a kernel is an ordinary function made with def"
         raise FrontendError("FX100", f"{name} is not a function definition", hint=hint)
-    return Source(tree, file, first, indent, headers)
+    return Source(tree, file, first, indent, headers, getattr(fn, "__annotations__", {}))
 
 
 def local_kernel(source: Source, names: dict[str, Any]) -> Callable[..., Any]:

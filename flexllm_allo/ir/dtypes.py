@@ -26,7 +26,7 @@ class DType:
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, int):  # pyright: ignore
-            raise DTypeError("FX103", f"Bitwidth must be an integer, got {self.bits!r}.")
+            raise DTypeError("FX103", f"Bitwidth must be an integer. Got {self.bits!r}")
         if self.bits < 1:
             raise DTypeError("FX103", f"Bitwidth must be positive, got {self.bits}.")
         if not 0 <= self.fracs <= 255:
