@@ -160,6 +160,10 @@ class BackendError(FlexError, RuntimeError):
     """A backend cannot express the program."""
 
 
+class IPFileError(BackendError, FileNotFoundError):
+    """The C++ file of an IP does not exist."""
+
+
 class TargetError(BackendError, NotImplementedError, AssertionError, ValueError):
     """There is no such target, mode, device or memory, or it belongs to another engine."""
 

@@ -62,6 +62,11 @@ def call_effects(program: ir.Program | None, call: ir.Call) -> Iterator[tuple[ir
             if isinstance(arg, ir.View):
                 yield arg, True, True
         return
+    if callee.extern is not None:
+        for param, arg in zip(callee.params, call.args, strict=False):
+            if isinstance(arg, ir.View):
+                yield arg, True, param.name in callee.extern.writes
+        return
     found = accesses(callee.body, program)
     for param, arg in zip(callee.params, call.args, strict=False):
         if isinstance(arg, ir.View):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from . import nodes as ir
 
 _PRECEDENCE = {
@@ -22,6 +24,8 @@ def print_function(function: ir.Function) -> str:
     results = ", ".join(type_text(b) for b in function.outputs)
     arrow = "" if not function.results else f" -> {results}" if function.results == 1 else f" -> ({results})"
     notes = [n for n in ("dataflow", "inline") if getattr(function, n)]
+    if function.extern is not None:
+        notes.append(f"C++: {PurePath(function.extern.source).name}")
     head = f"def {function.name}({params}){arrow}:"
     lines = [head + (f"  # {', '.join(notes)}" if notes else "")]
     for b in function.params:

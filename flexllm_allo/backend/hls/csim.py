@@ -24,6 +24,7 @@ from ...ir.walk import walk
 from ..arguments import bind, unbind
 from ..containers import container, is_signed, width
 from ..effects import Effects
+from ..external import source_files
 from ..raw_values import from_raw, to_raw
 from .emit import emit, emit_header, top_name, uses_ap
 from .toolchain import SHIM, find_ap_headers, find_compiler, run_tool
@@ -81,6 +82,9 @@ class CSimModule:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "kernel.cpp").write_text(emit(self.program, "vitis"))
         (self.folder / "kernel.h").write_text(emit_header(self.program, "vitis"))
+        for name, content in source_files(self.program).items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(content)
         (self.folder / "csim_entry.cpp").write_text(_entry(self.program))
         command = [str(compiler.path), *FLAGS, "-DFLEXLLM_STREAM_THROWS", *(f"-I{path}" for path in includes)]
         command += ["-shared", "-fPIC", "csim_entry.cpp", "-o", "csim.so"]

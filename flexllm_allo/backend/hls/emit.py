@@ -12,6 +12,8 @@ from pathlib import PurePath
 from typing import cast
 
 from ...ir import nodes as ir
+from ..external import included
+from ..external import uses_ap as extern_uses_ap
 from .interface import Flow, Instance, Instances, port_pragmas
 from .scope import Scope
 from .statements import Body, buffer_pragmas
@@ -40,6 +42,8 @@ def emit(program: ir.Program, flow: Flow = "vhls", bundles: Mapping[str, str] | 
     if _AP_TYPE.search(body):
         out.line('#include "flexllm_ap.h"')
     out.line("using namespace std;")
+    for name in included(program):
+        out.line(f'#include "{name}"')
     out.line()
     if flow == "vitis":
         return f'{out.text()}extern "C" {{\n\n{body}\n}} // extern "C"\n'
@@ -80,6 +84,8 @@ def top_name(program: ir.Program) -> str:
 
 def uses_ap(program: ir.Program) -> bool:
     """Whether the C++ needs ``ap_int`` or ``ap_fixed``: for storage, or for values beyond 64 bits."""
+    if any(f.extern is not None and extern_uses_ap(f.extern) for f in program.functions):
+        return True
     return _AP_TYPE.search(_functions(program, "vitis", {})) is not None
 
 
@@ -88,8 +94,9 @@ def _functions(program: ir.Program, flow: Flow, bundles: Mapping[str, str]) -> s
     instances = Instances(program, flow)
     names = [instance.name for instance in instances]
     out = Writer()
-    for instance in instances:
-        if instance.name != names[0]:
+    written = [instance for instance in instances if instance.function.extern is None]
+    for instance in written:
+        if instance is not written[0]:
             out.line()
         _function(instance, instances, names, flow, bundles, out)
     return out.text()

@@ -71,6 +71,10 @@ class Instances:
         names = Names(LIBRARY)
         table: dict[tuple[str, frozenset[str]], Instance] = {}
         for name, memory in sorted(self._order, key=lambda key: (key[0] != self._program.top, len(key[1]))):
+            extern = self._program.function(name).extern
+            if extern is not None:  # the user's file says its name, wherever the arguments lie
+                table[name, memory] = Instance(extern.symbol, self._program.function(name), memory)
+                continue
             others = [m for n, m in self._order if n == name and m != memory]
             suffix = ""
             if memory and others:

@@ -31,7 +31,7 @@ def place(
             raise BackendError(
                 "FX402", f'no memory argument "{name}" to place', hint=did_you_mean(name, sizes)
             )
-    placed = {name: _spelled(name, where, memory.kind) for name, where in fixed.items()}
+    placed = {name: spelled(name, where, memory.kind) for name, where in fixed.items()}
     load = [0] * memory.channels
     for name, text in placed.items():
         for channel in _channels(text, device):
@@ -67,7 +67,8 @@ def _best(load: list[int], width: int, size: int, capacity: int) -> int | None:
     return min(fits)[1] if fits else None
 
 
-def _spelled(name: str, where: object, kind: str) -> str:
+def spelled(name: str, where: object, kind: str) -> str:
+    """A memory channel as the tools write it."""
     if isinstance(where, int):
         return f"{kind}[{where}]"
     if isinstance(where, str) and re.fullmatch(r"\w+\[\d+(:\d+)?\]", where):

@@ -16,6 +16,7 @@ from ...ir.dtypes import ArrayType
 from ...ir.layout import logical_shape, pack_array
 from ..arguments import encode
 from ..effects import Effects
+from ..external import source_files
 from .csim import csim_bytes, to_csim_bytes
 from .emit import emit, emit_header, top_name, top_parameters, uses_ap
 from .interface import is_memory_port
@@ -86,6 +87,7 @@ def vitis_project(
         ),
     }
     files = {path: content.encode() for path, content in text.items()}
+    files |= source_files(program)
     files |= _headers()
     files |= _data_files(top, spelled, data, "")
     files |= _data_files(top, spelled, golden, "golden_")

@@ -9,6 +9,7 @@ from ...ir import nodes as ir
 from ...ir.walk import walk
 from ..containers import container_bytes
 from ..effects import uses_streams
+from ..external import load
 from . import casts, regions, streams
 from .expressions import Expressions
 from .frame import Frame, Scope, Slot, alignment, literal, register_type
