@@ -48,6 +48,7 @@ from .dsl import (
     view,
     zeros,
 )
+from .engine import adopted
 from .errors import FlexError
 from .lazy import lazy
 from .memory import Layout, Memory
@@ -123,3 +124,5 @@ __all__ = [
     "view",
     "zeros",
 ]
+
+globals().update(adopted("allo", __all__))

@@ -37,6 +37,7 @@ from flexllm_allo.ir.types import (
 )
 
 N = 16
+pytestmark = pytest.mark.filterwarnings("ignore::flexllm_allo.errors.DTypeWarning")
 
 
 def run(program: ir.Program, text: str, *args: object) -> Any:

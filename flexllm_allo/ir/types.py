@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..engine import adopted
 from .dtypes import (
     INDEX,
     NAMED_WIDTHS,
@@ -39,3 +40,5 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "bfloat16", "bool", "float16", "float32", "float64", "index",
     *(f"{sign}{w}" for w in sorted(NAMED_WIDTHS) for sign in ("int", "uint")),
 ]  # fmt: skip
+
+globals().update(adopted("allo.ir.types", __all__))

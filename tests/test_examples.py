@@ -1,0 +1,27 @@
+"""The lessons in examples/ run, print, and stay short enough to be read."""
+
+from __future__ import annotations
+
+import runpy
+import warnings
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+LESSONS = sorted(FOLDER.glob("*.py"))
+
+
+def test_there_are_ten_in_order() -> None:
+    assert [path.name[:2] for path in LESSONS] == [f"{n:02}" for n in range(1, 11)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_lesson(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert 20 <= len([line for line in lines if line.strip()]) <= 45
+    assert lines[0].startswith(f'"""Lesson {int(path.name[:2])}: ')
+    assert any("assert" in line for line in lines)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runpy.run_path(str(path), run_name="__main__")
