@@ -20,14 +20,15 @@ from ..ir.convert import constant_as
 from ..ir.dtypes import ArrayType, DType, Float, Int, UInt
 from . import slices
 from .annotations import result_annotations
+from .axes import whole
 from .calls import lower_call, resolve_callee
-from .context import Context, ElementSymbol
+from .context import Context, ElementSymbol, StreamsSymbol, ViewSymbol
 from .elementwise import elementwise
 from .intrinsics import INTRINSICS, arguments
 from .names import NotConstant
 from .operations import Operation, Request
 from .source import function_source
-from .tensors import Array, Tensor, Value, loaded, stored
+from .tensors import Array, Tensor, Value, elements, loaded, stored
 
 _OPERATOR_NAMES: dict[type, str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv",
@@ -41,6 +42,15 @@ _OPERATOR_NAMES: dict[type, str] = {
 def is_array(ctx: Context, node: ast.expr) -> bool:
     """Whether the value of an expression is a whole array; nothing is lowered."""
     return rank_of(ctx, node) > 0
+
+
+def makes_buffer(ctx: Context, node: ast.expr) -> bool:
+    """Whether an expression is a call whose results are buffers: of a kernel, of a FIFO."""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+        return _rank_of_token(ctx, node.func.value) > 0
+    return is_kernel_call(ctx, node) or getattr(_callee(ctx, node), "__intrinsic__", "") == "df.gather"
 
 
 def is_kernel_call(ctx: Context, node: ast.expr) -> bool:
@@ -80,6 +90,8 @@ def _rank_of_name(ctx: Context, node: ast.Name) -> int:
     symbol = ctx.find(node.id)
     if isinstance(symbol, ir.Buffer):
         return 0 if symbol.is_stream else len(symbol.shape)
+    if isinstance(symbol, ViewSymbol):
+        return len(symbol.region.shape)
     if isinstance(symbol, ElementSymbol):
         return 0
     return 0 if symbol is None and node.id not in ctx.names else _rank_of_constant(ctx, node)
@@ -111,18 +123,34 @@ def _parts(node: ast.expr) -> list[ast.expr]:
 
 
 def _rank_of_call(ctx: Context, node: ast.Call) -> int:
-    if isinstance(node.func, ast.Attribute) and (own := rank_of(ctx, node.func.value)):
-        return own  # A.copy(); elements have other methods
+    if isinstance(node.func, ast.Attribute):
+        if own := rank_of(ctx, node.func.value):
+            return own  # A.copy(); elements have other methods
+        if node.func.attr == "get":
+            return _rank_of_token(ctx, node.func.value)
     callee = _callee(ctx, node)
     if callee is None:
         return 0
     if isinstance(callee, types.FunctionType) and not hasattr(callee, "__intrinsic__"):
         return _result_rank(callee)
-    operation = INTRINSICS.get(getattr(callee, "__intrinsic__", ""))
+    known = getattr(callee, "__intrinsic__", "")
+    if known == "df.gather":
+        return 1
+    operation = INTRINSICS.get(known)
     if operation is not None and operation.ranked is not None:
         given = arguments(operation, node)
         return len(_items(given[operation.ranked])) if given else 1
     return max((rank_of(ctx, a) for a in [*node.args, *(k.value for k in node.keywords)]), default=0)
+
+
+def _rank_of_token(ctx: Context, node: ast.expr) -> int:
+    """The rank of what a FIFO carries; 0 for anything else."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    symbol = ctx.find(node.id) if isinstance(node, ast.Name) else None
+    if isinstance(symbol, StreamsSymbol):
+        return len(symbol.type.token)
+    return len(symbol.token) if isinstance(symbol, ir.Buffer) and symbol.is_stream else 0
 
 
 def _items(node: ast.expr) -> list[ast.expr]:
@@ -168,8 +196,7 @@ def lower_array(ctx: Context, node: ast.expr) -> Array:
         return loaded(region, node, ctx)
     match node:
         case ast.Subscript():
-            base = stored(ctx, lower_array(ctx, node.value), node)
-            return loaded(slices.select(ctx, base, slices.subscripts(node)), node, ctx)
+            return _part_of(ctx, node)
         case ast.Attribute(value, "T"):
             transposed = [(lower_array(ctx, value), value)]
             return INTRINSICS["transpose"].lower(Request(ctx, "transpose", node, transposed, {"axes": None}))
@@ -181,6 +208,19 @@ def lower_array(ctx: Context, node: ast.expr) -> Array:
             return _operator(ctx, node, _operator_name(node))
         case _:
             return _constant_array(ctx, node)
+
+
+def element(ctx: Context, node: ast.Subscript) -> ir.Expr | None:
+    """One element of an array expression, ``f(A)[2]``; None when what is subscripted is no array."""
+    return _part_of(ctx, node).at(()) if rank_of(ctx, node.value) else None
+
+
+def _part_of(ctx: Context, node: ast.Subscript) -> Tensor:
+    """``(A + B)[0:2]``: only the elements selected are computed."""
+    value = elements(ctx, lower_array(ctx, node.value), node)
+    stand_in = ir.Buffer(ast.unparse(node.value), value.dtype, value.shape, span=ctx.span(node))
+    part = slices.select(ctx, whole(stand_in), slices.subscripts(node))
+    return Tensor(value.dtype, part.shape, lambda indices: value.at(part.at(indices)), value.cheap)
 
 
 def lower_value(ctx: Context, node: ast.expr) -> Value:
@@ -203,7 +243,7 @@ def _constant_array(ctx: Context, node: ast.expr) -> Tensor:
     buffer = ir.Buffer(ctx.fresh(stem), dtype, tuple(array.shape), span=ctx.span(node))
     contents = tuple(constant_as(x, dtype).value for x in array.reshape(-1).tolist())
     ctx.emit(ir.Alloc(buffer, contents, ctx.span(node)))
-    return loaded(slices.whole(buffer), node, ctx)
+    return loaded(whole(buffer), node, ctx)
 
 
 # -------------------------------------------------------------------------------------- operators
@@ -276,12 +316,12 @@ def _call(ctx: Context, node: ast.Call) -> Array:
     if isinstance(node.func, ast.Attribute) and node.func.attr == "copy" and not node.args:
         if rank_of(ctx, node.func.value):
             return lower_array(ctx, node.func.value)
+    if makes_buffer(ctx, node):
+        return _made(ctx, node)
     callee, _ = resolve_callee(ctx, node.func)
     known = getattr(callee, "__intrinsic__", None)
     if known in INTRINSICS:
         return _intrinsic(ctx, known, INTRINSICS[known], node)
-    if isinstance(callee, types.FunctionType) and known is None:
-        return _kernel(ctx, node)
     others = [k for k in node.keywords if k.arg != "name" or known is None]
     if others:
         raise ctx.error("FX107", f"{ast.unparse(node.func)} takes no argument {others[0].arg}", node)
@@ -289,11 +329,11 @@ def _call(ctx: Context, node: ast.Call) -> Array:
     return _operator(ctx, node, known or ast.unparse(node.func), name)
 
 
-def _kernel(ctx: Context, node: ast.Call) -> Tensor:
+def _made(ctx: Context, node: ast.Call) -> Tensor:
     made = lower_call(ctx, node)
     if not isinstance(made, list) or len(made) != 1 or not made[0].shape:
         raise ctx.error("FX107", f"`{ast.unparse(node.func)}` does not return one array", node)
-    return loaded(slices.whole(made[0]), node, ctx)
+    return loaded(whole(made[0]), node, ctx)
 
 
 def _intrinsic(ctx: Context, op: str, operation: Operation, node: ast.Call) -> Array:

@@ -6,9 +6,8 @@ import ast
 
 from ..ir import nodes as ir
 from ..ir.dtypes import INDEX
-from .broadcast import Indices
+from .axes import Axis, Indices, Region
 from .context import Context
-from .slices import Axis, Region
 from .tensors import assign, fill, loaded
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from ..ir import nodes as ir
 from ..ir.dtypes import INDEX
-
-Shape = tuple[int, ...]
-Indices = tuple[ir.Expr, ...]
+from .axes import Indices, Shape
 
 
 def common_shape(left: Shape, right: Shape) -> Shape | None:

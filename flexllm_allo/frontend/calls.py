@@ -14,7 +14,7 @@ from ..ir import nodes as ir
 from ..ir.convert import cast, literal
 from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
 from .bit_methods import BIT_METHODS, lower_bit_method
-from .borrowing import Borrowed, borrow, give_back
+from .borrowing import Borrowed, borrow, converted, give_back
 from .context import Context, StreamsSymbol
 from .element_rules import ELEMENT_RULES
 from .names import NotConstant, evaluate, function_names
@@ -184,12 +184,12 @@ def call_kernel(
             f"{fn.__name__} takes {len(callee.inputs)} arguments, got {len(operands)}",
             [Place(ctx.span(node)), Place(callee.span, "the kernel")],
         )
-    args: list[ir.Expr | ir.View] = [
-        _fit(ctx, operand, param, node_arg, callee)
-        for operand, param, node_arg in zip(operands, callee.inputs, given, strict=False)
-    ]
+    args: list[ir.Expr | ir.View] = []
+    for i, (operand, param) in enumerate(zip(operands, callee.inputs, strict=True)):
+        own = converted(ctx, borrowed[i], param) if i in borrowed else None
+        args.append(_fit(ctx, own or operand, param, given[i], callee))
     read = {o[1].name for o in operands if isinstance(o, tuple)}
-    read |= {b.region.buffer.name for b in borrowed.values()}
+    read |= {b.region.buffer.name for b in borrowed.values() if b.region}
     results = _results(ctx, node, callee, targets, read)
     args += [ir.View(r.name, (), ctx.span(node)) for r in results]
     ctx.emit(ir.Call(callee.name, tuple(args), ctx.span(node)))
@@ -289,6 +289,7 @@ def _operand(ctx: Context, node: ast.expr, position: int, borrowed: dict[int, Bo
             borrowed[position] = slice_
             return ir.View(slice_.copy.name, (), ctx.span(node)), slice_.copy
         buffer = ctx.lowering.stored_array(ctx, node)
+        borrowed[position] = Borrowed(None, buffer, node)
         return ir.View(buffer.name, (), ctx.span(node)), buffer
     return ctx.lower_expr(node)
 

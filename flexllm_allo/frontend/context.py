@@ -7,12 +7,14 @@ from collections import ChainMap
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from ..errors import DTypeError, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
 from ..ir.dtypes import DType, StreamType, Struct
 from ..ir.rule_sets import RULE_SETS
+from .axes import Region
 from .names import NotConstant, evaluate
 from .options import Options
 from .source import Source
@@ -39,6 +41,13 @@ class ElementSymbol:
     value: ir.Expr
 
 
+@dataclass(frozen=True)
+class ViewSymbol:
+    """A name for part of an array: what is stored to it is stored to the array."""
+
+    region: Region
+
+
 Channel = tuple[ir.Buffer, tuple[ir.Expr, ...]]
 """One FIFO: a buffer, and which one of it where it is an array of FIFOs."""
 
@@ -52,7 +61,7 @@ class StreamsSymbol:
     member: Callable[[tuple[int, ...]], Channel]
 
 
-Symbol = ir.Buffer | LoopSymbol | ConstSymbol | StreamsSymbol | ElementSymbol
+Symbol = ir.Buffer | LoopSymbol | ConstSymbol | StreamsSymbol | ElementSymbol | ViewSymbol
 
 
 @dataclass
@@ -88,6 +97,7 @@ class Lowering(Protocol):
     def binary(self, ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) -> ir.Expr: ...
     def is_array(self, ctx: Context, node: ast.expr) -> bool: ...
     def stored_array(self, ctx: Context, node: ast.expr) -> ir.Buffer: ...
+    def element(self, ctx: Context, node: ast.Subscript) -> ir.Expr | None: ...
 
 
 class Context:
@@ -220,7 +230,9 @@ class Context:
 
     def unknown_name(self, node: ast.Name) -> FrontendError:
         visible = [n for scope in self.scopes for n in scope.symbols]
-        hint = did_you_mean(node.id, visible) if visible else ""
+        constants = [n for n, value in self.names.items() if isinstance(value, int | float)]
+        near = get_close_matches(node.id, constants)
+        hint = did_you_mean(node.id, [*visible, *near]) if visible or near else ""
         return self.error("FX102", f"Variable {node.id} not defined in current scope.", node, hint)
 
     def declare(
@@ -262,7 +274,7 @@ class Context:
         return ChainMap(known, self.names) if known else self.names  # pyright: ignore[reportArgumentType]
 
     def _is_runtime(self, name: str) -> bool:
-        return isinstance(self.find(name), ir.Buffer | LoopSymbol | ElementSymbol | StreamsSymbol)
+        return isinstance(self.find(name), Symbol) and not isinstance(self.find(name), ConstSymbol)
 
     def require_constant(self, node: ast.expr, what: str) -> Any:
         try:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from ..ir import nodes as ir
 from ..ir.dtypes import INDEX
-from .broadcast import Indices, Shape, common_shape, stretched
+from .axes import Indices, Region, Shape
+from .broadcast import common_shape, stretched
 from .context import Context
-from .slices import Region
 from .tensors import (
     Array,
     Pending,

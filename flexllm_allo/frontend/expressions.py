@@ -225,8 +225,10 @@ def _subscript(ctx: Context, node: ast.Subscript) -> ir.Expr:
             left = symbol.shape[len(subscripts) :]
             message = f"`{ast.unparse(node)}` is an array of shape {left}, a scalar is needed here"
             raise ctx.error("FX105", message, node)
-        if symbol is None:
+        if symbol is None and not ctx.lowering.is_array(ctx, base):
             raise ctx.error("FX104", f"{base.id} is no array", node)
+    if (element := ctx.lowering.element(ctx, node)) is not None:
+        return element
     value = lower_expr(ctx, base)
     bits = bits_of(ctx, value.type, subscripts, node)
     return read_bits(value, bits, node, ctx) if bits else value

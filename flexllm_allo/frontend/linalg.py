@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from ..ir import nodes as ir
 from ..ir.convert import constant_as
-from .broadcast import Indices, Shape, common_shape, stretched
+from .axes import Indices, Region, Shape
+from .broadcast import common_shape, stretched
 from .operations import Request
-from .slices import Region
 from .tensors import Array, Tensor, loops, store
 
 Term = Callable[[Indices, Indices], ir.Expr]

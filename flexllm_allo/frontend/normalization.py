@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ..ir import nodes as ir
 from ..ir.convert import cast, constant_as
 from ..ir.dtypes import INDEX, DType
+from .axes import Region
 from .element_rules import require_float
 from .operations import Request
-from .slices import Region
 from .tensors import Array, loops, store
 
 

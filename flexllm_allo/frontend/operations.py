@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FrontendError
-from .broadcast import Shape
+from .axes import Region, Shape
 from .context import Context
-from .slices import Region
 from .tensors import Array, Pending, Tensor, Value, band_name, cheap, reads, type_of
 
 

@@ -12,6 +12,7 @@ from ..ir.convert import cast
 from ..ir.dtypes import BOOL, INDEX, DType, Index, Int, Struct, UInt
 from .context import Context, LoopSymbol
 from .names import NotConstant, evaluate
+from .slices import element_of
 
 DEFAULT_SLICE = UInt(32)
 
@@ -43,19 +44,12 @@ def place_of(ctx: Context, node: ast.expr) -> Place | None:
     Raises:
         FrontendError: FX106 an index, bit or field that does not exist.
     """
-    items: list[ast.expr] = []
-    base = node
-    while isinstance(base, ast.Subscript):
-        part = base.slice
-        items = [*(part.elts if isinstance(part, ast.Tuple) else [part]), *items]
-        base = base.value
-    symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
-    if not isinstance(symbol, ir.Buffer) or symbol.is_stream or len(items) < len(symbol.shape):
+    found = element_of(ctx, node)
+    if found is None:
         return None
-    rank = len(symbol.shape)
-    indices = tuple(ctx.check_index(symbol, d, i) for d, i in enumerate(items[:rank]))
-    element = ir.Load(symbol.name, indices, symbol.dtype, ctx.span(node))
-    return Place(element, bits_of(ctx, symbol.dtype, items[rank:], node))
+    region, items = found
+    element = ir.Load(region.buffer.name, region.at(()), region.dtype, ctx.span(node))
+    return Place(element, bits_of(ctx, region.dtype, items, node))
 
 
 def bits_of(ctx: Context, dtype: DType, items: list[ast.expr], node: ast.expr) -> Bits | None:

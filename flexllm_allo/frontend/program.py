@@ -20,19 +20,19 @@ from .annotations import (
     result_annotations,
     template_parameters,
 )
-from .array_expressions import is_array, is_kernel_call, lower_array
+from .array_expressions import element, is_array, lower_array, makes_buffer
 from .array_statements import stored_array
 from .arrays import copy_array
+from .axes import whole
 from .calls import lower_call, view_of
 from .context import Context
 from .names import Names, function_names
 from .options import DEFAULT, Options
 from .regions import is_region, lower_region
 from .source import Source, function_source, local_kernel, string_source
-from .slices import whole
 from .statements import lower_body
 from .templates import check_conditions, defaults
-from .tensors import assign, type_of
+from .tensors import assign, loaded, type_of
 
 Explicit = Sequence[Any] | Mapping[str, Any]
 """Template arguments: in order (strings are instance ids), or by name."""
@@ -48,6 +48,7 @@ class _Expressions:
     binary = staticmethod(expressions.binary)
     is_array = staticmethod(is_array)
     stored_array = staticmethod(stored_array)
+    element = staticmethod(element)
 
 
 class ProgramBuilder:
@@ -268,8 +269,8 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
     if not is_array(ctx, value):
         raise ctx.error("FX112", f"`{ast.unparse(value)}` is not the array the signature names", value)
     source = _named_array(ctx, value)
-    array = lower_array(ctx, value) if source is None else None
-    given = type_of(array) if array else ArrayType(source[1].dtype, source[1].shape)
+    array = loaded(whole(source[1]), value, ctx) if source else lower_array(ctx, value)
+    given = type_of(array)
     if given.shape != t.shape:
         message = f"Shape mismatch: the result is declared as {t}, `{ast.unparse(value)}` is {given}"
         raise ctx.error("FX105", message, value)
@@ -280,7 +281,7 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
     buffer = ir.Buffer(ctx.fresh("result"), t.dtype, t.shape, span=ctx.span(value))
     if source is not None:
         copy_array(ctx, buffer, (), *source, value)
-    elif array is not None:
+    else:
         assign(ctx, whole(buffer), array, value)
     return buffer
 
@@ -288,7 +289,7 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
 def _named_array(ctx: Context, value: ast.expr) -> tuple[ir.View, ir.Buffer] | None:
     """The array a returned name, view or kernel call denotes; None for other expressions."""
     view = view_of(ctx, value)
-    if view is None and is_kernel_call(ctx, value):
+    if view is None and makes_buffer(ctx, value):
         assert isinstance(value, ast.Call)
         made = lower_call(ctx, value)
         if isinstance(made, list) and len(made) == 1 and made[0].shape:

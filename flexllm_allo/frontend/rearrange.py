@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ..ir import nodes as ir
 from ..ir.convert import constant_as
 from ..ir.dtypes import BOOL, FLOAT32, INT32, DType
 from ..ir.simplify import binary, const
-from .broadcast import Indices, Shape
+from .axes import Axis, Indices, Region, Shape
 from .operations import Request
-from .slices import Axis, Region
 from .tensors import Array, Tensor, loops, store
 
 
@@ -165,8 +164,8 @@ def _element_type(call: Request) -> DType:
 
 
 def _integers(call: Request, what: str, value: Any) -> tuple[int, ...]:
-    items = value if isinstance(value, tuple | list) else (value,)
-    if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in items):  # pyright: ignore
+    items = cast(tuple[Any, ...], tuple(value) if isinstance(value, tuple | list) else (value,))
+    if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in items):
         at: ast.AST = call.node
         raise call.ctx.error("FX105", f"{what} of {call.op} must be a tuple of integers", at)
-    return tuple(int(i) for i in items)  # pyright: ignore
+    return tuple(int(i) for i in items)

@@ -3,67 +3,13 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
 
 from ..errors import FrontendError
 from ..ir import nodes as ir
-from ..ir.dtypes import INDEX, DType
-from ..ir.simplify import binary
-from .broadcast import Indices, Shape
-from .context import Context
+from ..ir.dtypes import INDEX
+from .axes import Axis, Region, whole
+from .context import Context, ViewSymbol
 from .names import NotConstant
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One dimension of a buffer: `extent` elements from `start`, `step` apart; None is one index."""
-
-    start: ir.Expr
-    step: int = 1
-    extent: int | None = None
-
-    def at(self, index: ir.Expr) -> ir.Expr:
-        return binary("+", binary("*", index, self.step), self.start)
-
-    def spans(self, size: int) -> bool:
-        """Whether it is the whole dimension."""
-        return self.extent == size
-
-
-@dataclass(frozen=True)
-class Region:
-    """The elements of a buffer that a subscript selects, one axis per dimension of the buffer."""
-
-    buffer: ir.Buffer
-    axes: tuple[Axis, ...]
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(a.extent for a in self.axes if a.extent is not None)
-
-    @property
-    def dtype(self) -> DType:
-        return self.buffer.dtype
-
-    def at(self, indices: Indices) -> Indices:
-        """Where an element of the region lies in the buffer."""
-        rest = iter(indices)
-        return tuple(a.start if a.extent is None else a.at(next(rest)) for a in self.axes)
-
-    def view(self, node: ast.AST, ctx: Context) -> tuple[ir.View, ir.Buffer] | None:
-        """The region as a view: leading indices, then whole dimensions. None when it is no view."""
-        fixed = [a.start for a in self.axes if a.extent is None]
-        sizes = self.buffer.shape[len(fixed) :]
-        rest = self.axes[len(fixed) :]
-        if not all(a.spans(size) for a, size in zip(rest, sizes, strict=True)):
-            return None
-        return ir.View(self.buffer.name, tuple(fixed), ctx.span(node)), replace(self.buffer, shape=sizes)
-
-
-def whole(buffer: ir.Buffer) -> Region:
-    """All elements of an array."""
-    zero = ir.Const(0, INDEX, buffer.span)
-    return Region(buffer, tuple(Axis(zero, 1, size) for size in buffer.shape))
 
 
 def region_of(ctx: Context, node: ast.expr) -> Region | None:
@@ -74,6 +20,8 @@ def region_of(ctx: Context, node: ast.expr) -> Region | None:
     """
     if isinstance(node, ast.Name):
         symbol = ctx.find(node.id)
+        if isinstance(symbol, ViewSymbol):
+            return symbol.region
         plain = isinstance(symbol, ir.Buffer) and not symbol.is_stream and symbol.shape
         return whole(symbol) if isinstance(symbol, ir.Buffer) and plain else None
     if not isinstance(node, ast.Subscript):
@@ -81,6 +29,35 @@ def region_of(ctx: Context, node: ast.expr) -> Region | None:
     base = region_of(ctx, node.value)
     items = subscripts(node)
     return None if base is None or len(items) > len(base.shape) else select(ctx, base, items)
+
+
+def element_of(ctx: Context, node: ast.expr) -> tuple[Region, list[ast.expr]] | None:
+    """The element of an array (or the scalar) that is subscripted, and the items behind it.
+
+    None when the expression is no element: an array, a FIFO, no name. The items behind select bits.
+    """
+    levels: list[list[ast.expr]] = []
+    base = node
+    while isinstance(base, ast.Subscript):
+        levels.insert(0, subscripts(base))
+        base = base.value
+    symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
+    if isinstance(symbol, ir.Buffer) and not symbol.is_stream:
+        region = whole(symbol)
+    elif isinstance(symbol, ViewSymbol):
+        region = symbol.region
+    else:
+        return None
+    for i, items in enumerate(levels):
+        rank = len(region.shape)
+        if rank == 0:
+            return region, [item for level in levels[i:] for item in level]
+        region = select(ctx, region, items[:rank])
+        if items[rank:]:
+            if region.shape:
+                raise ctx.error("FX106", f"too many indices for {region.buffer.name}", items[rank])
+            return region, [*items[rank:], *(item for level in levels[i + 1 :] for item in level)]
+    return None if region.shape else (region, [])
 
 
 def subscripts(node: ast.Subscript) -> list[ast.expr]:

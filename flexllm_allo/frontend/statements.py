@@ -16,22 +16,29 @@ from ..ir import nodes as ir
 from ..ir.convert import cast
 from ..ir.dtypes import INDEX, ArrayType, DType, StreamType, Struct, UInt
 from .annotations import annotated_type
-from .array_expressions import is_array, is_kernel_call, is_numpy_call, lower_value
-from .array_statements import assign_region, assign_value, assign_whole, augment_region, stored_array
+from .array_expressions import is_array, is_numpy_call, lower_value, makes_buffer
+from .array_statements import (
+    assign_region,
+    assign_value,
+    assign_whole,
+    augment_region,
+    stored_array,
+    unbound,
+)
 from .arrays import copy_array, fill_array
+from .axes import whole
 from .calls import Target, lower_call, resolve_callee
-from .context import ConstSymbol, Context, LoopSymbol, StreamsSymbol
+from .context import ConstSymbol, Context, LoopSymbol, StreamsSymbol, ViewSymbol
 from .declarations import declare_constant, declare_stateful, flat_contents
 from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
 from .names import NotConstant
 from .places import place_of, raw_bits, read, store
-from .source import local_kernel
 from .processes import bind_pids, is_get_pid
+from .source import local_kernel
 from .stream_writes import lower_write
 from .streams import stream_operand
-from .slices import whole
 
 
 def lower_body(ctx: Context, body: list[ast.stmt]) -> None:
@@ -99,7 +106,7 @@ def _declare_array(ctx: Context, name: str, declared: ArrayType, node: ast.AnnAs
         buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
         ctx.emit(ir.Alloc(buffer, contents, ctx.span(node)))
         return
-    if declared.shape and is_kernel_call(ctx, value):
+    if declared.shape and makes_buffer(ctx, value):
         assert isinstance(value, ast.Call)
         made = lower_call(ctx, value, [name])
         if isinstance(made, list) and made[0].shape:
@@ -164,9 +171,12 @@ def _assign_name(ctx: Context, target: ast.Name, value: ast.expr) -> None:
     symbol = ctx.find(target.id)
     if isinstance(symbol, LoopSymbol | ConstSymbol | StreamsSymbol):
         raise ctx.error("FX104", f"{target.id} cannot be assigned to", target)
-    if is_array(ctx, value) and not is_kernel_call(ctx, value):
+    if isinstance(symbol, ViewSymbol):
+        symbol = unbound(ctx, target)
+    if is_array(ctx, value) and not makes_buffer(ctx, value):
         assign_whole(ctx, target, symbol if isinstance(symbol, ir.Buffer) else None, value)
         return
+    assert symbol is None or isinstance(symbol, ir.Buffer)
     if isinstance(value, ast.Call):
         made = lower_call(ctx, value, [symbol or target.id] if _is_kernel(ctx, value) else None)
         if isinstance(made, list):

@@ -17,9 +17,9 @@ from ..ir import nodes as ir
 from ..ir.convert import cast
 from ..ir.dtypes import INDEX, ArrayType, DType
 from ..ir.walk import rewrite, walk
-from .broadcast import Indices, Shape, fits, stretched
+from .axes import Axis, Indices, Region, Shape, whole
+from .broadcast import fits, stretched
 from .context import Context, LoopSymbol
-from .slices import Region, whole
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,24 @@ def assign(ctx: Context, region: Region, value: Array, node: ast.AST, at: ast.AS
 
 def settled(ctx: Context, region: Region, node: ast.AST) -> Region:
     """The region with indices that do not change while it is written (``A[A[0]] = B``)."""
+    return _fixed(ctx, region, node, lambda load: load.buffer == region.buffer.name)
 
-    def fixed(index: ir.Expr) -> ir.Expr:
-        reads = any(isinstance(n, ir.Load) and n.buffer == region.buffer.name for n in walk(index))
-        return held(ctx, index, node) if reads else index
 
-    return replace(region, axes=tuple(replace(a, start=fixed(a.start)) for a in region.axes))
+def steady(ctx: Context, region: Region, node: ast.AST) -> Region:
+    """The region with indices that nothing can change later."""
+    return _fixed(ctx, region, node, lambda _: True)
+
+
+def _fixed(ctx: Context, region: Region, node: ast.AST, changes: Callable[[ir.Load], bool]) -> Region:
+    def start(axis: Axis) -> ir.Expr:
+        loads = (n for n in walk(axis.start) if isinstance(n, ir.Load))
+        if not any(changes(n) for n in loads):
+            return axis.start
+        buffer = ctx.temporary("at", axis.start.type, node)
+        ctx.emit(ir.Store(buffer.name, (), axis.start, ctx.span(node)))
+        return ir.Load(buffer.name, (), buffer.dtype, ctx.span(node))
+
+    return replace(region, axes=tuple(replace(a, start=start(a)) for a in region.axes))
 
 
 def reads(*values: Tensor) -> frozenset[str]:
