@@ -7,6 +7,7 @@ formulas can be tried in the interpreter prompt.  The compiler recognises them b
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -123,9 +124,10 @@ def template(
     """
 
     def mark(fn: F) -> F:
-        fn.__type_params__ = parameters  # type: ignore[attr-defined]
-        fn.__type_defaults__ = dict(default or {})  # type: ignore[attr-defined]
-        fn.__type_where__ = tuple(where)  # type: ignore[attr-defined]
+        kernel: Any = inspect.unwrap(fn)  # of a region, which is a function around it
+        kernel.__type_params__ = parameters
+        kernel.__type_defaults__ = dict(default or {})
+        kernel.__type_where__ = tuple(where)
         return fn
 
     return mark

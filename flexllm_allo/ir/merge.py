@@ -13,9 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from . import nodes as ir
+from .dtypes import INT32, DType, Index
 from .walk import buffers, rewrite, walk
 
 _SHAPING = frozenset(["/", "//", "%", "<<", ">>"])  # a constant right operand saves hardware
+
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 
 def merge_instances(program: ir.Program) -> ir.Program:
@@ -86,11 +89,12 @@ def _merged(program: ir.Program, region: str, alike: list[_Skeleton]) -> ir.Prog
         column = columns[position]
         if len(set(column)) == 1:
             return None
-        key = column, node.type
+        dtype = _carrier(node.type, column)
+        key = column, dtype
         if key not in params:
-            name = _fresh("pid", taken)
-            params[key] = ir.Buffer(name, node.type, span=first.function.span)
-        return ir.Load(params[key].name, (), node.type, node.span)
+            params[key] = ir.Buffer(_fresh("pid", taken), dtype, span=first.function.span)
+        load = ir.Load(params[key].name, (), dtype, node.span)
+        return load if dtype == node.type else ir.Cast(load, node.type, span=node.span)
 
     body = rewrite(first.function.body, parameter)
     assert isinstance(body, tuple)
@@ -110,6 +114,12 @@ def _merged(program: ir.Program, region: str, alike: list[_Skeleton]) -> ir.Prog
     program = program.with_function(replace(caller, body=rewrite(caller.body, call)))  # pyright: ignore
     gone = set(extra) - {merged.name}
     return replace(program, functions=tuple(f for f in program.functions if f.name not in gone))
+
+
+def _carrier(dtype: DType, values: tuple[int | float, ...]) -> DType:
+    """The type of a parameter: that of the constants, or int32 for integers of odd widths."""
+    small = all(INT32_MIN <= value <= INT32_MAX for value in values)
+    return dtype if isinstance(dtype, Index) or not small else INT32
 
 
 def _fresh(stem: str, taken: set[str]) -> str:

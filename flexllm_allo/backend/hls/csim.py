@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import BackendError, DeadlockError, ToolError
 from ...ir import nodes as ir
 from ...ir.dtypes import DType, Index
+from ...ir.producers_first import producers_first
 from ...ir.walk import walk
 from ..arguments import bind, unbind
 from ..containers import container, is_signed, width
@@ -49,7 +50,7 @@ class CSimModule:
     """
 
     def __init__(self, program: ir.Program, folder: Path | None = None) -> None:
-        self.program = program
+        self.program = program = producers_first(program)
         self.top = program.function(program.top)
         for parameter in self.top.params:
             if parameter.is_stream:
