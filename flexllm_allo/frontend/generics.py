@@ -48,9 +48,9 @@ def _fits(value: Any, bound: Any) -> bool:
         return True
     if isinstance(value, float):
         return issubclass(kind, Float)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | DType) or not hasattr(value, "__index__"):
         return False
-    return issubclass(kind, Int | Index) or (issubclass(kind, UInt) and int(value) >= 0)
+    return issubclass(kind, Int | Index) or (issubclass(kind, UInt) and value >= 0)
 
 
 def split_headers(text: str) -> tuple[str, dict[tuple[int, str], tuple[TypeParameter, ...]]]:

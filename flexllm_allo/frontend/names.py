@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import sysconfig
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ Names = dict[str, Any]
 
 _VISIBLE = (int, float, DType, ArrayType, StreamType, types.FunctionType, types.ModuleType)
 _SKIPPED = {"customize", "build", "caller_names", "get_global_vars"}
+_LIBRARY = sysconfig.get_path("stdlib")
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -31,7 +33,7 @@ def caller_names(frame: types.FrameType | None, home: Mapping[str, Any] | None =
         home: the globals of the kernel.
     """
     found: Names = {}
-    while frame is not None:
+    while frame is not None and not (found and _installed(frame)):
         module = frame.f_code.co_name == "<module>"
         inner = frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
         if not (inner and frame.f_code.co_name in _SKIPPED):
@@ -44,6 +46,12 @@ def caller_names(frame: types.FrameType | None, home: Mapping[str, Any] | None =
             break
         frame = frame.f_back
     return found
+
+
+def _installed(frame: types.FrameType) -> bool:
+    """Whether a frame is of the standard library or an installed package, such as a test runner."""
+    file = frame.f_code.co_filename
+    return file.startswith((_LIBRARY, "<frozen")) or "site-packages" in file or "dist-packages" in file
 
 
 def function_names(

@@ -237,9 +237,9 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
 
 def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -> list[ir.Buffer]:
     """Turn the returned values into trailing parameters."""
-    made = ctx.source.annotations.get("return")
+    known: Any = ctx.source.annotations.get("return")
     declared = result_annotations(node)
-    made = list(made) if isinstance(made, tuple) else [made] * len(declared)
+    made: list[Any] = list(known) if isinstance(known, tuple) else [known] * len(declared)
     wanted = [annotated_type(ctx, a, m) for a, m in zip(declared, made, strict=False)]
     values: list[ast.expr] = []
     if isinstance(returned, ast.Return) and returned.value is not None:
