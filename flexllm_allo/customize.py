@@ -14,7 +14,7 @@ from .frontend.program import ProgramBuilder
 from .ir import nodes as ir
 from .ir.verify import verify
 from .schedule.memory import Partition
-from .schedule.schedule import Schedule
+from .schedule.schedule import Schedule, primitive
 
 Instantiate = Sequence[Any] | Mapping[str, Any]
 
@@ -88,6 +88,14 @@ def customize(
     if verbose:
         sys.stdout.write(str(program))
     return Schedule(program, given.values() if isinstance(given, Mapping) else given)
+
+
+getsourcefile = inspect.getsourcefile
+
+
+def wrapped_apply(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of a schedule a primitive: recorded in the trace, and undone when it is refused."""
+    return primitive(method)(method)
 
 
 __all__ = ["Partition", "Schedule", "customize", "lower", "lower_all"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend.c_types import C_TYPES
 from .backend.containers import container, wrap
-from .errors import DTypeError
-from .ir.dtypes import DType, Fixed, Float, Index, Int, UFixed, UInt
+from .ir.codes import type_of_code
+from .ir.dtypes import DType, Int, UInt
 
 np_supported_types: dict[str, Any] = {
     "bf16": np.float32, "f16": np.float16, "f32": np.float32, "f64": np.float64,
@@ -20,35 +20,8 @@ np_supported_types: dict[str, Any] = {
 }  # fmt: skip
 """The NumPy type of an element type that has one, by its short code."""
 
-c2allo_type: dict[str, str] = {
-    "bool": "ui1", "char": "i8", "short": "i16", "int": "i32", "long": "i64", "long long": "i64",
-    "unsigned char": "ui8", "unsigned short": "ui16", "unsigned": "ui32", "unsigned int": "ui32",
-    "unsigned long": "ui64", "unsigned long long": "ui64", "half": "f16", "float": "f32", "double": "f64",
-    **{f"int{w}_t": f"i{w}" for w in (8, 16, 32, 64)},
-    **{f"uint{w}_t": f"ui{w}" for w in (8, 16, 32, 64)},
-    **{f"ap_int<{w}>": f"i{w}" for w in range(1, 65)},
-    **{f"ap_uint<{w}>": f"ui{w}" for w in range(1, 65)},
-}  # fmt: skip
+c2allo_type: dict[str, str] = {name: str(dtype) for name, dtype in C_TYPES.items()}
 """The short code of the element type that a C++ type holds."""
-
-
-def type_of_code(code: str) -> DType:
-    """The element type of a short code such as ``"ui8"``, ``"f32"``, ``"fixed(12, 4)"``, ``"index"``.
-
-    Raises:
-        DTypeError: FX103, there is no such code.
-    """
-    if code == "index":
-        return Index()
-    if found := re.fullmatch(r"(u?)(?:i|fixed\()(\d+)(?:, ?(\d+)\))?", code):
-        unsigned, bits, fracs = found[1], int(found[2]), found[3]
-        if fracs is not None:
-            return UFixed(bits, int(fracs)) if unsigned else Fixed(bits, int(fracs))
-        return UInt(bits) if unsigned else Int(bits)
-    floats = {"f16": Float(16, 10), "bf16": Float(16, 7), "f32": Float(32, 23), "f64": Float(64, 52)}
-    if code not in floats:
-        raise DTypeError("FX103", f"there is no element type {code!r}", hint="for instance i8, ui16, f32")
-    return floats[code]
 
 
 def get_bitwidth_from_type(dtype: str) -> int:

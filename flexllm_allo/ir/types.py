@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..engine import adopted
+from .codes import type_of_code
 from .dtypes import (
     INDEX,
     NAMED_WIDTHS,
@@ -23,6 +24,7 @@ from .dtypes import (
 from .promotion import result_type
 
 AlloType = DType
+allo_type_from_mlir_type = type_of_code
 TypeAnnotation = ArrayType
 bool = UInt(1)  # Allo's name
 index = INDEX

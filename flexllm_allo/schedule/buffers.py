@@ -44,7 +44,20 @@ def find_buffer(program: ir.Program, func: str, target: Target) -> tuple[ir.Func
 
 
 def change_buffer(function: ir.Function, new: ir.Buffer) -> ir.Function:
-    """The function with its buffer of that name declared as `new`."""
+    """The function with its buffer of that name declared as `new`.
+
+    Raises:
+        ScheduleError: FX205, the function is written in C++, so its parameters are what they are.
+    """
+    if function.extern is not None:
+        old = next(p for p in function.params if p.name == new.name)
+        if (old.dtype, old.shape, old.depth) != (new.dtype, new.shape, new.depth):
+            raise ScheduleError(
+                "FX205",
+                f'"{new.name}" is passed to {function.name}, which is written in C++ for {old.dtype!r}',
+                at=function.span,
+                hint="copy it into another array before the call",
+            )
 
     def visit(node: Node) -> Node | None:
         if isinstance(node, ir.Alloc) and node.buffer.name == new.name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import BackendError
 from ...ir import nodes as ir
 from ...ir.dtypes import DType
 from ...ir.walk import walk
@@ -32,6 +33,10 @@ def to_mlir(program: ir.Program, locations: bool = True) -> str:
     places = Locations(locations)
     parts = _parts_of_arrays(program)
     globals_: list[str] = []
+    for function in program.functions:
+        if function.extern is not None:
+            message = f"{function.name} is written in C++, which MLIR's dialects cannot hold"
+            raise BackendError("FX403", message, function.span, "build for the CPU or for HLS")
     functions = [_Function(program, f, parts, globals_, places).text() for f in program.functions]
     body = "\n".join([*globals_, *functions])
     return "\n".join([f"module {{\n{body}\n}}", *places.aliases()]) + "\n"

@@ -1,0 +1,1 @@
+"""``allo.library.aie.modules``: importable; AMD's NPU is not a target of this engine."""
