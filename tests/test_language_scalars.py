@@ -12,7 +12,7 @@ from differential import agree
 import flexllm_allo as allo
 import flexllm_allo.ir.types as T
 from flexllm_allo.backend.hls.csim import CSimModule
-from flexllm_allo.errors import DTypeError, FrontendError
+from flexllm_allo.errors import BackendError, DTypeError, FrontendError
 from flexllm_allo.ir.types import (
     ConstExpr,
     Fixed,
@@ -393,3 +393,51 @@ def test_dtypes_in_expressions():
         return x * Ty.bits + Ty.fracs
 
     assert agree(kernel, 3) == 40
+
+
+# ---------------------------------------------------------------------------------- run-time sizes
+
+
+def _total(A: float32[...], n: int32) -> float32:
+    s: float32 = 0
+    for i in range(n):
+        s += A[i]
+    return s
+
+
+def test_arrays_of_run_time_size():
+    def double(A: float32[...], B: float32[...], n: int32) -> float32:
+        for i in range(n):
+            B[i] = A[i] * 2
+        C: float32[4] = 1
+        return _total(B, n) + _total(C, 4) + A[5]
+
+    given = np.arange(8, dtype=np.float32)
+    assert agree(double, given, np.zeros(8, np.float32), 6) == 30 + 4 + 5
+    schedule = allo.customize(double)
+    out = np.zeros(7, np.float32)
+    assert CSimModule(schedule.program)(given, out, 6) == 39
+    np.testing.assert_array_equal(out, [0, 2, 4, 6, 8, 10, 0])
+    assert "float *A" in str(schedule.build(target="vhls"))
+    assert "A: float32[...]" in str(schedule.module)
+
+
+def test_run_time_sizes_are_checked_where_they_can_be():
+    def local(n: int32) -> float32:
+        A: float32[...]
+        return A[n]
+
+    def whole(A: float32[...], B: float32[4]) -> float32[4]:
+        B = A
+        return B
+
+    def element(A: float32[...], n: int32) -> float32:
+        return A[n]
+
+    with pytest.raises(FrontendError, match="only a parameter of rank 1 may be of run-time size") as caught:
+        allo.customize(local)
+    assert caught.value.code == "FX105"
+    with pytest.raises(FrontendError, match=r"float32\[\.\.\.\]|run time"):
+        allo.customize(whole)
+    with pytest.raises(BackendError, match="index 9 is out of bounds for dimension 0 of 'A', which has 8"):
+        allo.customize(element).build(target="interpreter")(np.zeros(8, np.float32), 9)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentCountError, ArgumentError, ArgumentTypeError, DTypeWarning
 from ..ir import nodes as ir
-from ..ir.dtypes import BOOL, ArrayType, DType, Float
+from ..ir.dtypes import BOOL, ArrayType, DType, Float, fits_shape
 from .containers import container, is_bfloat16, is_signed, width
 from .raw_values import from_raw, to_raw
 
@@ -35,7 +35,7 @@ def encode(buffer: ir.Buffer, value: object) -> Array:
     It shares memory with `value` where that has the layout already.
     """
     array = np.asarray(value)
-    if array.shape != buffer.shape:
+    if not fits_shape(array.shape, buffer.shape):
         raise _misfit(buffer, array)
     kind = container(buffer.dtype)
     fits = array.dtype == kind and not buffer.dtype.is_fixed

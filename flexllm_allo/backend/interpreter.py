@@ -86,7 +86,7 @@ class Interpreter(Signature):
         frame = Frame(name, name, waits=False, owner=name)
         for buffer, raw in zip(function.params, bound.raws, strict=True):
             cells = from_raw(buffer.dtype, raw)
-            frame.buffers[buffer.name] = Storage(buffer.name, buffer.dtype, buffer.shape, cells)
+            frame.buffers[buffer.name] = Storage(buffer.name, buffer.dtype, raw.shape, cells)
         for buffer in function.outputs:
             storage = frame.buffers[buffer.name]
             storage.cells = [None] * len(storage.cells)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import FrontendError
-from ..ir.dtypes import ArrayType, DType, StreamType
+from ..ir.dtypes import DYNAMIC, RUN_TIME, ArrayType, DType, StreamType
 from .context import Context
 from .names import NotConstant
 
@@ -25,11 +25,14 @@ def annotation_expr(node: ast.expr) -> ast.expr:
     return node
 
 
-def annotated_type(ctx: Context, node: ast.expr, made: Any = None) -> Annotation:
+def annotated_type(
+    ctx: Context, node: ast.expr, made: Any = None, run_time_sizes: bool = False
+) -> Annotation:
     """The type an annotation denotes.
 
     Args:
         made: what Python made of it, used when a name in it is no longer visible.
+        run_time_sizes: ``float32[...]`` may stand here.
 
     Raises:
         FrontendError: FX103 it is no type; FX105 a dimension is not a positive integer.
@@ -47,6 +50,11 @@ def annotated_type(ctx: Context, node: ast.expr, made: Any = None) -> Annotation
     if not isinstance(value, ArrayType | StreamType):
         hint = "types look like int8, float32[4, 8], Stream[int32, 4]"
         raise ctx.error("FX103", f"`{ast.unparse(expr)}` is not a type", node, hint)
+    if isinstance(value, ArrayType) and DYNAMIC in value.shape:
+        if len(value.shape) > 1 or not run_time_sizes:
+            hint = "give its size as one more argument, and let everything else have a known size"
+            raise ctx.error("FX105", "only a parameter of rank 1 may be of run-time size", node, hint)
+        return replace(value, shape=(RUN_TIME,))
     for size in value.shape:
         if isinstance(size, bool) or not _whole(size) or size < 1:
             message = f"dimensions must be positive integers, got {size!r} in `{ast.unparse(expr)}`"

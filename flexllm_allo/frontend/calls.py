@@ -12,7 +12,7 @@ from typing import cast as cast_any
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast, literal
-from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType
+from ..ir.dtypes import BOOL, FLOAT32, INT32, ArrayType, DType, fits_shape
 from .bit_methods import BIT_METHODS, lower_bit_method
 from .borrowing import Borrowed, borrow, converted, give_back
 from .context import Context, StreamsSymbol
@@ -345,8 +345,9 @@ def _fit(
     if isinstance(operand, tuple):
         view, rest = operand
         given, wanted = ArrayType(rest.dtype, rest.shape), ArrayType(param.dtype, param.shape)
-        if given != wanted or (rest.is_stream, rest.token) != (param.is_stream, param.token):
-            code = "FX105" if rest.shape != param.shape else "FX104"
+        fits = rest.dtype == param.dtype and fits_shape(rest.shape, param.shape)
+        if not fits or (rest.is_stream, rest.token) != (param.is_stream, param.token):
+            code = "FX104" if fits_shape(rest.shape, param.shape) else "FX105"
             message = f"parameter {param.name} of {callee.origin} is {wanted}, got {given}"
             places = [Place(ctx.span(node)), Place(param.span, "declared here")]
             raise FrontendError(code, message, places)

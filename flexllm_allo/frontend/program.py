@@ -218,7 +218,7 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         if arg.annotation is None:
             hint = f"for instance `{arg.arg}: float32[16]`"
             raise ctx.error("FX103", f"parameter {arg.arg} has no type", arg, hint)
-        t = annotated_type(ctx, arg.annotation, ctx.source.annotations.get(arg.arg))
+        t = annotated_type(ctx, arg.annotation, ctx.source.annotations.get(arg.arg), run_time_sizes=True)
         if isinstance(t, ArrayType) and (t.stateful or t.constexpr):
             what = "Stateful" if t.stateful else "ConstExpr"
             hint = "declare it in the body of the kernel"

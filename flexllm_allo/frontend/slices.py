@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 
 from ..errors import FrontendError
 from ..ir import nodes as ir
-from ..ir.dtypes import INDEX
+from ..ir.dtypes import INDEX, RUN_TIME
 from .axes import Axis, Region, whole
 from .context import Context, ViewSymbol
 from .names import NotConstant
@@ -83,7 +84,8 @@ def _subscripted(ctx: Context, buffer: ir.Buffer, dim: int, axis: Axis, item: as
         hint = "dimensions take an index or a slice lower:upper:step"
         raise ctx.error("FX106", f"Unsupported slice type {type(item.value).__name__}", item, hint)
     index = ctx.lower_index(item)
-    if isinstance(index, ir.Const) and not 0 <= index.value < axis.extent:
+    extent = math.inf if axis.extent == RUN_TIME else axis.extent
+    if isinstance(index, ir.Const) and not 0 <= index.value < extent:
         where = f"in dimension {dim + 1} of {buffer.name}, which has {axis.extent} elements"
         raise ctx.error("FX106", f"{_complaint(int(index.value))}: {index.value} {where}", item)
     return Axis(axis.at(index))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..errors import UNKNOWN
 from ..ir import nodes as ir
 from ..ir.convert import cast
-from ..ir.dtypes import INDEX, ArrayType, DType
+from ..ir.dtypes import INDEX, RUN_TIME, ArrayType, DType
 from ..ir.walk import rewrite, walk
 from .axes import Axis, Indices, Region, Shape, whole
 from .broadcast import fits, stretched
@@ -91,6 +91,9 @@ def loops(
     ``L_0``, ``L_1``, ...; else they are out of their reach.  `outer` counts the operation's own loops
     around this nest, which then belongs to their band.
     """
+    if RUN_TIME in shape:
+        hint = "write a loop over its size"
+        raise ctx.error("FX105", "the size of this array is known at run time only", node, hint)
     named = band is not None and ctx.program.options.lower_linalg
     variables = [_variable(ctx, f"L_{outer + d}" if named else f"_{outer + d}") for d in range(len(shape))]
     span = ctx.span(node)

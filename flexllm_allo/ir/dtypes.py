@@ -245,11 +245,17 @@ class ArrayType:
         return self.dtype.fracs
 
     def __str__(self) -> str:
-        dims = ", ".join("..." if n is DYNAMIC else str(n) for n in self.shape)
+        dims = ", ".join("..." if n in (DYNAMIC, RUN_TIME) else str(n) for n in self.shape)
         return f"{self.dtype}[{dims}]" if self.shape else f"{self.dtype}"
 
 
-DYNAMIC: Any = Ellipsis  # the extent in ``float32[...]``: known at run time only
+DYNAMIC: Any = Ellipsis  # the extent in ``float32[...]``, known at run time only
+RUN_TIME = 0  # what such an extent is in the IR: no array of known size has it
+
+
+def fits_shape(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array of one shape can be passed for a parameter of another."""
+    return given == wanted or (wanted == (RUN_TIME,) and len(given) == 1)
 
 
 class Stateful:

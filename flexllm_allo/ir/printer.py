@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from . import nodes as ir
+from .dtypes import RUN_TIME
 
 _PRECEDENCE = {
     "**": 8, "*": 6, "/": 6, "//": 6, "%": 6, "+": 5, "-": 5, "<<": 4, ">>": 4, "&": 3, "^": 2,
@@ -39,7 +40,7 @@ def print_function(function: ir.Function) -> str:
 
 def type_text(b: ir.Buffer) -> str:
     """The annotation of a buffer: ``int8[4, 8]``, ``Stream[int32, 2]``."""
-    dims = f"[{', '.join(map(str, b.shape))}]" if b.shape else ""
+    dims = f"[{', '.join(str(n) if n != RUN_TIME else '...' for n in b.shape)}]" if b.shape else ""
     if b.is_stream:
         token = f"[{', '.join(map(str, b.token))}]" if b.token else ""
         return f"Stream[{b.dtype}{token}, {b.depth}]{dims}"

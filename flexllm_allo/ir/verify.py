@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..errors import Span, VerifyError
 from . import nodes as ir
-from .dtypes import BOOL, INDEX
+from .dtypes import BOOL, INDEX, fits_shape
 from .walk import buffers
 
 _SAME = frozenset(["+", "-", "//", "%", "&", "|", "^", "min", "max"])
@@ -125,7 +125,8 @@ class _Checker:
             if isinstance(arg, ir.View):
                 given = self.buffer(arg.buffer, arg.span)
                 rest = given.shape[len(arg.indices) :]
-                fits = (given.dtype, rest, given.is_stream) == (param.dtype, param.shape, param.is_stream)
+                fits = (given.dtype, given.is_stream) == (param.dtype, param.is_stream)
+                fits = fits and fits_shape(rest, param.shape)
                 self.need(fits, f"argument {param.name} of {callee.name} does not fit", arg.span)
                 self.exprs(arg.indices, loops)
             else:

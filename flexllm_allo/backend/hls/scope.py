@@ -8,6 +8,7 @@ from math import prod
 from typing import Literal
 
 from ...ir import nodes as ir
+from ...ir.dtypes import RUN_TIME
 from ...ir.walk import buffers
 from . import values as v
 from .names import Names
@@ -112,6 +113,8 @@ class Scope:
         buffer = variable.buffer
         dims = "".join(f"[{extent}]" for extent in buffer.shape)
         ctype = storage_type(buffer.dtype, buffer.span)
+        if RUN_TIME in buffer.shape:
+            return f"{ctype} *{variable.name}"
         if buffer.token:
             ctype = block_type(buffer)
         match variable.kind:
