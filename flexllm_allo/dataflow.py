@@ -32,7 +32,7 @@ from typing import Any, NoReturn, TypeVar
 from .build import build as build_program
 from .customize import Instantiate, lower
 from .dsl import intrinsic
-from .errors import BackendError, UsageError, did_you_mean
+from .errors import TargetError, UsageError, did_you_mean
 from .frontend.names import Names, caller_names
 from .frontend.options import Options
 from .ir import nodes as ir
@@ -102,7 +102,9 @@ def scatter(array: Any, streams: Sequence[Any]) -> None:
 
 
 def _compiled_only(name: str) -> NoReturn:
-    raise UsageError("FX703", f"df.{name} works in a kernel only", hint="call the region to run the simulator")
+    raise UsageError(
+        "FX703", f"df.{name} works in a kernel only", hint="call the region to run the simulator"
+    )
 
 
 # ----------------------------------------------------------------------------- schedules, targets
@@ -187,16 +189,16 @@ def build(
         profile, trace: refused, they exist for that target only.
 
     Raises:
-        BackendError: FX402, the target does not exist or is another vendor's; `profile` or `trace`.
+        TargetError: FX402, the target does not exist or is another vendor's; `profile` or `trace`.
         FrontendError, StreamError: as `customize`.
     """
     del mapping_primitives, warmup, num_iters, trace_size, device_type
     if target == "aie":
         hint = "simulator runs the region on the CPU, vitis_hls makes an FPGA project"
-        raise BackendError("FX402", "Target aie is not supported by this engine", hint=hint)
+        raise TargetError("FX402", "Target aie is not supported by this engine", hint=hint)
     if profile or trace:
         what = "Profiling" if profile else "Tracing"
-        raise BackendError("FX402", f"{what} is only supported for AIE target")
+        raise TargetError("FX402", f"{what} is only supported for AIE target")
     if isinstance(func, Schedule):
         schedule = func
     else:
@@ -212,7 +214,7 @@ def build(
             return build_program(schedule.program, target, mode, path, configs, wrap_io=wrap_io)
         case _:
             message = f"Target {target} is not supported"
-            raise BackendError("FX402", message, hint=did_you_mean(target, TARGETS))
+            raise TargetError("FX402", message, hint=did_you_mean(target, TARGETS))
 
 
 __all__ = [

@@ -185,7 +185,9 @@ class _Region:
         if len(outer) != len(node.args.args):
             message = f"'args' length mismatch (expected {len(node.args.args)}, got {len(outer)})."
             hint = f"args names an argument of the region for each parameter of {node.name}"
-            raise FrontendError("FX107", message, [ctx.span(decoration), Place(ctx.span(node), "kernel")], hint)
+            raise FrontendError(
+                "FX107", message, [ctx.span(decoration), Place(ctx.span(node), "kernel")], hint
+            )
         source = replace(ctx.source, tree=node)
         names: dict[str, Any] = dict(ctx.values())
         for point in product(*map(range, mesh)):
@@ -193,9 +195,7 @@ class _Region:
             function = instance.finish(self.lower(source, names, instance.enter))
             label = "_".join([node.name, *map(str, point)])
             bindings = tuple((f"p{axis}", i) for axis, i in enumerate(point))
-            function = ctx.program.add(
-                replace(function, origin=node.name, bindings=bindings), label
-            )
+            function = ctx.program.add(replace(function, origin=node.name, bindings=bindings), label)
             self._note_streams(function, instance.args)
             ctx.emit(ir.Call(function.name, tuple(instance.args), ctx.span(node), function.name))
 
@@ -281,9 +281,7 @@ class _Instance:
             if ctx.find(name) is None:
                 self._capture(ctx, name, where)
 
-    def _check(
-        self, ctx: Context, arg: ast.arg, param: ir.Buffer, outer: ir.Buffer | StreamsSymbol
-    ) -> None:
+    def _check(self, ctx: Context, arg: ast.arg, param: ir.Buffer, outer: ir.Buffer | StreamsSymbol) -> None:
         """The types of an argument and its parameter are the same."""
         if isinstance(outer, StreamsSymbol):
             given: Any = replace(outer.type, depth=param.depth or 0)

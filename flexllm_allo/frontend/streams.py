@@ -56,7 +56,9 @@ def _index(ctx: Context, symbol: StreamsSymbol, node: ast.expr) -> int:
     try:
         return int(ctx.constant(node).__index__())
     except (NotConstant, AttributeError):
-        message = f"the index of stream {symbol.name} must be known at compile time, got `{ast.unparse(node)}`"
+        message = (
+            f"the index of stream {symbol.name} must be known at compile time, got `{ast.unparse(node)}`"
+        )
         raise ctx.error("FX113", message, node, hint) from None
 
 
@@ -79,9 +81,7 @@ def lower_get(ctx: Context, node: ast.expr, channel: Channel) -> ir.Expr | list[
     return [target] if stream.token else ir.Load(target.name, (), target.dtype, ctx.span(node))
 
 
-def temporary(
-    ctx: Context, stem: str, shape: tuple[int, ...], stream: ir.Buffer, node: ast.AST
-) -> ir.Buffer:
+def temporary(ctx: Context, stem: str, shape: tuple[int, ...], stream: ir.Buffer, node: ast.AST) -> ir.Buffer:
     """A local array (or scalar) of the stream's element type."""
     buffer = ir.Buffer(ctx.fresh(stem), stream.dtype, shape, span=ctx.span(node))
     ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
@@ -147,8 +147,9 @@ def _slice(ctx: Context, node: ast.expr) -> list[Channel]:
     shape = symbol.type.shape
     if len(items) > len(shape):
         raise ctx.error("FX106", f"stream {symbol.name} has {len(shape)} dimension(s)", node)
-    ranges = [_range(ctx, symbol, item, extent, d) for d, (item, extent) in enumerate(zip(items, shape))]
-    ranges += [range(extent) for extent in shape[len(items) :]]
+    ranges = [range(extent) for extent in shape]
+    for dim, item in enumerate(items):
+        ranges[dim] = _range(ctx, symbol, item, shape[dim], dim)
     return [symbol.member(indices) for indices in product(*ranges)]
 
 

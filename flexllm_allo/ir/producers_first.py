@@ -12,7 +12,7 @@ from .channels import channel_name, endpoints
 
 
 def producers_first(program: ir.Program) -> ir.Program:
-    """The program with the instances in every region ordered such that streams are written before they are read.
+    """The program with the instances of every region ordered such that streams are written before read.
 
     C simulation runs processes one after the other.  Instances on a cycle of streams keep their order.
     """

@@ -19,7 +19,6 @@ from .frame import FifoSlot, Frame, Scope, Slot, alignment, register_type
 from .streams import (
     Identity,
     Site,
-    fail,
     ring_type,
     set_blocked,
     slot_cell,
@@ -56,9 +55,7 @@ def region(s: Statements, body: tuple[ir.Stmt, ...], concurrent: bool = False) -
     _run(s, processes, slots, handles, waits)
 
 
-def _run(
-    s: Statements, processes: tuple[Process, ...], slots: list[int], handles: str, waits: str
-) -> None:
+def _run(s: Statements, processes: tuple[Process, ...], slots: list[int], handles: str, waits: str) -> None:
     """Rounds of turns until all processes have ended or none moves."""
     f, count = s.frame, len(processes)
     links = _links(s.emitter, processes)
