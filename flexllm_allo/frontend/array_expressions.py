@@ -258,7 +258,8 @@ def _operator(ctx: Context, node: ast.expr, op: str, name: str | None = None) ->
     """``A + B``, ``-A``, ``A < B``, ``A if c else B``, ``min(A, B)``, ``allo.exp(A)``."""
     parts = _parts(node)
     if isinstance(node, ast.IfExp) and rank_of(ctx, node.test):
-        raise ctx.error("FX105", "the condition of a selection must be a scalar", node.test)
+        hint = "select element by element in a loop"
+        raise ctx.error("FX105", "the condition of a selection must be a scalar", node.test, hint)
     values = _operands(ctx, parts)
 
     def element(*operands: ir.Expr) -> ir.Expr:
@@ -339,7 +340,8 @@ def _made(ctx: Context, node: ast.Call) -> Tensor:
 def _intrinsic(ctx: Context, op: str, operation: Operation, node: ast.Call) -> Array:
     given = arguments(operation, node)
     if given is None:
-        raise ctx.error("FX107", f"{op} takes ({', '.join(operation.parameters)}, name=)", node)
+        hint = f"required: {', '.join(operation.required)}"
+        raise ctx.error("FX107", f"{op} takes ({', '.join(operation.parameters)}, name=)", node, hint)
     label = given.pop("name", None)
     name = None if label is None else str(ctx.require_constant(label, "name"))
     settings = dict(operation.settings)

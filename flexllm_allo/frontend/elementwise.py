@@ -68,7 +68,8 @@ def _shape(ctx: Context, arrays: Sequence[Array], node: ast.expr) -> Shape:
         common = common_shape(shape, value.shape)
         if common is None:
             types = " and ".join(str(type_of(v)) for v in arrays)
-            raise ctx.error("FX105", f"Shape mismatch, got {types}, and cannot be broadcasted", node)
+            hint = "dimensions are aligned at the last one; only extents of 1 stretch"
+            raise ctx.error("FX105", f"Shape mismatch, got {types}, and cannot be broadcasted", node, hint)
         shape = common
     return shape
 

@@ -29,7 +29,7 @@ class Request:
         found: list[Tensor] = []
         for value, part in self.values:
             if not isinstance(value, Tensor | Pending):
-                raise self.ctx.error("FX105", f"{self.op} takes arrays, got a scalar", part)
+                raise self.ctx.error("FX105", f"{self.op} takes arrays, got a scalar", part, "pass an array")
             found.append(cheap(self.ctx, value, part))
         return found
 

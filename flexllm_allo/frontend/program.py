@@ -273,7 +273,7 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
     given = type_of(array)
     if given.shape != t.shape:
         message = f"Shape mismatch: the result is declared as {t}, `{ast.unparse(value)}` is {given}"
-        raise ctx.error("FX105", message, value)
+        raise ctx.error("FX105", message, value, "declare the result with the shape of the value")
     local = _plain_local(ctx, source[0]) if source and source[1].dtype == t.dtype else None
     if local is not None and local.name not in used:
         _drop_alloc(ctx, local.name)

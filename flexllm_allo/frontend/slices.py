@@ -13,6 +13,9 @@ from .context import Context, ViewSymbol
 from .names import NotConstant
 
 
+_RANGE = "indices run from 0 to the extent - 1; slices are lower:upper with the upper bound excluded"
+
+
 def region_of(ctx: Context, node: ast.expr) -> Region | None:
     """The part of a local array or parameter an expression names, None when it names none.
 
@@ -56,7 +59,8 @@ def element_of(ctx: Context, node: ast.expr) -> tuple[Region, list[ast.expr]] | 
         region = select(ctx, region, items[:rank])
         if items[rank:]:
             if region.shape:
-                raise ctx.error("FX106", f"too many indices for {region.buffer.name}", items[rank])
+                hint = f"`{ast.unparse(node)}` has more indices than dimensions"
+                raise ctx.error("FX106", f"too many indices for {region.buffer.name}", items[rank], hint)
             return region, [*items[rank:], *(item for level in levels[i + 1 :] for item in level)]
     return None if region.shape else (region, [])
 
@@ -87,7 +91,7 @@ def _subscripted(ctx: Context, buffer: ir.Buffer, dim: int, axis: Axis, item: as
     extent = math.inf if axis.extent == RUN_TIME else axis.extent
     if isinstance(index, ir.Const) and not 0 <= index.value < extent:
         where = f"in dimension {dim + 1} of {buffer.name}, which has {axis.extent} elements"
-        raise ctx.error("FX106", f"{_complaint(int(index.value))}: {index.value} {where}", item)
+        raise ctx.error("FX106", f"{_complaint(int(index.value))}: {index.value} {where}", item, _RANGE)
     return Axis(axis.at(index))
 
 
@@ -108,9 +112,9 @@ def _bounds(ctx: Context, size: int, item: ast.Slice) -> tuple[int, int, int]:
             hint = f"the dimension has {size} elements"
             raise ctx.error("FX106", f"{_complaint(bound)}: the slice {text}", item, hint)
     if lower >= upper:
-        raise ctx.error("FX106", f"Index out of range: the slice {text} is empty", item)
+        raise ctx.error("FX106", f"Index out of range: the slice {text} is empty", item, _RANGE)
     if step > upper - lower:
-        raise ctx.error("FX106", f"Step larger than range: {text}", item)
+        raise ctx.error("FX106", f"Step larger than range: {text}", item, "the step is at most upper - lower")
     return lower, step, -(-(upper - lower) // step)
 
 
@@ -129,4 +133,5 @@ def _constant(ctx: Context, node: ast.expr | None, default: int) -> int:
 
 
 def _slice_type(ctx: Context, node: ast.expr) -> FrontendError:
-    return ctx.error("FX106", f"Unsupported slice type: `{ast.unparse(node)}`", node)
+    hint = "bounds are integers that are known at compile time"
+    return ctx.error("FX106", f"Unsupported slice type: `{ast.unparse(node)}`", node, hint)
