@@ -167,7 +167,7 @@ def _to_csim(buffer: ir.Buffer, raw: Array) -> Array:
         return raw
     spare = 8 * raw.dtype.itemsize - bits
     if spare:
-        raw = (raw << spare) >> spare
+        raw = np.asarray((raw << spare) >> spare)
     return raw if raw.dtype.itemsize == size else raw.astype(f"<{raw.dtype.kind}{size}")
 
 

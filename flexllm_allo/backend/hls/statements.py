@@ -122,7 +122,7 @@ class Body:
         with self.out.block(f"if ({emit(stmt.condition, self.scope).text})"):
             self.statements(stmt.then)
         if stmt.otherwise:
-            with self.out.block("else"):
+            with self.out.continued("else"):
                 self.statements(stmt.otherwise)
 
     # ---------------------------------------------------------------------------------- calls

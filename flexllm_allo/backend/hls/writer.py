@@ -34,5 +34,13 @@ class Writer:
             yield
         self.line("}")
 
+    @contextmanager
+    def continued(self, head: str) -> Generator[None]:
+        """``} head {`` in the place of the end of the block just written."""
+        end = self._lines.pop()
+        with self.block(f"}} {head}"):
+            assert end.strip() == "}"
+            yield
+
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"
