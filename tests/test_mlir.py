@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +25,7 @@ from flexllm_allo.ir.dtypes import DType, Float
 from flexllm_allo.ir.types import (
     Fixed,
     Int,
+    Stateful,
     Stream,
     UInt,
     float16,
@@ -159,6 +161,22 @@ def fixed_point(A: Fixed(12, 4)[N], B: Fixed(10, 6)[N]) -> Fixed(16, 5)[N]:
     return C
 
 
+def running_sum(A: int32[4]) -> int32[4]:
+    B: int32[4]
+    total: int32 @ Stateful = 100
+    for i in range(4):
+        total += A[i]
+        B[i] = total
+    return B
+
+
+def any_length(A: int32[...], n: int32) -> int32:
+    total: int32 = 0
+    for i in range(n):
+        total += A[i]
+    return total
+
+
 def bits(A: UInt(16)[N]) -> UInt(16)[N]:
     C: UInt(16)[N]
     for i in range(N):
@@ -173,7 +191,7 @@ def stencil_in_place(A: int32[N]):
 
 KERNELS = [
     gemm, odd_widths, floor_division, unsigned_compare, softmax, half_precision, doubles, calls_with_views,
-    collatz, triangle, table, fixed_point, bits, stencil_in_place,
+    collatz, triangle, table, fixed_point, bits, stencil_in_place, running_sum,
 ]  # fmt: skip
 
 
@@ -257,6 +275,13 @@ def test_bounds_and_indices_that_are_not_affine_are_left_to_scf_and_memref() -> 
     assert "memref.load %lut[" in allo.customize(table).mlir()
 
 
+def test_arrays_of_any_length() -> None:
+    s = allo.customize(any_length)
+    text = s.mlir()
+    assert "%A: memref<?xi32>" in text
+    assert run(s.program, text, np.arange(7, dtype=np.int32), 7) == 21
+
+
 def streamed(A: int32[8]) -> int32[8]:
     B: int32[8]
     fifo: Stream[int32, 2]
@@ -275,3 +300,13 @@ def test_streams_are_refused_with_their_place() -> None:
     assert error.span is not None
     assert error.span.line == streamed.__code__.co_firstlineno + 2
     assert "before `to`" in error.hint
+
+
+def test_cpp_functions_are_refused() -> None:
+    program = allo.customize(row_sum).program
+    outside = replace(program.function("row_sum"), extern=ir.Extern("row_sum", "row_sum.cpp"), body=())
+    with pytest.raises(
+        BackendError, match=r"MLIR export cannot express the C\+\+ function 'row_sum'"
+    ) as caught:
+        to_mlir(program.with_function(outside))
+    assert caught.value.span == program.function("row_sum").span

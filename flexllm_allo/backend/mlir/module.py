@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from ...errors import BackendError
 from ...ir import nodes as ir
-from ...ir.dtypes import DType
 from ...ir.walk import walk
 from . import affine
 from .expressions import Array, Expressions, refuse
-from .types import bank_text, buffer_attributes, dense, element, loop_attributes, memref, row_major
+from .types import bank_text, buffer_attributes, dense, element, loop_attributes, memref
 from .writer import Locations, Writer
 
 _STREAMS = "a FIFO", "export the program before `to`, or a part of it without streams"
@@ -81,6 +80,8 @@ class _Function(Expressions):
 
     def text(self) -> str:
         f = self.function
+        if f.extern is not None:
+            raise refuse(f"the C++ function '{f.name}'", f.span, "export a program without IP modules")
         self.w.span = f.span
         params = ", ".join(self._parameter(b) for b in f.params)
         self._block(f.body)
@@ -169,23 +170,33 @@ class _Function(Expressions):
         buffer = stmt.buffer
         if buffer.is_stream:
             raise refuse(_STREAMS[0] + f" ('{buffer.name}')", buffer.span, _STREAMS[1])
+        kind = memref(buffer.dtype, buffer.shape)
+        if stmt.static:
+            name = self.w.op(f"memref.get_global {self._global(stmt, constant=False)} : {kind}", buffer.name)
+            self.arrays[buffer.name] = Array(name, buffer.dtype, buffer.shape)
+            return
         if not buffer.shape:
             self._scalar(buffer)
             if stmt.init is not None:
                 array, value = self.arrays[buffer.name], self.w.constant(stmt.init[0], buffer.dtype)
                 self.w.do(f"affine.store {value}, {array.name}[] : {array.type}")
             return
-        kind = memref(buffer.dtype, buffer.shape)
         name = self.w.op(f"memref.alloc() {buffer_attributes(buffer)} : {kind}", buffer.name)
         self.arrays[buffer.name] = Array(name, buffer.dtype, buffer.shape)
         locals_.append(_Local(name, kind))
         if stmt.init is not None:
-            symbol = _symbol(f"{self.function.name}.{buffer.name}")
-            self.globals.append(
-                f'  memref.global "private" constant {symbol} : {kind} = {dense(stmt.init, buffer)}'
-            )
-            source = self.w.op(f"memref.get_global {symbol} : {kind}")
+            source = self.w.op(f"memref.get_global {self._global(stmt, constant=True)} : {kind}")
             self.w.do(f"memref.copy {source}, {name} : {kind} to {kind}")
+
+    def _global(self, stmt: ir.Alloc, constant: bool) -> str:
+        """The symbol of the initial contents of a buffer, or of the buffer itself."""
+        assert stmt.init is not None
+        symbol = _symbol(f"{self.function.name}.{stmt.buffer.name}")
+        kind = memref(stmt.buffer.dtype, stmt.buffer.shape)
+        word = "constant " if constant else ""
+        contents = dense(stmt.init, stmt.buffer)
+        self.globals.append(f'  memref.global "private" {word}{symbol} : {kind} = {contents}')
+        return symbol
 
     def _for(self, loop: ir.For) -> None:
         lower, upper = affine.bound(loop.lower, "max", self.dims), affine.bound(loop.upper, "min", self.dims)
@@ -230,31 +241,23 @@ class _Function(Expressions):
             if param.is_stream:
                 raise refuse(_STREAMS[0] + f" ('{arg.buffer}')", call.span, _STREAMS[1])
             strided = (callee.name, param.name) in self.parts
-            values.append(self._view(arg, strided))
             kinds.append(memref(param.dtype, param.shape, strided))
+            values.append(self._view(arg, kinds[-1]))
         self.w.do(f"func.call {_symbol(call.func)}({', '.join(values)}) : ({', '.join(kinds)}) -> ()")
 
-    def _view(self, view: ir.View, strided: bool) -> str:
+    def _view(self, view: ir.View, wanted: str) -> str:
         """An array or a part of one, of the type the callee's parameter has."""
         array = self.arrays[view.buffer]
-        if not view.indices:
-            if strided and not array.strided:
-                to = memref(array.dtype, array.shape, strided=True)
-                return self.w.op(f"memref.cast {array.name} : {array.type} to {to}")
-            return array.name
-        rest = array.shape[len(view.indices) :]
-        offsets = ", ".join([self.index(i) for i in view.indices] + ["0"] * len(rest))
-        sizes = ", ".join(["1"] * len(view.indices) + [str(n) for n in rest])
-        strides = ", ".join("1" for _ in array.shape)
-        to = _part(array.dtype, array.shape, rest)
-        return self.w.op(
-            f"memref.subview {array.name}[{offsets}] [{sizes}] [{strides}] : {array.type} to {to}"
-        )
-
-
-def _part(dtype: DType, shape: tuple[int, ...], rest: tuple[int, ...]) -> str:
-    assert row_major(shape)[len(shape) - len(rest) :] == row_major(rest)
-    return memref(dtype, rest, strided=True)
+        name, kind = array.name, array.type
+        if view.indices:
+            rest = array.shape[len(view.indices) :]
+            offsets = ", ".join([self.index(i) for i in view.indices] + ["0"] * len(rest))
+            sizes = ", ".join(["1"] * len(view.indices) + [str(n) for n in rest])
+            strides = ", ".join("1" for _ in array.shape)
+            kind = memref(array.dtype, rest, strided=True)
+            part = f"memref.subview {name}[{offsets}] [{sizes}] [{strides}] : {array.type} to {kind}"
+            name = self.w.op(part)
+        return name if kind == wanted else self.w.op(f"memref.cast {name} : {kind} to {wanted}")
 
 
 def _symbol(name: str) -> str:

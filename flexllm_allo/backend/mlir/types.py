@@ -7,7 +7,7 @@ import struct
 from math import prod
 
 from ...ir import nodes as ir
-from ...ir.dtypes import DType, Float, Index
+from ...ir.dtypes import RUN_TIME, DType, Float, Index
 from ..containers import is_bfloat16
 from ..scalars import constant
 
@@ -26,7 +26,7 @@ def row_major(shape: tuple[int, ...]) -> list[int]:
 
 def memref(dtype: DType, shape: tuple[int, ...], strided: bool = False) -> str:
     """The type of an array; `strided` is the part of a larger one that starts anywhere."""
-    dims = "".join(f"{n}x" for n in shape)
+    dims = "".join("?x" if n == RUN_TIME else f"{n}x" for n in shape)
     layout = f", strided<[{', '.join(map(str, row_major(shape)))}], offset: ?>" if strided else ""
     return f"memref<{dims}{element(dtype)}{layout}>"
 
@@ -70,7 +70,9 @@ def loop_attributes(loop: ir.For) -> str:
         items.append(f"pipeline_ii = {attrs.pipeline} : i32")
     if attrs.unroll is not None:
         items.append(f"unroll = {attrs.unroll} : i32")
-    items += [flag for flag in ("rewind", "parallel", "dataflow", "reduction") if getattr(attrs, flag)]
+    items += [
+        flag for flag in ("rewind", "parallel", "dataflow", "reduction", "spatial") if getattr(attrs, flag)
+    ]
     return f"{{{', '.join(items)}}}"
 
 
