@@ -57,7 +57,16 @@ def lower_call(
     if isinstance(callee, types.FunctionType):
         kernel = cast_any(types.FunctionType, inspect.unwrap(callee))  # decorators are ignored
         return call_kernel(ctx, node, kernel, explicit, targets)
+    if _is_numeric(callee) and (number := ctx.number(node)) is not None:
+        return number
     raise ctx.error("FX101", f"Unsupported function call {ast.unparse(node.func)}", node)
+
+
+def _is_numeric(callee: Any) -> bool:
+    """Functions that Python computes when the arguments are known: ``np.float32(2)``, ``math.log2(n)``."""
+    home = getattr(callee, "__module__", None) or type(callee).__module__
+    known = any(callee is f for f in (len, round, sum, pow))
+    return known or str(home).partition(".")[0] in ("math", "numpy")
 
 
 def _builtin_name(callee: Any) -> str | None:

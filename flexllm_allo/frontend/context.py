@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import DTypeError, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
+from ..ir.convert import literal
 from ..ir.dtypes import DType, StreamType, Struct
 from ..ir.rule_sets import RULE_SETS
 from .axes import Region
@@ -262,6 +263,16 @@ class Context:
             NotConstant: it is not one.
         """
         return evaluate(node, self.values(), self._is_runtime)
+
+    def number(self, node: ast.expr) -> ir.Const | None:
+        """The literal an expression is at compile time, or None when it is no number then."""
+        try:
+            value = self.constant(node)
+        except NotConstant:
+            return None
+        if hasattr(value, "item") and getattr(value, "shape", None) == ():
+            value = value.item()
+        return literal(value, self.span(node)) if isinstance(value, int | float) else None
 
     def values(self) -> Mapping[str, Any]:
         """What is known by name at compile time; later scopes hide earlier ones."""

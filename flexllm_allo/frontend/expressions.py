@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..ir import nodes as ir
-from ..ir.convert import cast, constant_as, literal
+from ..ir.convert import cast, constant_as
 from ..ir.dtypes import BOOL, INDEX, INT32, DType, Float
 from .calls import lower_call
-from .context import ConstSymbol, Context, ElementSymbol, LoopSymbol
-from .names import NotConstant
+from .context import ConstSymbol, Context, ElementSymbol, LoopSymbol, StreamsSymbol
 from .places import bits_of, place_of, read, read_bits
 
 _BINARY: dict[type, str] = {
@@ -36,7 +35,7 @@ def lower_expr(ctx: Context, node: ast.expr) -> ir.Expr:
             FX109 operator not defined for the types.
     """
     if not isinstance(node, ast.Call | ast.BinOp):
-        number = _folded(ctx, node)
+        number = ctx.number(node)
         if number is not None:
             return number
     handler = _LOWER.get(type(node))
@@ -45,19 +44,6 @@ def lower_expr(ctx: Context, node: ast.expr) -> ir.Expr:
         hint = "docs/language.md lists the expressions a kernel may use"
         raise ctx.error("FX101", f'Unsupported node "{name}" in a kernel', node, hint)
     return handler(ctx, node)
-
-
-def _folded(ctx: Context, node: ast.expr) -> ir.Const | None:
-    """Names, attributes and elements that are numbers at compile time."""
-    try:
-        value = ctx.constant(node)
-    except NotConstant:
-        return None
-    if isinstance(value, bool | int | float):
-        return literal(value, ctx.span(node))
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return literal(value.item(), ctx.span(node))
-    return None
 
 
 def binary(ctx: Context, op: str, left: ir.Expr, right: ir.Expr, node: ast.AST) -> ir.Expr:
@@ -110,7 +96,7 @@ def lower_condition(ctx: Context, node: ast.expr) -> ir.Expr:
 
 def lower_index(ctx: Context, node: ast.expr) -> ir.Expr:
     """An index or loop bound: arithmetic of loop variables and literals stays of type index."""
-    value = _folded(ctx, node)
+    value = ctx.number(node)
     if value is not None:
         return cast(value, INDEX)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
@@ -145,6 +131,8 @@ def _name(ctx: Context, node: ast.Name) -> ir.Expr:
             what = "a stream; read it with .get()" if symbol.is_stream else "an array"
             raise ctx.error("FX104", f"{node.id} is {what}, a scalar is needed here", node)
         return ir.Load(symbol.name, (), symbol.dtype, span)
+    if isinstance(symbol, StreamsSymbol):
+        raise ctx.error("FX104", f"{node.id} is a stream; read it with .get(), a scalar is needed here", node)
     if isinstance(symbol, ConstSymbol) or node.id in ctx.names:
         raise ctx.error("FX104", f"{node.id} is no number", node)
     raise ctx.unknown_name(node)
@@ -159,7 +147,7 @@ def _binop(ctx: Context, node: ast.BinOp) -> ir.Expr:
     if op is None:
         raise ctx.error("FX101", f'Unsupported node "{type(node.op).__name__}" in a kernel', node)
     if op != "/" and _all_literals(node):  # sizes such as M // 2; a / b keeps the kernel's rule
-        number = _folded(ctx, node)
+        number = ctx.number(node)
         if number is not None:
             return number
     return binary(ctx, op, lower_expr(ctx, node.left), lower_expr(ctx, node.right), node)

@@ -162,7 +162,9 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A named array (an extent of a parameter may be `dtypes.RUN_TIME`), scalar (shape ``()``) or FIFO (`depth` set, in tokens of shape `token`).
+    """A named array, scalar (shape ``()``) or FIFO (`depth` set, in tokens of shape `token`).
+
+    The extent of a parameter may be `dtypes.RUN_TIME`.
 
     `words` is set by ``pack``: the buffer's element type is then a word of that many logical
     elements along dimension `word_axis` (counted from the end, so that views keep it), and
