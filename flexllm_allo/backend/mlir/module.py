@@ -80,8 +80,6 @@ class _Function(Expressions):
 
     def text(self) -> str:
         f = self.function
-        if f.extern is not None:
-            raise refuse(f"the C++ function '{f.name}'", f.span, "export a program without IP modules")
         self.w.span = f.span
         params = ", ".join(self._parameter(b) for b in f.params)
         self._block(f.body)
