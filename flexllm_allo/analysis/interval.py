@@ -24,8 +24,8 @@ def interval(expr: ir.Expr, known: Mapping[str, Range]) -> Range | None:
             return known.get(name)
         case ir.Cast(value):
             inner = interval(value, known)
-            keeps = inner is not None and expr.type.is_integer and value.type.is_integer
-            return inner if keeps and all(fits(v, expr.type) for v in inner) else None
+            whole = expr.type.is_integer and value.type.is_integer
+            return _fitting(inner, expr) if whole else None
         case ir.Unary("-", value):
             inner = interval(value, known)
             return None if inner is None else _fitting((-inner[1], -inner[0]), expr)

@@ -196,8 +196,6 @@ class _Walker:
             return head
         if callee.extern is not None:
             raise NotEnumerable(f"it is passed to {callee.name}, which is written in C++", call.span)
-        if len(arrays) > 1:
-            raise NotEnumerable("it is passed twice to one call", call.span)
         rows, elements, sites = self.body(callee.body, _Env(env.count, {}, scalars, arrays))
         return _merge([head, (rows, elements, sites)])
 

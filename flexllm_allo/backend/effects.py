@@ -129,9 +129,7 @@ def _after_conflicts(
     """For each process the earlier ones whose arrays it needs; parts of an array that are apart do not count."""
     parts = [touched(program, stmt) for stmt in statements]
     return [
-        tuple(
-            i for i in range(j) if accesses[i].conflicts(accesses[j]) and not apart(parts[i], parts[j])
-        )
+        tuple(i for i in range(j) if accesses[i].conflicts(accesses[j]) and not apart(parts[i], parts[j]))
         for j in range(len(statements))
     ]
 

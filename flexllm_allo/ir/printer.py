@@ -136,7 +136,7 @@ def loop_notes(attrs: ir.LoopAttrs) -> str:
         notes.append(f"pipeline II={attrs.pipeline}" + (" rewind" if attrs.rewind else ""))
     if attrs.unroll is not None:
         notes.append(f"unroll factor={attrs.unroll}" if attrs.unroll else "unroll")
-    notes += [n for n in ("parallel", "dataflow", "reassociate") if getattr(attrs, n)]
+    notes += [n for n in ("parallel", "dataflow", "reassociate", "spatial") if getattr(attrs, n)]
     return ", ".join(notes)
 
 

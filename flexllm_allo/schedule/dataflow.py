@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -10,9 +11,10 @@ from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, 
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
-from .fifo import insert_fifo
+from .fifo import insert_fifo, is_fill
 from .names import LoopWrapper, Path, bands, find_function, find_loop, replace_at, statement_at, sub_bodies
 from .order import check_order
+from .systolic import insert_fifos
 
 
 def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = None) -> ir.Program:
@@ -64,17 +66,28 @@ def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = No
     return program.with_function(replace_at(site.function, site.path, (loop,)))
 
 
-def to(program: ir.Program, func: str, target: Target, dst: str | LoopWrapper, depth: int = -1) -> ir.Program:
+def to(
+    program: ir.Program,
+    func: str,
+    target: Target,
+    dst: str | LoopWrapper | Sequence[int],
+    axis: int | None = None,
+    depth: int = -1,
+) -> ir.Program:
     """Turn a local array into a FIFO between the statement that writes it and one that reads it.
 
     The function (or loop body) around becomes a dataflow region.  Writes become `put`, reads
     `get`; functions the array is passed to get a FIFO parameter.  With several readers, call it once
     per reader: the writes are duplicated, one FIFO each.
 
+    Between processing elements (`unfold`) the array becomes an array of FIFOs, one for each position
+    along the unfolded dimensions: ``pe = s.unfold("PE", [0, 1]); s.to(s.A_fifo, pe, axis=1, depth=4)``.
+
     Args:
         target: the local array.
-        dst: the band or the function that reads it.
-        depth: elements the FIFO holds; -1 means all of the array's.
+        dst: the band or the function that reads it; or the dimensions that become an array of FIFOs.
+        axis: with dimensions, the one along which data move from element to element.
+        depth: elements a FIFO holds; -1 means all that go through it.
 
     Raises:
         ScheduleNameError: FX201, no such band or function.
@@ -111,6 +124,8 @@ def to(program: ir.Program, func: str, target: Target, dst: str | LoopWrapper, d
         hint = "-1 means the number of elements"
         raise ScheduleValueError("FX204", f"FIFO depth must be at least 1, got {depth!r}", hint=hint)
     region = _region(function, buffer)
+    if not isinstance(dst, str | LoopWrapper):
+        return insert_fifos(program, function, region, buffer, dst, axis, depth)
     link = _link(program, function, buffer, region, dst)
     check_order(program, buffer, link.producer, link.consumer)
     fifo = ir.Buffer(
@@ -237,13 +252,6 @@ def _users(
         if any(not a.write for a in uses):
             readers.append(stmt)
     return writers, readers
-
-
-def is_fill(stmt: ir.Stmt) -> bool:
-    """Whether a statement is an initialiser: loops that schedules cannot name, storing a constant."""
-    while isinstance(stmt, ir.For) and stmt.var.startswith("_") and len(stmt.body) == 1:
-        stmt = stmt.body[0]
-    return isinstance(stmt, ir.Store) and isinstance(stmt.value, ir.Const)
 
 
 def _names(program: ir.Program, stmt: ir.Stmt, function: ir.Function) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..analysis.accesses import accesses
-from ..errors import StreamError
+from ..errors import Place, StreamError
 from ..ir import nodes as ir
 from ..ir.walk import Node, buffers, calls, rewrite
 from .names import Path, fresh, replace_at, statement_at
@@ -31,7 +31,7 @@ def insert_fifo(
     keep = bool(others)
     if keep:
         fifo = replace(fifo, name=fresh(f"{array.name}_{_plain(name)}", set(buffers(function))))
-    rewriter = _Rewriter(program, set(buffers(function)))
+    rewriter = Rewriter(program, set(buffers(function)))
     new: list[ir.Stmt] = []
     for stmt in body:
         if isinstance(stmt, ir.Alloc) and stmt.buffer.name == array.name:
@@ -71,12 +71,21 @@ def _plain(name: str) -> str:
     return name.replace(".", "_")
 
 
-class _Rewriter:
-    """Rewrites statements of one function; `program` collects the callees it changes."""
+class Rewriter:
+    """Rewrites statements of one function; `program` collects the callees it changes.
 
-    def __init__(self, program: ir.Program, taken: set[str]) -> None:
+    `dims` are the dimensions of the array that choose one FIFO of an array of FIFOs; along the others
+    the elements follow each other in time.
+    """
+
+    def __init__(self, program: ir.Program, taken: set[str], dims: tuple[int, ...] = ()) -> None:
         self.program = program
         self.taken = taken
+        self.dims = dims
+
+    def chosen(self, indices: tuple[ir.Expr, ...]) -> tuple[ir.Expr, ...]:
+        """Which FIFO an element, or a part of the array, goes through."""
+        return tuple(indices[d] for d in self.dims if d < len(indices))
 
     def fresh(self, name: str) -> str:
         made = fresh(name, self.taken)
@@ -97,7 +106,7 @@ class _Rewriter:
                 return None
             scalar = ir.Buffer(self.fresh(f"{name}_0"), fifo.dtype, span=node.span)
             before.append(ir.Alloc(scalar, span=node.span))
-            before.append(ir.Get(scalar.name, fifo.name, (), node.span))
+            before.append(ir.Get(scalar.name, fifo.name, self.chosen(node.indices), node.span))
             return ir.Load(scalar.name, (), fifo.dtype, node.span)
 
         match stmt:
@@ -140,7 +149,7 @@ class _Rewriter:
                 yield replace(stmt, value=value)
                 yield ir.Put(fifo.name, (), value, stmt.span)
             case ir.Store() if stmt.buffer == name:
-                yield ir.Put(fifo.name, (), stmt.value, stmt.span)
+                yield ir.Put(fifo.name, self.chosen(stmt.indices), stmt.value, stmt.span)
             case ir.For():
                 yield replace(stmt, body=self.puts(stmt.body, name, fifo, keep))
             case ir.If():
@@ -154,25 +163,44 @@ class _Rewriter:
     # ---- calls
 
     def _call(self, call: ir.Call, name: str, fifo: ir.Buffer, write: bool, keep: bool) -> ir.Call:
-        places = [i for i, a in enumerate(call.args) if isinstance(a, ir.View) and a.buffer == name]
-        if not places:
-            return call
-        (place,) = places
+        """The call with the FIFO for each part of the array that the callee writes (or reads)."""
+        for param in self._parameters(call, name, write):
+            names = [p.name for p in self.program.function(call.func).params]
+            call = self._pass_fifo(call, names.index(param), fifo, write, keep)
+        return call
+
+    def _parameters(self, call: ir.Call, name: str, write: bool) -> list[str]:
+        """The callee's names of the array, or of parts of it, as far as it writes (or reads) them."""
         callee = self.program.function(call.func)
-        param = callee.params[place]
-        if param.is_stream:
-            raise StreamError(
-                "FX302", f'"{name}" is passed as a FIFO already', at=call.span, hint="use one reader"
-            )
-        inner = _Rewriter(self.program, set(buffers(callee)))
+        uses = accesses(callee.body, self.program)
+        found: list[str] = []
+        for arg, param in zip(call.args, callee.params, strict=True):
+            if isinstance(arg, ir.View) and arg.buffer == name and not param.is_stream:
+                directions = {a.write for a in uses if a.buffer == param.name}
+                if len(directions) > 1:
+                    raise StreamError(
+                        "FX302", f'"{callee.name}" both reads and writes its parameter "{param.name}"',
+                        at=[Place(call.span, "called here"), Place(param.span)],
+                        hint="pass what is read and what is written as two parameters",
+                    )  # fmt: skip
+                found += [param.name] if write in directions else []
+        return found
+
+    def _pass_fifo(self, call: ir.Call, place: int, fifo: ir.Buffer, write: bool, keep: bool) -> ir.Call:
+        callee, view = self.program.function(call.func), call.args[place]
+        assert isinstance(view, ir.View)
+        param, leading = callee.params[place], len(view.indices)
+        chosen = self.chosen(view.indices)
+        dims = tuple(d - leading for d in self.dims if d >= leading)
+        inner = Rewriter(self.program, set(buffers(callee)), dims)
         new_name = inner.fresh(f"{param.name}_fifo") if keep else param.name
-        channel = replace(fifo, name=new_name, span=param.span)
+        channel = replace(fifo, name=new_name, shape=fifo.shape[len(chosen) :], span=param.span)
         if write:
             body = inner.puts(callee.body, param.name, channel, keep)
         else:
             body = inner.gets(callee.body, param.name, channel)
         self.program = inner.program
-        arg = ir.View(fifo.name, (), call.args[place].span)
+        arg = ir.View(fifo.name, chosen, view.span)
         params, args, results = _passed(callee, call, place, channel, arg, keep)
         made = replace(callee, params=params, body=body, results=results)
         return replace(call, func=self._install(callee, made), args=args)
@@ -207,4 +235,11 @@ def _passed(
     return tuple(params), tuple(args), results
 
 
-__all__ = ["insert_fifo"]
+def is_fill(stmt: ir.Stmt) -> bool:
+    """Whether a statement is an initialiser: loops that schedules cannot name, storing a constant."""
+    while isinstance(stmt, ir.For) and stmt.var.startswith("_") and len(stmt.body) == 1:
+        stmt = stmt.body[0]
+    return isinstance(stmt, ir.Store) and isinstance(stmt.value, ir.Const)
+
+
+__all__ = ["Rewriter", "insert_fifo", "is_fill"]

@@ -123,6 +123,11 @@ def bands(function: ir.Function) -> dict[str, list[LoopSite]]:
     return out
 
 
+def _is_named(loop: ir.For) -> bool:
+    """Whether schedules can name a loop: not zero fills, nor loops that were unfolded into space."""
+    return not loop.var.startswith("_") and not loop.attrs.spatial
+
+
 _Root = tuple[Path, tuple[ir.For, ...], ir.For]
 _Inner = tuple[str, Path, ir.For, tuple[ir.For, ...]]
 
@@ -131,7 +136,7 @@ def _roots(body: tuple[ir.Stmt, ...], attr: str, path: Path, outer: tuple[ir.For
     """The first loop of each band, with the path to it and the loops without a name around it."""
     for i, stmt in enumerate(body):
         here = (*path, (attr, i))
-        if isinstance(stmt, ir.For) and not stmt.var.startswith("_"):
+        if isinstance(stmt, ir.For) and _is_named(stmt):
             yield here, outer, stmt
             continue
         around = (*outer, stmt) if isinstance(stmt, ir.For) else outer
@@ -151,7 +156,7 @@ def _inside(root: ir.For) -> tuple[_Inner, ...]:
             around = outer
             if isinstance(stmt, ir.For):
                 around = (*outer, stmt)
-                if not stmt.var.startswith("_"):
+                if _is_named(stmt):
                     name = _unused(stmt.var, listed)
                     listed.add(name)
                     found.append((name, here, stmt, outer))

@@ -14,7 +14,7 @@ from ..ir import nodes as ir
 from ..ir.printer import print_program
 from ..ir.walk import buffers
 from . import compose as composing
-from . import computing, loops, memory, packing, reshaping, reuse
+from . import computing, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
@@ -152,9 +152,9 @@ class Schedule:
         """Names of the functions that are instances of the kernel `origin`."""
         return [f.name for f in self.program.functions if (f.origin or f.name) == origin]
 
-    def apply(self, schedule: Callable[..., R], **params: Any) -> R:
-        """Apply a function schedule: ``schedule(self, **params)``. All of it, or nothing."""
-        return self._all_or_nothing(lambda: schedule(self, **params))
+    def apply(self, schedule: Callable[..., R], *args: Any, **params: Any) -> R:
+        """Apply a function schedule: ``schedule(self, *args, **params)``. All of it, or nothing."""
+        return self._all_or_nothing(lambda: schedule(self, *args, **params))
 
     def replay(self, trace: Iterable[Primitive]) -> None:
         """Apply the primitives of another schedule's trace here. All of them, or nothing."""
@@ -260,8 +260,20 @@ class Schedule:
         self._set(streams.dataflow(self.program, self.top_func_name, axis))
 
     @primitive(streams.to)
-    def to(self, target: Target, dst: str | LoopWrapper, depth: int = -1) -> None:
-        self._set(streams.to(self.program, self.top_func_name, target, dst, depth))
+    def to(
+        self,
+        target: Target,
+        dst: str | LoopWrapper | Sequence[int],
+        axis: int | None = None,
+        depth: int = -1,
+    ) -> None:
+        self._set(streams.to(self.program, self.top_func_name, target, dst, axis, depth))
+
+    @primitive(spatial.unfold)
+    def unfold(self, band_name: str, axes: Sequence[int]) -> list[int]:
+        program, positions = spatial.unfold(self.program, self.top_func_name, band_name, axes)
+        self._set(program)
+        return positions
 
     def compose(self, schs: Schedule | list[Schedule], id: str | None = None) -> None:
         """Apply the schedule of a kernel to the instances of that kernel here.
