@@ -88,7 +88,8 @@ class CSimModule:
             (self.folder / name).write_bytes(content)
         (self.folder / "csim_entry.cpp").write_text(_entry(self.program))
         command = [str(compiler.path), *FLAGS, "-DFLEXLLM_STREAM_THROWS", *(f"-I{path}" for path in includes)]
-        command += ["-shared", "-fPIC", "csim_entry.cpp", "-o", "csim.so"]
+        # Bound to its own symbols: a kernel may be called as a function of the C library is (`fork`).
+        command += ["-shared", "-fPIC", "-Wl,-Bsymbolic", "csim_entry.cpp", "-o", "csim.so"]
         if self._temporary is not None:
             try:
                 run_tool(command, self.folder, "csim.log")

@@ -22,7 +22,8 @@ declare void @llvm.coro.destroy(ptr)
 ; a turn for every process of a region that has not ended (handle null) and need not wait (waits > 0;
 ; -1 once it has started). What waits for process i is at links[links[i]] to links[links[i + 1] - 1],
 ; cells are the places of the processes in the state. Returns whether all have ended.
-define internal i1 @flex.round(i64 %n, ptr %handles, ptr %waits, ptr %links, ptr %cells, ptr %state) noinline nounwind {
+define internal i1 @flex.round(
+    i64 %n, ptr %handles, ptr %waits, ptr %links, ptr %cells, ptr %state) noinline nounwind {
 entry:
   br label %head
 head:
