@@ -299,7 +299,9 @@ def _not_assignable(ctx: Context, target: ast.expr) -> FrontendError:
         base = base.value
     if isinstance(base, ast.Name) and ctx.find(base.id) is None:
         return ctx.unknown_name(base)
-    return ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target)
+    symbol = ctx.find(base.id) if isinstance(base, ast.Name) else None
+    hint = "write a stream with .put(value)" if isinstance(symbol, StreamsSymbol) else ""
+    return ctx.error("FX101", f"cannot assign to `{ast.unparse(target)}`", target, hint)
 
 
 def _aug_assign(ctx: Context, node: ast.AugAssign) -> None:
