@@ -4,6 +4,8 @@
 `customize`, and the errors.  Everything heavy (LLVM, checkpoints) is imported when it is used.
 """
 
+from typing import TYPE_CHECKING
+
 from .customize import customize
 from .dsl import (
     abs,
@@ -52,10 +54,12 @@ from .engine import adopted
 from .errors import FlexError
 from .lazy import lazy
 from .memory import Layout, Memory
-from .schedule.memory import Partition
-from .schedule.schedule import Schedule
 from .template import template
 from .verify import verify
+
+if TYPE_CHECKING:
+    from .schedule.memory import Partition
+    from .schedule.schedule import Schedule
 
 __version__ = "0.1.0"
 
@@ -65,6 +69,8 @@ __getattr__ = lazy(
         "HLSModule": "backend.hls.module",
         "IPModule": "backend.ip",
         "LLVMModule": "backend.llvm",
+        "Partition": "schedule.memory",
+        "Schedule": "schedule.schedule",
         "invoke_mlir_parser": "backend.llvm",
         **dict.fromkeys(
             ("autoscheduler", "backend", "dataflow", "frontend", "ir", "library", "memory", "passes"), "."

@@ -1,58 +1,36 @@
-"""``customize``: a kernel becomes a `Schedule`, the object that primitives and builds act on."""
+"""``customize``: a kernel becomes a `Schedule`, the object that primitives and builds act on.
+
+The frontend is imported when the first kernel is customised, so that importing the package is quick.
+"""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from .errors import UNKNOWN
-from .frontend.names import Names, caller_names
-from .frontend.options import DEFAULT, Options
-from .frontend.program import ProgramBuilder
-from .ir import nodes as ir
-from .ir.verify import verify
-from .schedule.memory import Partition
-from .schedule.schedule import Schedule, primitive
+from .lazy import lazy
 
-Instantiate = Sequence[Any] | Mapping[str, Any]
+if TYPE_CHECKING:
+    from .frontend.names import Names
+    from .lowering import Instantiate, lower, lower_all, wrapped_apply
+    from .schedule.memory import Partition
+    from .schedule.schedule import Schedule
 
+getsourcefile = inspect.getsourcefile
 
-def lower(
-    fn: Callable[..., Any] | str,
-    instantiate: Instantiate = (),
-    names: Names | None = None,
-    options: Options = DEFAULT,
-) -> ir.Program:
-    """The program of a kernel and everything it calls.
-
-    Args:
-        fn: a kernel function, or the source text of one (the first function in it).
-        instantiate: template arguments, in order or by name; a string in a list is an instance id.
-        names: what the kernel may use by name beyond its own globals and closure.
-        options: rules of the whole program.
-
-    Raises:
-        FrontendError: the kernel breaks a rule of the language; the error shows the line.
-    """
-    return lower_all([(fn, instantiate)], names, options)
-
-
-def lower_all(
-    tops: Sequence[tuple[Callable[..., Any] | str, Instantiate]],
-    names: Names | None = None,
-    options: Options = DEFAULT,
-) -> ir.Program:
-    """One program for several kernels that share the instances they call; the first is the top."""
-    builder = ProgramBuilder(names or {}, options)
-    made = [
-        builder.from_string(fn, names or {}, instantiate)
-        if isinstance(fn, str)
-        else builder.instantiate(fn, instantiate, [], UNKNOWN)
-        for fn, instantiate in tops
-    ]
-    return verify(ir.Program(tuple(builder.functions), made[0].name))
+__getattr__ = lazy(
+    __name__,
+    {
+        "Instantiate": "lowering",
+        "Partition": "schedule.memory",
+        "Schedule": "schedule.schedule",
+        "lower": "lowering",
+        "lower_all": "lowering",
+        "wrapped_apply": "lowering",
+    },
+)
 
 
 def customize(
@@ -79,6 +57,11 @@ def customize(
     Raises:
         FrontendError: the kernel breaks a rule of the language; the error shows the line.
     """
+    from .frontend.names import caller_names
+    from .frontend.options import Options
+    from .lowering import lower
+    from .schedule.schedule import Schedule
+
     del context
     given: Instantiate = () if instantiate is None else instantiate
     options = Options(typing_rule_set, lower_linalg, enable_tensor, unroll)
@@ -90,12 +73,13 @@ def customize(
     return Schedule(program, given.values() if isinstance(given, Mapping) else given)
 
 
-getsourcefile = inspect.getsourcefile
-
-
-def wrapped_apply(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of a schedule a primitive: recorded in the trace, and undone when it is refused."""
-    return primitive(method)(method)
-
-
-__all__ = ["Partition", "Schedule", "customize", "lower", "lower_all"]
+__all__ = [
+    "Instantiate",
+    "Partition",
+    "Schedule",
+    "customize",
+    "getsourcefile",
+    "lower",
+    "lower_all",
+    "wrapped_apply",
+]

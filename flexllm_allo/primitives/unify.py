@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..customize import lower_all
 from ..errors import ScheduleError
 from ..ir import nodes as ir
 from ..ir.dtypes import BOOL, INDEX, Int
 from ..ir.verify import verify
+from ..lowering import lower_all
 
 SELECTOR = Int(8)
 
