@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    install what the tests need, lint, check types and layers, run the tests"
 	@echo "make lint    only ruff, import-linter and pyright"
 	@echo "make format  rewrite the sources with ruff"
+	@echo "make docs    write the generated pages, docs/errors.md and docs/schedules.md"
 	@echo "make bench   run the benchmarks"
 	@echo "make clean   remove build products and $(VENV)"
 
@@ -50,6 +51,11 @@ format: $(VENV)/.installed-dev
 # `pytest`, not `python -m pytest`: the latter puts the folder `kernels` on the path of transformers.
 test: lint
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+# The pages that are generated: errors by running faulty programs, schedules from the docstrings.
+docs: $(VENV)/.installed-dev
+	@$(BIN)/python -P tests/faults.py
+	@$(BIN)/python -P tests/schedule_page.py
 
 bench: $(VENV)/.installed-dev
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python -P $$script; done
