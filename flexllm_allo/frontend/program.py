@@ -239,7 +239,7 @@ def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -
     """Turn the returned values into trailing parameters."""
     known: Any = ctx.source.annotations.get("return")
     declared = result_annotations(node)
-    made: list[Any] = list(known) if isinstance(known, tuple) else [known] * len(declared)
+    made: Sequence[Any] = known if isinstance(known, tuple) else [known] * len(declared)
     wanted = [annotated_type(ctx, a, m) for a, m in zip(declared, made, strict=False)]
     values: list[ast.expr] = []
     if isinstance(returned, ast.Return) and returned.value is not None:
