@@ -18,6 +18,7 @@ from . import computing, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
+from .description import Description
 from .loops import Axis
 from .memory import Partition
 from .names import LoopBand, LoopWrapper, find_function, get_loops
@@ -57,7 +58,7 @@ def primitive(definition: Callable[..., object]) -> Callable[[_Method[P, R]], _M
     return decorate
 
 
-class Schedule:
+class Schedule(Description):
     """A program under transformation.
 
     Primitives act in place; what they change is only which immutable program is held.  A primitive
