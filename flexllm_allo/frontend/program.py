@@ -239,8 +239,8 @@ def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -
     """Turn the returned values into trailing parameters."""
     known: Any = ctx.source.annotations.get("return")
     declared = result_annotations(node)
-    made: Sequence[Any] = known if isinstance(known, tuple) else [known] * len(declared)
-    wanted = [annotated_type(ctx, a, m) for a, m in zip(declared, made, strict=False)]
+    several = isinstance(known, tuple)
+    wanted = [annotated_type(ctx, a, known[i] if several else known) for i, a in enumerate(declared)]
     values: list[ast.expr] = []
     if isinstance(returned, ast.Return) and returned.value is not None:
         values = list(returned.value.elts) if isinstance(returned.value, ast.Tuple) else [returned.value]

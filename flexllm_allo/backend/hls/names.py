@@ -15,12 +15,19 @@ RESERVED = frozenset(
     xor_eq std hls flexllm half ap_int ap_uint ap_fixed ap_ufixed INFINITY NAN NULL INT64_MIN main
     """.split()
 )
-# Functions of <math.h> and <algorithm> that a kernel may be called after; `extern "C"` would clash.
+# Functions of <math.h> and <algorithm> that a kernel may be called after, where `extern "C"` would clash;
+# types and namespaces of `std`, which become ambiguous with it under `using namespace std`.
 LIBRARY = frozenset(
     """abs acos asin atan atan2 cbrt ceil copy cos cosh div erf exp exp2 expm1 fabs fill find floor fma fmax
     fmin fmod gamma hypot j0 j1 jn labs ldexp lgamma log log10 log1p log2 logb lrint lround max merge min mod
     modf move nearbyint norm pow power rand read reduce remainder remquo reverse rint rotate round scalb
-    search sin sinh sort sqrt swap tan tanh tgamma transform trunc unique write y0 y1 yn""".split()
+    search sin sinh sort sqrt swap tan tanh tgamma transform trunc unique write y0 y1 yn
+
+    add_const all_of allocator any any_of array atomic bind bitset byte chrono complex count deque distance
+    divides equal exception execution filesystem function future greater hash invoke ios istream iterator
+    less list literals logic_error map minus modulus multiplies mutex negate numbers optional ostream pair
+    placeholders plus pmr queue range ranges ratio ref regex rel_ops set slice slice_array stack string
+    thread tuple unordered_map valarray variant vector views""".split()
 )
 
 
