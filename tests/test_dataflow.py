@@ -116,7 +116,8 @@ def test_scheduling_one_instance_splits_it_off() -> None:
     code = str(s.build("vhls"))
     assert code.count("void stage_") == 2
     assert code.count("#pragma HLS pipeline II=1") == 1
-    assert "stage_1(fifo_1, fifo_2);" in code and "stage_0(fifo_2, fifo_3, 2); // stage_2" in code
+    assert "stage_1(fifo_1, fifo_2);" in code
+    assert "stage_0(fifo_2, fifo_3, 2); // stage_2" in code
     assert "array_partition variable=A cyclic dim=1 factor=2" in code
     A, B = ints(N), np.zeros(N, np.int32)
     s.build()(A, B)
@@ -687,7 +688,7 @@ def scalar_argument() -> Region:
 def unknown_argument() -> Region:
     @df.region()
     def top(A: int32[N]):
-        @df.kernel(mapping=[1], args=[Z])  # noqa: F821
+        @df.kernel(mapping=[1], args=[Z])
         def k(a: int32[N]):
             a[0] = 1
 
@@ -825,7 +826,7 @@ def block_shape() -> Region:
 def twice() -> Region:
     @df.region()
     def top(A: int32[N]):
-        s: Stream[int32, 2]
+        s: Stream[int32, 2]  # noqa: F842
         s: Stream[int32, 2]
 
         @df.kernel(mapping=[1], args=[A])
@@ -910,7 +911,8 @@ def test_refusals(
     assert error.code == code
     assert message in error.message
     assert line in str(error)
-    assert error.span is not None and error.span.file == __file__
+    assert error.span is not None
+    assert error.span.file == __file__
 
 
 def test_all_places_of_two_producers_are_shown() -> None:
