@@ -109,9 +109,9 @@ def test_names_stay_legal_and_unique() -> None:
 
 
 def test_zero_fills_have_no_label() -> None:
-    fill = ir.Store("A", (var("_i0"),), const(0, INT32))
-    assert "\n  for (int _i0 = 0; _i0 < 4; _i0++) {" in body_of(
-        loop("_i0", 4, fill), params=(ir.Buffer("A", INT32, (4,)),)
+    fill = ir.Store("A", (var("_0"),), const(0, INT32))
+    assert "\n  for (int _0 = 0; _0 < 4; _0++) {" in body_of(
+        loop("_0", 4, fill), params=(ir.Buffer("A", INT32, (4,)),)
     )
 
 

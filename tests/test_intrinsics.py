@@ -313,3 +313,16 @@ def test_all_of_them_in_one_c_simulation():
     CSimModule(s.program)(*compiled)
     for name, position in zip(CASES, outputs, strict=True):
         np.testing.assert_array_equal(compiled[position], on_cpu[position], err_msg=name)
+
+
+def loops_without_names(A: int32[4]) -> int32[4]:
+    B: int32[4] = 0
+    for _ in range(3):
+        for _i in range(4):
+            B[_i] += A[_i]
+    return B
+
+
+def test_only_implied_loops_are_hidden():
+    loops = allo.customize(loops_without_names).get_loops()
+    assert {band: list(loops[band].loops) for band in loops.loops} == {"S___0": ["_", "_i"]}

@@ -164,7 +164,7 @@ def _element_type(call: Request) -> DType:
 
 
 def _integers(call: Request, what: str, value: Any) -> tuple[int, ...]:
-    items = cast(tuple[Any, ...], tuple(value) if isinstance(value, tuple | list) else (value,))
+    items: list[Any] = list(cast(Any, value)) if isinstance(value, tuple | list) else [value]
     if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in items):
         at: ast.AST = call.node
         raise call.ctx.error("FX105", f"{what} of {call.op} must be a tuple of integers", at)

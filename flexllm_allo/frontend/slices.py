@@ -12,7 +12,6 @@ from .axes import Axis, Region, whole
 from .context import Context, ViewSymbol
 from .names import NotConstant
 
-
 _RANGE = "indices run from 0 to the extent - 1; slices are lower:upper with the upper bound excluded"
 
 

@@ -267,7 +267,7 @@ class For:
     """``for var in range(lower, upper, step)``. Bounds are of type index, `step` is positive.
 
     `band` is the name of the loop statement this loop is the first of (None for the others and
-    for loops that schedules cannot name, such as zero fills, whose `var` starts with ``_``).
+    for `hidden` loops, which schedules cannot name).
     """
 
     var: str
@@ -279,6 +279,11 @@ class For:
     attrs: LoopAttrs = field(default_factory=LoopAttrs)
     span: Span = UNKNOWN
     facts: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is a loop the language implies (a fill, a copy): ``_0``, ``_1``, without a name."""
+        return self.var[:1] == "_" and self.var[1:2].isdigit()
 
 
 @dataclass(frozen=True, slots=True)

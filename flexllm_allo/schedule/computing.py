@@ -121,7 +121,7 @@ def _root(site: LoopSite) -> Path:
     path = site.path
     for depth in range(1, len(path) + 1):
         stmt = statement_at(site.function, path[:depth])
-        if isinstance(stmt, ir.For) and not stmt.var.startswith("_"):
+        if isinstance(stmt, ir.For) and not stmt.hidden:
             return path[:depth]
     raise AssertionError("a site is a named loop")
 

@@ -237,7 +237,7 @@ def _passed(
 
 def is_fill(stmt: ir.Stmt) -> bool:
     """Whether a statement is an initialiser: loops that schedules cannot name, storing a constant."""
-    while isinstance(stmt, ir.For) and stmt.var.startswith("_") and len(stmt.body) == 1:
+    while isinstance(stmt, ir.For) and stmt.hidden and len(stmt.body) == 1:
         stmt = stmt.body[0]
     return isinstance(stmt, ir.Store) and isinstance(stmt.value, ir.Const)
 

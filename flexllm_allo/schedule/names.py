@@ -37,9 +37,15 @@ class LoopSite:
 
 
 class LoopWrapper:
-    """A loop by name: ``func:band.loop``."""
+    """A loop by name: ``LoopWrapper("func:band.loop")`` or ``LoopWrapper("func", "band", "loop")``.
 
-    def __init__(self, func: str, band: str, loop: str) -> None:
+    It stands for whatever loop has that name when it is used.
+    """
+
+    def __init__(self, func: str, band: str | None = None, loop: str | None = None) -> None:
+        if band is None or loop is None:
+            func, _, rest = func.rpartition(":")
+            band, _, loop = rest.partition(".")
         self.func, self.band, self.loop = func, band, loop
 
     @property
@@ -48,6 +54,12 @@ class LoopWrapper:
 
     def __repr__(self) -> str:
         return f"LoopWrapper({self.name})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LoopWrapper) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 class LoopBand:
@@ -125,7 +137,7 @@ def bands(function: ir.Function) -> dict[str, list[LoopSite]]:
 
 def _is_named(loop: ir.For) -> bool:
     """Whether schedules can name a loop: not zero fills, nor loops that were unfolded into space."""
-    return not loop.var.startswith("_") and not loop.attrs.spatial
+    return not loop.hidden and not loop.attrs.spatial
 
 
 _Root = tuple[Path, tuple[ir.For, ...], ir.For]
@@ -177,26 +189,35 @@ def _unused(name: str, taken: dict[str, list[LoopSite]] | set[str]) -> str:
 
 
 def find_function(program: ir.Program, name: str) -> ir.Function:
-    """The function of that name.
+    """The function of that name, or the one instance of the kernel of that name.
 
     Raises:
-        ScheduleNameError: FX201.
+        ScheduleNameError: FX201, there is none, or there are several instances.
     """
     try:
         return program.function(name)
     except KeyError:
-        known = [f.name for f in program.functions]
-        raise ScheduleNameError(
-            "FX201", f"Function {name} not found", hint=did_you_mean(name, known)
-        ) from None
+        pass
+    found = [f for f in program.functions if f.origin == name]
+    if len(found) == 1:
+        return found[0]
+    known = [f.name for f in program.functions]
+    hint = (
+        did_you_mean(name, known)
+        if not found
+        else "one of its instances: " + ", ".join(f.name for f in found)
+    )
+    raise ScheduleNameError("FX201", f"Function {name} not found", hint=hint)
 
 
-def find_loop(program: ir.Program, func: str, axis: str | LoopWrapper) -> LoopSite:
-    """Resolve ``"i"``, ``"band.i"``, ``"func:i"``, ``"func:band.i"`` or a `LoopWrapper`.
+def find_loop(program: ir.Program, func: str, axis: str | LoopWrapper | LoopBand) -> LoopSite:
+    """Resolve ``"i"``, ``"band.i"``, ``"func:i"``, ``"func:band.i"``, a `LoopWrapper`, a band (its first loop).
 
     Raises:
         ScheduleNameError: FX201, no such loop, or the name occurs in several bands.
     """
+    while isinstance(axis, LoopBand):
+        axis = axis.get_outer_most()
     text = axis.name if isinstance(axis, LoopWrapper) else axis
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ScheduleError(

@@ -113,7 +113,7 @@ class Body:
         self.scope.leave(stmt.var, outer)
 
     def _label(self, stmt: ir.For) -> str:
-        if stmt.var.startswith("_"):
+        if stmt.hidden:
             return ""
         parts = ["l", *([stmt.band] if stmt.band else []), stmt.var]
         return self.scope.labels.new(identifier("_".join(parts))) + ": "
