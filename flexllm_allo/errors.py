@@ -128,6 +128,10 @@ class ScheduleValueError(ScheduleError, ValueError):
     """An argument of a primitive is out of range."""
 
 
+class ScheduleTypeError(ScheduleError, TypeError):
+    """An argument of a primitive is of the wrong kind."""
+
+
 class ScheduleNameError(ScheduleError, AttributeError):
     """No loop, band, buffer or function of that name."""
 

@@ -270,8 +270,8 @@ def test_bounds_that_the_body_changes():
             A[i] = n
         return A
 
-    s = allo.customize(shrinking)
-    assert 'loop "i" writes "n", which its own bound reads' in refused(s, lambda s: s.split("i", 2))
+    s = same_result(shrinking, lambda s: s.split("i", 2))  # a range is evaluated once
+    assert "i.inner" in loop_names(s)
 
 
 def test_stencil_time_loop_is_kept():

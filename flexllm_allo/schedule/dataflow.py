@@ -12,12 +12,22 @@ from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
 from .fifo import insert_fifo, is_fill
-from .names import LoopWrapper, Path, bands, find_function, find_loop, replace_at, statement_at, sub_bodies
+from .names import (
+    LoopBand,
+    LoopWrapper,
+    Path,
+    bands,
+    find_function,
+    find_loop,
+    replace_at,
+    statement_at,
+    sub_bodies,
+)
 from .order import check_order
 from .systolic import insert_fifos
 
 
-def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = None) -> ir.Program:
+def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | LoopBand | None = None) -> ir.Program:
     """Run the statements of a function, or of a loop's body, at the same time.
 
     Results do not change: a process that needs an array another one writes waits for its end;
@@ -51,14 +61,14 @@ def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | None = No
                 C[i] = B[i] * 2
             return C
     """
-    names = {f.name for f in program.functions}
+    names = {f.name for f in program.functions} | {f.origin for f in program.functions}
     if axis is None or (isinstance(axis, str) and axis in names):
         function = find_function(program, axis or func)
         return program.with_function(replace(function, dataflow=True))
     try:
         site = find_loop(program, func, axis)
     except ScheduleNameError as error:
-        text = axis.name if isinstance(axis, LoopWrapper) else axis
+        text = axis.name if isinstance(axis, LoopWrapper) else str(axis)
         raise ScheduleNameError(
             "FX201", f"Dataflow loop {text} not found", hint=did_you_mean(text, names) or error.hint
         ) from None

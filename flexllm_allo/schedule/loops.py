@@ -14,7 +14,7 @@ from ..errors import Place, ScheduleError, ScheduleValueError
 from ..ir import nodes as ir
 from ..ir.simplify import binary, const, simplify, value_of, var
 from ..ir.walk import substitute
-from .names import LoopSite, LoopWrapper, find_function, find_loop, fresh, replace_at
+from .names import LoopBand, LoopSite, LoopWrapper, find_function, find_loop, fresh, replace_at
 from .nests import (
     band_written,
     bound_reads,
@@ -29,7 +29,7 @@ from .nests import (
     refuse_dependence,
 )
 
-Axis = str | LoopWrapper
+Axis = str | LoopWrapper | LoopBand
 _TWO = 'name them outermost first, e.g. "i", "j"'
 
 
@@ -461,7 +461,7 @@ def reassociate(program: ir.Program, func: str, axis: Axis) -> ir.Program:
     return _annotate(program, site, reassociate=True)
 
 
-def inline(program: ir.Program, func: str, name: str | None = None) -> ir.Program:
+def inline(program: ir.Program, func: str, axis: str | None = None) -> ir.Program:
     """Mark a function (default: the top one) to be inlined at its calls in hardware.
 
     Example:
@@ -480,7 +480,7 @@ def inline(program: ir.Program, func: str, name: str | None = None) -> ir.Progra
                 C[i] = A[i] + B[i]
             return C
     """
-    function = find_function(program, name or func)
+    function = find_function(program, axis or func)
     return program.with_function(replace(function, inline=True))
 
 

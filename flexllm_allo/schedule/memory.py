@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from ..errors import Place, ScheduleError, ScheduleValueError, did_you_mean
 from ..ir import nodes as ir
+from ..ir.walk import buffers
 from .accumulate import accumulator
 from .buffers import Alias, Target, aliases, change_buffer, find_buffer
 from .loops import Axis
@@ -114,6 +115,17 @@ def _check_partition(buffer: ir.Buffer, kind: int, dim: int, factor: int) -> Par
     return Partition(kind)
 
 
+def partitions(program: ir.Program) -> dict[str, list[tuple[Partition, int, int]]]:
+    """The banks of every array that has some, by ``"func:array"``: type, dimension, factor."""
+    kinds = {kind.name.lower(): kind for kind in Partition}
+    return {
+        f"{function.name}:{name}": [(kinds[bank.kind], bank.dim, bank.factor) for bank in buffer.banks]
+        for function in program.functions
+        for name, buffer in buffers(function).items()
+        if buffer.banks
+    }
+
+
 def _natural(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ScheduleValueError("FX204", f"Invalid {name} {value!r}", hint="an integer of at least 0")
@@ -132,7 +144,7 @@ def _with_bank(buffer: ir.Buffer, bank: ir.Bank, alias: Alias, asked: int) -> ir
                 f"for array {where}"
             )
             was = old.kind + (f", factor {old.factor}" if old.factor else "")
-            raise ScheduleError(
+            raise ScheduleValueError(
                 "FX205",
                 message,
                 at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}"),

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ..errors import Place, ScheduleError, ScheduleNameError, Span, did_you_mean
+from ..errors import Place, ScheduleError, ScheduleNameError, ScheduleTypeError, Span, did_you_mean
 from ..ir import nodes as ir
 from ..ir.printer import print_program
 from ..ir.walk import buffers
 from . import compose as composing
 from . import computing, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
-from .buffers import Target
+from .buffers import Target, equivalent_names
 from .callers import caller_span
 from .description import Description
 from .loops import Axis
@@ -111,6 +111,31 @@ class Schedule(Description):
     @property
     def top_func(self) -> ir.Function:
         return find_function(self.program, self.top_func_name)
+
+    @property
+    def func_args(self) -> dict[str, list[ir.Buffer]]:
+        """The arguments of every function; they have ``name``, ``shape`` and ``dtype``."""
+        return {f.name: list(f.inputs) for f in self.program.functions}
+
+    @property
+    def func_instances(self) -> dict[str, list[str]]:
+        """The instances of every kernel, by the kernel's name."""
+        kernels = dict.fromkeys(f.origin or f.name for f in self.program.functions)
+        return {kernel: self.instances(kernel) for kernel in kernels}
+
+    @property
+    def partitioned_arrays(self) -> dict[str, list[tuple[Partition, int, int]]]:
+        """``"func:array"`` -> the type, dimension and factor of each of its partitions."""
+        return memory.partitions(self.program)
+
+    @property
+    def ext_libs(self) -> list[ir.Extern]:
+        """The functions written in C++."""
+        return [f.extern for f in self.program.functions if f.extern is not None]
+
+    def get_equivalent_variables(self, name: str) -> set[str] | list[str]:
+        """All names of an array, ``"func:array"``, arguments as ``"func:0"``; empty if there is none."""
+        return equivalent_names(self.program, name) or []
 
     def __str__(self) -> str:
         return print_program(self.program)
@@ -219,8 +244,8 @@ class Schedule(Description):
         self._set(loops.reassociate(self.program, self.top_func_name, axis))
 
     @primitive(loops.inline)
-    def inline(self, func: str | None = None) -> None:
-        self._set(loops.inline(self.program, self.top_func_name, func))
+    def inline(self, axis: str | None = None) -> None:
+        self._set(loops.inline(self.program, self.top_func_name, axis))
 
     # ---- primitives on memory
 
@@ -257,7 +282,7 @@ class Schedule(Description):
     # ---- primitives on dataflow
 
     @primitive(streams.dataflow)
-    def dataflow(self, axis: str | LoopWrapper | None = None) -> None:
+    def dataflow(self, axis: str | LoopWrapper | LoopBand | None = None) -> None:
         self._set(streams.dataflow(self.program, self.top_func_name, axis))
 
     @primitive(streams.to)
@@ -276,27 +301,52 @@ class Schedule(Description):
         self._set(program)
         return positions
 
-    def compose(self, schs: Schedule | list[Schedule], id: str | None = None) -> None:
+    def compose(
+        self,
+        schs: Schedule | Callable[..., Any] | Sequence[Schedule | Callable[..., Any]],
+        id: str | None = None,
+        instantiate: Sequence[object] | None = None,
+    ) -> None:
         """Apply the schedule of a kernel to the instances of that kernel here.
 
         Every primitive is replayed, bound to the instance; the trace records them as if they had
         been given here.
 
         Args:
-            schs: the schedule of a callee, or a list of them.
+            schs: the schedule of a callee, or a list of them. A kernel of the library stands for
+                the schedule that `library.KERNEL2SCHEDULE` has for it.
             id: only the instance made with that id.
+            instantiate: template arguments of a library kernel; by default those of the instance here.
 
         Raises:
             ScheduleError: FX206, no such instance; or what the replayed primitive raises.
         """
         span = self._state.replaying or caller_span()
-        for other in schs if isinstance(schs, list) else [schs]:
-            if not isinstance(other, Schedule):  # pyright: ignore[reportUnnecessaryIsInstance]
-                error = ScheduleError(
-                    "FX206", f"compose takes schedules, not {type(other).__name__}", hint=_CUSTOMIZE
-                )
-                raise self._placed(error, span, "compose")
+        listed: Any = schs if isinstance(schs, list | tuple) else [schs]
+        for given in listed:
+            try:
+                other = given if isinstance(given, Schedule) else self._library(given, id, instantiate)
+            except ScheduleError as error:
+                raise self._placed(error, span, "compose") from None
             self._all_or_nothing(lambda other=other: self._compose(other, id, span))
+
+    def _library(self, kernel: object, id: str | None, instantiate: Sequence[object] | None) -> Schedule:
+        """A library kernel customized for its instance here, and scheduled by the library."""
+        name = getattr(kernel, "__name__", None)
+        if not callable(kernel) or name is None:
+            message = f"The first argument must be a Schedule object, not {type(kernel).__name__}"
+            raise ScheduleTypeError("FX206", message, hint=_CUSTOMIZE)
+        # The library lies above schedules, so it is looked up when it is wanted.
+        found = import_module("flexllm_allo.library").KERNEL2SCHEDULE.get(kernel)
+        if found is None:
+            raise ScheduleError("FX206", f"Cannot find schedule for kernel {name}", hint=_CUSTOMIZE)
+        if instantiate is None:
+            probe = ir.Function(name, (), (), origin=name)
+            (instance, *_) = composing.instances(self.program, probe, id)
+            bindings = self.program.function(instance).bindings
+            instantiate = [value for key, value in bindings if key != "id" and not isinstance(value, str)]
+        made: Schedule = import_module("flexllm_allo.customize").customize(kernel, instantiate=instantiate)
+        return found(made) or made
 
     # ---- how primitives run
 

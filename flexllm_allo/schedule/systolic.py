@@ -154,10 +154,9 @@ def _side(
     empty = np.zeros(0, np.int64)
     element, owner, site = (np.concatenate([empty, *part]) for part in (elements, owners, sites))
     place: Any = np.unravel_index(element, array.shape)
-    chosen = tuple(place[d] for d in dims)
-    fifo = (
-        np.ravel_multi_index(chosen, tuple(array.shape[d] for d in dims)) if dims else np.zeros_like(element)
-    )
+    fifo: _Ints = np.zeros_like(element)
+    for d in dims:
+        fifo = fifo * array.shape[d] + place[d]
     order = np.argsort(fifo, kind="stable")
     return _Side(fifo[order], element[order], owner[order], site[order], tuple(spans))
 

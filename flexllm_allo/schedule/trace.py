@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ..errors import UNKNOWN, Span
-from .names import LoopWrapper, is_identifier
+from .names import LoopBand, LoopWrapper, is_identifier
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ def _show(value: object) -> str:
 
 def recorded(value: object, func: str) -> object:
     """An argument as the trace keeps it: names instead of objects, the own function left out."""
+    while isinstance(value, LoopBand):
+        value = value.get_outer_most()
     if isinstance(value, LoopWrapper):
         text = f"{value.band}.{value.loop}"
         return text if value.func == func else f"{value.func}:{text}"
