@@ -54,8 +54,8 @@ test: lint
 
 # The pages that are generated: errors by running faulty programs, schedules from the docstrings.
 docs: $(VENV)/.installed-dev
-	@$(BIN)/python -P tests/faults.py
-	@$(BIN)/python -P tests/schedule_page.py
+	@$(BIN)/python tests/error_page.py
+	@$(BIN)/python tests/schedule_page.py
 
 bench: $(VENV)/.installed-dev
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python -P $$script; done

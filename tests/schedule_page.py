@@ -1,4 +1,4 @@
-"""docs/schedules.md from the docstrings of the primitives: ``python -P tests/schedule_page.py`` writes it.
+"""docs/schedules.md from the docstrings of the primitives: ``python tests/schedule_page.py`` writes it.
 
 Their examples run as doctests (tests/test_schedule_random.py), so before and after are real.
 """
@@ -37,7 +37,7 @@ the handles of `s.get_loops()`. A split loop becomes `i.outer` and `i.inner`. **
 `"vitis_hls"` give HLS C++ and a project. `s.mlir()` gives the program as MLIR text, which upstream MLIR
 parses and runs to the same bits (`pip install torch-mlir`; nothing else here needs it).
 
-This page is made from the docstrings (`python -P tests/schedule_page.py`); their examples run as tests.
+This page is made from the docstrings (`python tests/schedule_page.py`); their examples run as tests.
 """
 
 

@@ -48,4 +48,4 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_schedule_page_is_made_from_the_docstrings() -> None:
-    assert schedule_page.PAGE.read_text() == schedule_page.page(), "run: python -P tests/schedule_page.py"
+    assert schedule_page.PAGE.read_text() == schedule_page.page(), "run: python tests/schedule_page.py"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import faults
+import error_page
 import pytest
 
 from flexllm_allo.errors import CODES, FlexError, Place, Span, did_you_mean, register_source
@@ -16,21 +16,21 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
     """docs/errors.md by code."""
-    parts = re.split(r"^### (?=FX\d{3}:)", faults.PAGE.read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^### (?=FX\d{3}:)", error_page.PAGE.read_text(), flags=re.MULTILINE)
     return {part[:5]: part.split("\n## ")[0].strip() for part in parts[1:]}
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_text_and_place(code: str, sections: dict[str, str]) -> None:
     """What the example prints now is what the page shows: message, line, caret, hint."""
-    text = faults.message(code)
+    text = error_page.message(code)
     assert re.match(rf"\w+Error {code}: ", text)
-    assert sections[code] == faults.section(code, text), "run: python -P tests/faults.py"
+    assert sections[code] == error_page.section(code, text), "run: python tests/error_page.py"
 
 
 def test_the_page_is_complete_and_in_order(sections: dict[str, str]) -> None:
     assert list(sections) == list(CODES)
-    assert faults.PAGE.read_text().startswith(faults.head())
+    assert error_page.PAGE.read_text().startswith(error_page.head())
 
 
 def test_every_code_is_raised_and_every_raised_code_is_known() -> None:
