@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import functools
+import linecache
+import math
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from flexllm_allo.ir.types import Float, Int, UInt, float32, int8, int16, int32,
 from flexllm_allo.memory import Memory
 
 N = 4
+SIZES = (3, 5)
 
 # ----------------------------------------------------------------------------------------- scopes
 
@@ -405,3 +408,43 @@ def test_refusals(body):
     assert error.span is not None
     assert error.span.line >= 3
     assert "^" in str(error)
+
+
+def test_kernels_of_a_notebook():
+    text = "def cell(x: int32) -> int32:\n    return x + step\n"
+    name = "<ipython-input-7-abc>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    names = {"int32": int32, "step": 5}
+    exec(compile(text, name, "exec"), names)
+    assert agree(names["cell"], 2) == 7
+    text = text.replace("step", "missing")
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    exec(compile(text, name, "exec"), names)
+    with pytest.raises(FrontendError) as caught:
+        allo.customize(names["cell"])
+    assert caught.value.span is not None
+    assert str(caught.value.span) == f"{name}:2:16"
+    assert "return x + missing" in str(caught.value)
+
+
+def test_kernels_in_kernels_on_arrays():
+    def kernel(A: int32[N]) -> int32[N]:
+        def doubled(X: int32[N]) -> int32[N]:
+            Y: int32[N]
+            for i in range(N):
+                Y[i] = X[i] * 2
+            return Y
+
+        B = doubled(A)
+        C: int32[N] = doubled(B)
+        return C
+
+    np.testing.assert_array_equal(agree(kernel, np.arange(4, dtype=np.int32)), [0, 4, 8, 12])
+
+
+def test_python_computes_what_is_known():
+    def kernel(x: float32) -> float32:
+        n: int32 = math.log2(N * 2)
+        return x * np.float32(0.5) + n + len(SIZES) + np.pi * 0
+
+    assert agree(kernel, 3.0) == 1.5 + 3 + 2
