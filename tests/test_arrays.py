@@ -424,6 +424,10 @@ def wrong_result(A: int32[4]) -> int32[3]:
     return A + 1
 
 
+def unknown(A: int32[4]) -> int32[4]:
+    return nowhere(A)
+
+
 REFUSED = [
     (add_rows, "FX105", "Shape mismatch, got int32[3, 4] and int32[3], and cannot be broadcasted", "A + B"),
     (stretch_target, "FX105", "Shape mismatch, got int32[3, 4] and int32[4]", "A"),
@@ -441,6 +445,7 @@ REFUSED = [
     (rebound, "FX104", "row is a view and cannot be bound again in an inner block", "row"),
     (shared, "FX107", "a slice of A and another part of it are arguments of both", "A[0:4:2]"),
     (wrong_result, "FX105", "Shape mismatch: the result is declared as int32[3], `A + 1` is", "A + 1"),
+    (unknown, "FX102", "Unsupported function call nowhere", "nowhere"),
 ]
 
 

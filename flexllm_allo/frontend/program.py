@@ -226,7 +226,8 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         depth, token = (t.depth, t.token) if isinstance(t, StreamType) else (None, ())
         memory = t.memory if isinstance(t, ArrayType) else None
         span = ctx.span(arg)
-        buffer = ir.Buffer(ctx.fresh(arg.arg), t.dtype, t.shape, depth, memory=memory, token=token, span=span)
+        name = ctx.fresh(arg.arg.rpartition(".")[2])  # an array of a bundle goes by its own name
+        buffer = ir.Buffer(name, t.dtype, t.shape, depth, memory=memory, token=token, span=span)
         ctx.bind(arg.arg, buffer, arg)
         params.append(buffer)
     return params
@@ -267,6 +268,7 @@ def _result(ctx: Context, value: ast.expr, t: Any, used: set[str]) -> ir.Buffer:
         ctx.emit(ir.Store(buffer.name, (), cast(scalar, t.dtype), ctx.span(value)))
         return buffer
     if not is_array(ctx, value):
+        ctx.lower_expr(value)  # an unknown name or function says more than the signature
         raise ctx.error("FX112", f"`{ast.unparse(value)}` is not the array the signature names", value)
     source = _named_array(ctx, value)
     array = loaded(whole(source[1]), value, ctx) if source else lower_array(ctx, value)
