@@ -67,10 +67,7 @@ def vitis_project(
     placed = place(sizes, card, _by_name(top, memory or {}))
     name = top_name(program)
     all_ports = ports(top, names, stored, data.keys(), golden.keys())
-    values = {
-        "top": name, "part": card.part, "platform": card.platform, "device": card.name,
-        "period": f"{1000 / frequency:.2f}", "mhz": f"{frequency:g}", "ap_variable": AP_HEADERS_VARIABLE,
-    }  # fmt: skip
+    values = _settings(name, card, frequency)
     text = {
         "kernel.cpp": emit(program, "vitis", bundles),
         "kernel.h": emit_header(program, "vitis"),
@@ -87,11 +84,18 @@ def vitis_project(
         ),
     }
     files = {path: content.encode() for path, content in text.items()}
-    files |= source_files(program)
-    files |= _headers()
+    files |= source_files(program) | _headers()
     files |= _data_files(top, spelled, data, "")
     files |= _data_files(top, spelled, golden, "golden_")
     return BuildPlan(name, card.key, frequency, files)
+
+
+def _settings(top: str, card: Device, frequency: float) -> dict[str, str]:
+    """What the templates of the scripts ask for."""
+    return {
+        "top": top, "part": card.part, "platform": card.platform, "device": card.name,
+        "period": f"{1000 / frequency:.2f}", "mhz": f"{frequency:g}", "ap_variable": AP_HEADERS_VARIABLE,
+    }  # fmt: skip
 
 
 def _check_top(top: ir.Function) -> None:
