@@ -441,3 +441,27 @@ def test_run_time_sizes_are_checked_where_they_can_be():
         allo.customize(whole)
     with pytest.raises(BackendError, match="index 9 is out of bounds for dimension 0 of 'A', which has 8"):
         allo.customize(element).build(target="interpreter")(np.zeros(8, np.float32), 9)
+
+
+def test_constant_arrays_are_checked():
+    def ragged() -> int32:
+        A: int32[2, 2] = [[1, 2], [3]]
+        return A[0, 0]
+
+    def short() -> int32:
+        A: int32[2, 2] = [1, 2, 3]
+        return A[0, 0]
+
+    def text() -> int32:
+        A: int32[2] = ["a", "b"]
+        return A[0]
+
+    for kernel, code, message in [
+        (ragged, "FX105", "the rows of a constant array must have one length"),
+        (short, "FX105", r"Shape mismatch, got \(3,\) and \(2, 2\)"),
+        (text, "FX104", "the elements of a constant array must be numbers"),
+    ]:
+        with pytest.raises(FrontendError, match=message) as caught:
+            allo.customize(kernel)
+        assert caught.value.code == code
+        assert caught.value.span is not None

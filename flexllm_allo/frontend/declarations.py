@@ -54,13 +54,28 @@ def declare_stateful(ctx: Context, name: str, declared: ArrayType, node: ast.Ann
             raise ctx.error("FX113", message, node.value) from None
         if not isinstance(value, int | float | list | tuple | np.ndarray | np.generic):
             raise ctx.error("FX113", message, node.value)
-    given: NDArray[Any] = np.asarray(value)  # pyright: ignore[reportUnknownArgumentType]
+    given = constant_array(ctx, value, node)
     if given.shape and given.shape != declared.shape:
         message = f"Shape mismatch, got {given.shape} and {declared.shape}"
         raise ctx.error("FX105", message, node.value or node)
     init = flat_contents(np.broadcast_to(given, declared.shape), declared)
     buffer = ctx.declare(name, declared.dtype, declared.shape, node, memory=declared.memory)
     ctx.emit(ir.Alloc(buffer, init, ctx.span(node), static=True))
+
+
+def constant_array(ctx: Context, value: Any, node: ast.AST) -> NDArray[Any]:
+    """A list, tuple or NumPy array of numbers known at compile time.
+
+    Raises:
+        FrontendError: FX105 rows of different lengths; FX104 elements that are no numbers.
+    """
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except ValueError:
+        raise ctx.error("FX105", "the rows of a constant array must have one length", node) from None
+    if array.dtype.kind in "OSUV" and not all(isinstance(x, int) for x in array.ravel().tolist()):
+        raise ctx.error("FX104", "the elements of a constant array must be numbers", node)
+    return array
 
 
 def flat_contents(array: NDArray[Any], declared: ArrayType) -> tuple[int | float, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 from typing import cast as cast_any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
@@ -29,7 +28,7 @@ from .arrays import copy_array, fill_array
 from .axes import whole
 from .calls import Target, lower_call, resolve_callee
 from .context import ConstSymbol, Context, LoopSymbol, StreamsSymbol, ViewSymbol
-from .declarations import declare_constant, declare_stateful, flat_contents
+from .declarations import constant_array, declare_constant, declare_stateful, flat_contents
 from .expressions import binary, lower_condition, operator_name
 from .loops import lower_for
 from .meta import lower_with
@@ -86,7 +85,8 @@ def _ann_assign(ctx: Context, node: ast.AnnAssign) -> None:
         places = [Place(ctx.span(node)), Place(ctx.where(name) or ctx.span(node), "first")]
         raise FrontendError("FX111", f"{name} is declared twice", places)
     if isinstance(declared, StreamType):
-        buffer = ctx.declare(name, declared.dtype, declared.shape, node, depth=declared.depth, token=declared.token)
+        fifo = {"depth": declared.depth, "token": declared.token}
+        buffer = ctx.declare(name, declared.dtype, declared.shape, node, **fifo)
         ctx.emit(ir.Alloc(buffer, span=ctx.span(node)))
         return
     if declared.stateful:
@@ -144,7 +144,7 @@ def _constant_array(ctx: Context, value: ast.expr, declared: ArrayType) -> tuple
         return None
     if not isinstance(known, list | tuple | np.ndarray):
         return None
-    array: NDArray[Any] = np.asarray(cast_any(Any, known))
+    array = constant_array(ctx, cast_any(Any, known), value)
     if array.shape != declared.shape:
         message = f"Shape mismatch, got {array.shape} and {declared.shape}"
         raise ctx.error("FX105", message, value)
