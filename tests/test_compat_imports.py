@@ -133,7 +133,6 @@ assert ours < 0.1, ours
         ("backend.xls", "XLSCCModule"),
         ("backend.tapa", "codegen_host"),
         ("backend.llvm", "invoke_mlir_parser"),
-        ("frontend", "from_pytorch"),
         ("autoscheduler.passes", "dataflow_optimization_pass"),
     ],
 )

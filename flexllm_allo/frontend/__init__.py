@@ -1,9 +1,5 @@
 """From Python source to the IR."""
 
-from ..lazy import unsupported
+from ..lazy import lazy
 
-from_pytorch = unsupported(
-    "from_pytorch",
-    "models are not traced by torch.fx",
-    "write the layers with flexllm_allo.library.nn, or load a checkpoint with flexllm_allo.models",
-)
+__getattr__ = lazy(__name__, {"from_pytorch": "pytorch"})

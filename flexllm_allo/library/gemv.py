@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import Schedule, dsl, params, template
 from ..ir.types import Int, index, int8
+from ..schedule.trace import MockBuffer
 
 L, D, P = params("L, D, P")
 
@@ -51,11 +52,16 @@ def int8xint8_mat_vec(x_in: Int(8 * P)[D // P, L], y_in: int8[L], out: int8[D]):
 
 
 def schedule_int8xint8_mat_vec(s: Schedule) -> Schedule:
-    """One element of the vector per cycle meets P rows."""
+    """One element of the vector per cycle meets P rows; PEs pass it on through FIFOs."""
+    tile = next(f for f in s.program.functions if f.origin == "mat_vec_tile")
+    pe = next(f for f in s.program.functions if f.origin == "pe_kernel")
     s.partition(s.local_x, dim=1)
     s.partition(s.local_o)
-    for loop in ("l", "op", "pe_kernel:l"):
+    for loop in ("l", "op", f"{pe.name}:l"):
         s.pipeline(loop)
+    axes = s.unfold(f"{tile.name}:PE", [0])
+    s.to(MockBuffer(tile.name, "x_fifo"), axes, axis=0, depth=2)
+    s.to(MockBuffer(tile.name, "y_fifo"), axes, axis=0, depth=2)
     return s
 
 

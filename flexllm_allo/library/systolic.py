@@ -10,6 +10,7 @@ from .. import Schedule, dsl, params, template
 from ..ir import nodes as ir
 from ..ir.types import Int, UInt, index, int8, int16, int32
 from ..ir.walk import walk
+from ..schedule.trace import MockBuffer
 
 TyA, TyB, TyC, M, K, N, Mt, Nt, P = params("TyA, TyB, TyC, M, K, N, Mt, Nt, P")
 
@@ -206,15 +207,19 @@ def packed_int8xint8_systolic(A: Int(8 * P)[M // P, K], B: Int(8 * P)[K, N // P]
 
 
 def schedule_systolic(s: Schedule) -> Schedule:
-    """One column of A and one row of B per cycle, all PEs at once."""
+    """One column of A and one row of B per cycle, all PEs at once, FIFOs between neighbours."""
     tile = _callee(s, s.top_func)
     pe = _callee(s, tile)
+    sizes = dict(tile.bindings)
     s.partition(s.local_C)
     s.partition(s.local_A, dim=1)
     s.partition(s.local_B, dim=2)
     for loop in ("ak", "bk", "sj", f"{pe.name}:k"):
         s.pipeline(loop)
     s.fuse("mi", "ni")
+    axes = s.unfold(f"{tile.name}:PE", [0, 1])
+    s.to(MockBuffer(tile.name, "A_fifo"), axes, axis=1, depth=sizes["Mt"] + 1)
+    s.to(MockBuffer(tile.name, "B_fifo"), axes, axis=1, depth=sizes["Nt"] + 1)
     return s
 
 

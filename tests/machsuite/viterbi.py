@@ -1,5 +1,7 @@
 """The most likely path of states, in negative logarithms."""
 
+from itertools import pairwise
+
 import numpy as np
 
 import flexllm_allo as allo
@@ -48,7 +50,7 @@ def check():
     allo.customize(viterbi).build()(obs, init, transition, emission, path)
 
     def cost(states):
-        steps = sum(transition[a, b] for a, b in zip(states, states[1:], strict=False))
+        steps = sum(transition[a, b] for a, b in pairwise(states))
         return init[states[0]] + steps + sum(emission[s, o] for s, o in zip(states, obs, strict=True))
 
     every = min(cost(p) for p in map(list, np.ndindex(*[STATES] * OBS)))
