@@ -1,5 +1,6 @@
 """How built modules are called: the conventions of Allo's programs, on every backend."""
 
+import os
 import warnings
 
 import numpy as np
@@ -190,6 +191,32 @@ def test_a_missing_tool_is_what_allo_raises(tmp_path, monkeypatch, mode):
         module(*([] if mode == "csyn" else [A, A, np.zeros(8, np.int32)]))
     assert isinstance(caught.value, ToolError)
     assert not allo.backend.hls.is_available("vitis_hls")
+
+
+def test_a_call_on_the_card_goes_through_files(tmp_path, monkeypatch):
+    """With stand-ins for the tools: their host program answers A for the result C."""
+    stubs = {
+        "vitis_hls": "touch vadd.xo",
+        "v++": 'echo "$@" > linked\ntouch vadd.hw.xclbin',
+        "c++stub": 'printf "#!/bin/sh\\ncp data/A.bin out_C.bin\\n" > host\nchmod +x host',
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in stubs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    (tmp_path / "xrt" / "include").mkdir(parents=True)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", "c++stub")
+    monkeypatch.setenv("XILINX_XRT", str(tmp_path / "xrt"))
+    monkeypatch.setenv("XDEVICE", "my_platform")
+    module = allo.customize(vadd).build(target="vitis_hls", mode="hw", project=tmp_path / "p")
+    C = np.zeros(8, np.int32)
+    assert module(A + 5, A, C) is None
+    np.testing.assert_array_equal(C, A + 5)
+    assert "--platform my_platform" in (tmp_path / "p" / "linked").read_text()
+    assert (tmp_path / "p" / "data" / "B.bin").read_bytes() == A.tobytes()
+    assert 'read_file(folder + "/A.bin"' in (tmp_path / "p" / "host.cpp").read_text()
 
 
 def test_verify_compares_two_schedules():
