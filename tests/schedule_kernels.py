@@ -113,6 +113,33 @@ def producer_consumer(A: int32[10]) -> int32[10]:
     return C
 
 
+def blur(A: int32[10]) -> int32[8]:
+    B: int32[8]
+    for x in range(8):
+        B[x] = A[x] + A[x + 1] + A[x + 2]
+    return B
+
+
+def conv2d(A: int32[10, 11], W: int32[3, 3]) -> int32[4, 9]:
+    B: int32[4, 9] = 0
+    for y, x in allo.grid(4, 9):
+        v: int32 = 0
+        for r, c in allo.reduction(3, 3):
+            v += A[y * 2 + r, x + c] * W[r, c]
+        B[y, x] = v
+    return B
+
+
+def two_stages(A: int32[8, 9]) -> int32[6, 7]:
+    B: int32[8, 9]
+    C: int32[6, 7]
+    for i, j in allo.grid(8, 9, name="P"):
+        B[i, j] = A[i, j] * 3
+    for i, j in allo.grid(6, 7, name="Q"):
+        C[i, j] = B[i, j] + B[i + 1, j + 2] - B[i + 2, j]
+    return C
+
+
 def inputs(kernel) -> list[np.ndarray]:
     """Random arguments for a kernel's array inputs."""
     rng = np.random.default_rng(1)
@@ -133,7 +160,11 @@ def result(s: Schedule, args: list) -> np.ndarray:
     verify(s.program)
     outs = []
     for backend in (Interpreter, LLVMModule):
-        given = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        shapes = [b.shape for b in s.program.function(s.program.top).inputs]
+        given = [
+            a.copy().reshape(shape) if isinstance(a, np.ndarray) else a
+            for a, shape in zip(args, shapes, strict=True)
+        ]
         out = backend(s.program)(*given)
         outs.append(given[0] if out is None else out)
     np.testing.assert_array_equal(outs[0], outs[1])
@@ -145,7 +176,7 @@ def same_result(kernel, schedule) -> Schedule:
     args = inputs(kernel)
     before = result(s, args)
     schedule(s)
-    np.testing.assert_array_equal(result(s, args), before)
+    np.testing.assert_array_equal(result(s, args).reshape(before.shape), before)
     return s
 
 

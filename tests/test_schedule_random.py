@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import doctest
+from math import prod
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schedule_kernels import (
+    blur,
+    conv2d,
     convolution,
     double,
     gemm,
@@ -19,26 +22,42 @@ from schedule_kernels import (
     strided,
     total,
     triangle,
+    two_stages,
     vadd,
 )
 
 import flexllm_allo as allo
 from flexllm_allo.errors import ScheduleError
-from flexllm_allo.schedule import dataflow, loops, memory, packing
+from flexllm_allo.ir.walk import buffers
+from flexllm_allo.schedule import computing, dataflow, loops, memory, packing, reshaping, reuse, spatial
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.schedule import Schedule
 
 # ---------------------------------------------------------------------------------- random schedules
 
 
+_PRIMITIVES = [
+    "split",
+    "reorder",
+    "fuse",
+    "buffer_at",
+    "pipeline",
+    "reuse_at",
+    "compute_at",
+    "reshape",
+    "unfold",
+]
+
+
 @st.composite
 def random_schedules(draw):
     """A kernel and a list of primitives by position; those refused are skipped when applied."""
-    kernel = draw(st.sampled_from([gemm, gemm_f, stencil, triangle, convolution, shift, strided]))
+    kernels = [gemm, gemm_f, stencil, triangle, convolution, shift, strided, blur, conv2d, two_stages]
+    kernel = draw(st.sampled_from(kernels))
     steps = draw(
         st.lists(
             st.tuples(
-                st.sampled_from(["split", "reorder", "fuse", "buffer_at", "pipeline"]),
+                st.sampled_from(_PRIMITIVES),
                 st.integers(0, 5), st.integers(0, 5), st.integers(1, 4),
             ),
             min_size=1, max_size=5,
@@ -50,11 +69,17 @@ def random_schedules(draw):
 def apply_steps(s: Schedule, steps) -> None:
     for name, x, y, factor in steps:
         names = [f"{band}.{loop}" for band, entry in s.get_loops() for loop in entry.loops]
+        if not names:
+            return
         a, b = names[x % len(names)], names[y % len(names)]
         buffer = next(iter(s.top_func.outputs or s.top_func.params)).name
+        arrays = [b for b in buffers(s.top_func).values() if b.shape]
+        array = arrays[y % len(arrays)]
+        inside = next((b for b in arrays if b not in s.top_func.params), array)
         args = {
             "split": (a, factor), "reorder": (a, b), "fuse": (a, b), "pipeline": (a, factor),
-            "buffer_at": (buffer, a),
+            "buffer_at": (buffer, a), "reuse_at": (array.name, a), "compute_at": (a, b),
+            "reshape": (inside.name, (prod(inside.shape),)), "unfold": (a.rpartition(".")[0], [factor - 1]),
         }[name]  # fmt: skip
         before = s.program
         try:
@@ -65,7 +90,7 @@ def apply_steps(s: Schedule, steps) -> None:
             assert "primitive" in shown
 
 
-@settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(random_schedules())
 def test_random_schedules_keep_every_bit(case):
     kernel, steps = case
@@ -78,12 +103,12 @@ def test_random_schedules_keep_every_bit(case):
 # -------------------------------------------------------------------------------------- docstrings
 
 
-@pytest.mark.parametrize("module", [loops, memory, packing, dataflow])
+@pytest.mark.parametrize("module", [loops, memory, packing, dataflow, computing, reshaping, reuse, spatial])
 def test_docstring_examples(module):
     names = {
         "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
-        "producer_consumer": producer_consumer, "Partition": Partition, "total": total,
+        "producer_consumer": producer_consumer, "Partition": Partition, "total": total, "blur": blur,
     }  # fmt: skip
     found = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted > 3
+    assert found.attempted > 2
     assert found.failed == 0

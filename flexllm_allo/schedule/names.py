@@ -211,7 +211,7 @@ def find_function(program: ir.Program, name: str) -> ir.Function:
 
 
 def find_loop(program: ir.Program, func: str, axis: str | LoopWrapper | LoopBand) -> LoopSite:
-    """Resolve ``"i"``, ``"band.i"``, ``"func:i"``, ``"func:band.i"``, a `LoopWrapper`, a band (its first loop).
+    """Resolve ``"i"``, ``"band.i"``, ``"func:i"``, ``"func:band.i"``, a `LoopWrapper` or a `LoopBand`.
 
     Raises:
         ScheduleNameError: FX201, no such loop, or the name occurs in several bands.

@@ -51,15 +51,16 @@ def unfold(
         >>> s.unfold("S_i_j_0", [0])
         [0]
         >>> print(s)
-        def double_S_i_j_0(C: int32[3], A: int32[3]):
+        def double_S_i_j_0(A: int32[3], C: int32[3]):
             for j in range(3):
                 C[j] = A[j] * 2
         <BLANKLINE>
         def double(A: int32[4, 3]) -> int32[4, 3]:
             C: int32[4, 3]
             for i in range(4, name="S_i_j_0"):  # unroll, spatial
-                double_S_i_j_0(C[i], A[i])
+                double_S_i_j_0(A[i], C[i])
             return C
+        <BLANKLINE>
     """
     sites = _band(program, func, band_name)
     chosen = _positions(sites, axes)
