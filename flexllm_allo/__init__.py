@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .customize import customize
 from .dsl import (
+    Bundle,
     abs,
     add,
     bmm,
@@ -80,6 +81,7 @@ __getattr__ = lazy(
 )  # fmt: skip
 
 __all__ = [
+    "Bundle",
     "FlexError",
     "Layout",
     "Memory",

@@ -111,6 +111,19 @@ def params(names: str) -> Any:
     return made[0] if len(made) == 1 else made
 
 
+class Bundle:
+    """Several arrays that travel through calls as one argument.
+
+    A subclass lists them by name and type (``wq: int8[N, K]``). A kernel's parameter of that type
+    stands for all of them, ``p.wq`` is one; a parameter ``p: Layer[L]`` is a stack of L, of which
+    ``p[i]`` passes one on. The modules of such classes and kernels need
+    ``from __future__ import annotations``.
+    """
+
+    def __class_getitem__(cls, extents: Any) -> Any:
+        return cls
+
+
 def template(
     *parameters: Any, default: Mapping[str, str] | None = None, where: Sequence[str] = ()
 ) -> Callable[[F], F]:

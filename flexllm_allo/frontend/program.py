@@ -243,7 +243,8 @@ def _results(ctx: Context, node: ast.FunctionDef, returned: ast.Return | None) -
     several = isinstance(known, tuple)
     wanted = [annotated_type(ctx, a, known[i] if several else known) for i, a in enumerate(declared)]
     values: list[ast.expr] = []
-    if isinstance(returned, ast.Return) and returned.value is not None:
+    nothing = returned is None or returned.value is None or ast.unparse(returned.value) == "None"
+    if returned is not None and returned.value is not None and not nothing:
         values = list(returned.value.elts) if isinstance(returned.value, ast.Tuple) else [returned.value]
     if len(values) != len(wanted):
         at: ast.AST = returned or node
