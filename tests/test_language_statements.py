@@ -394,6 +394,8 @@ REFUSED = {
     "with allo.meta_if(x > 0):\n        y = 1": "FX113 the condition of meta_if must be known",
     "if x > 0:\n        return 1": "FX112 return is only supported as the last statement",
     "y = allo.sin(x)": "FX109 sin is defined for floats, got int32",
+    "y = A[0, 1]": "FX106 too many indices for A",
+    "A[0, 1] = 1": "FX106 too many indices for A",
     "y = x << 1.5": "FX109 operator << is not defined",
 }
 
@@ -408,6 +410,14 @@ def test_refusals(body):
     assert error.span is not None
     assert error.span.line >= 3
     assert "^" in str(error)
+
+
+def test_nothing_returned():
+    def kernel(A: int32[2]):
+        A[0] = 1
+        return None
+
+    np.testing.assert_array_equal(agree(kernel, np.zeros(2, np.int32))[0], [1, 0])
 
 
 def test_kernels_of_a_notebook():

@@ -57,10 +57,8 @@ def element_of(ctx: Context, node: ast.expr) -> tuple[Region, list[ast.expr]] | 
             return region, [item for level in levels[i:] for item in level]
         region = select(ctx, region, items[:rank])
         if items[rank:]:
-            if region.shape:
-                hint = f"`{ast.unparse(node)}` has more indices than dimensions"
-                raise ctx.error("FX106", f"too many indices for {region.buffer.name}", items[rank], hint)
-            return region, [*items[rank:], *(item for level in levels[i + 1 :] for item in level)]
+            hint = f"`{ast.unparse(node)}` has more indices than dimensions; bits take brackets of their own"
+            raise ctx.error("FX106", f"too many indices for {region.buffer.name}", items[rank], hint)
     return None if region.shape else (region, [])
 
 
