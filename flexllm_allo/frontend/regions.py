@@ -100,6 +100,13 @@ class _Region:
         self.lower = lower
         self.declared: dict[str, ir.Buffer] = {}  # the streams in use, by name
         self.uses: dict[str, _Use] = {}
+        self._names: dict[ast.FunctionDef, dict[str, ast.Name]] = {}
+
+    def names_in(self, node: ast.FunctionDef) -> dict[str, ast.Name]:
+        """The names that occur in a kernel, which all its instances ask for."""
+        if node not in self._names:
+            self._names[node] = {n.id: n for n in ast.walk(node) if isinstance(n, ast.Name)}
+        return self._names[node]
 
     # ---- statements
 
@@ -276,8 +283,7 @@ class _Instance:
                 ctx.bind(arg.arg, local, arg)
                 if any(o is not None for o in offsets):
                     self.shards[param.name] = offsets
-        used = {n.id: n for n in ast.walk(self.node) if isinstance(n, ast.Name)}
-        for name, where in used.items():
+        for name, where in self.region.names_in(self.node).items():
             if ctx.find(name) is None:
                 self._capture(ctx, name, where)
 

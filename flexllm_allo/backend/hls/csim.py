@@ -31,7 +31,8 @@ from .emit import emit, emit_header, top_name, uses_ap
 from .toolchain import SHIM, find_ap_headers, find_compiler, run_tool
 from .types import storage_type
 
-FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-label", "-w")
+FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-label", "-w")
+MANY_FIFOS = 64  # in one function; alias analysis at -O2 then takes most of the time
 MAIN_STACK = 2 << 20  # larger frames get a thread with a stack of their own
 MESSAGE_BYTES = 4096
 
@@ -87,7 +88,8 @@ class CSimModule:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_bytes(content)
         (self.folder / "csim_entry.cpp").write_text(_entry(self.program))
-        command = [str(compiler.path), *FLAGS, "-DFLEXLLM_STREAM_THROWS", *(f"-I{path}" for path in includes)]
+        command = [str(compiler.path), *FLAGS, "-O1" if _many_fifos(self.program) else "-O2"]
+        command += ["-DFLEXLLM_STREAM_THROWS", *(f"-I{path}" for path in includes)]
         # Bound to its own symbols: a kernel may be called as a function of the C library is (`fork`).
         command += ["-shared", "-fPIC", "-Wl,-Bsymbolic", "csim_entry.cpp", "-o", "csim.so"]
         if self._temporary is not None:
@@ -215,6 +217,14 @@ int flexllm_run(void **args, char *message, unsigned size) {{
 }}
 }}
 """
+
+
+def _many_fifos(program: ir.Program) -> bool:
+    """Whether a function declares so many FIFOs that it takes long to compile."""
+    return any(
+        sum(isinstance(s, ir.Alloc) and s.buffer.is_stream for s in f.body) > MANY_FIFOS
+        for f in program.functions
+    )
 
 
 def _stack_bytes(program: ir.Program) -> int:
