@@ -148,7 +148,7 @@ def _nest(plan: _Plan, suffix: str, inner: ir.Store) -> tuple[ir.Stmt, ...]:
     taken = {n.var for n in walk(plan.site.loop) if isinstance(n, ir.For)}
     names: dict[str, ir.Expr] = {}
     for depth, loop in enumerate(plan.kept):
-        name = fresh(f"{'_' if depth else ''}{loop.var}_{suffix}", taken)
+        name = fresh(f"{f'_{depth}' if depth else ''}{loop.var}_{suffix}", taken)
         names[loop.var] = ir.LoopVar(name, span=loop.span)
     body: tuple[ir.Stmt, ...] = (substitute(inner, names),)
     for depth, loop in reversed(list(enumerate(plan.kept))):

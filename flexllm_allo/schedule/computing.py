@@ -207,7 +207,7 @@ def _delays(program: ir.Program, pair: _Pair) -> tuple[int, ...]:
             delay = largest_delay(a, b, pair.producer, pair.consumer, delays, limit, changing)
             if delay > worst:
                 worst, why = delay, (a, b)
-        if why is not None and worst >= limit:
+        if why is not None and worst >= limit - 1:  # nothing would run at the same time
             raise _too_late(pair, p, c, *why)
         delays.append(worst)
     return tuple(delays)

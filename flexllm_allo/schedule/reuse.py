@@ -56,8 +56,8 @@ def reuse_at(program: ir.Program, func: str, target: Target, axis: Axis) -> tupl
             B: int32[8]
             S_x_0_reuse_0: int32[3] = [0, 0, 0]
             for x in range(10, name="S_x_0"):
-                for _w in range(2):  # unroll
-                    S_x_0_reuse_0[_w] = S_x_0_reuse_0[_w + 1]
+                for _1 in range(2):  # unroll
+                    S_x_0_reuse_0[_1] = S_x_0_reuse_0[_1 + 1]
                 S_x_0_reuse_0[2] = A[x]
                 if x >= 2:
                     B[x - 2] = S_x_0_reuse_0[0] + S_x_0_reuse_0[1] + S_x_0_reuse_0[2]
@@ -98,6 +98,11 @@ class _Plan:
     slides: int  # the dimension that moves
     local: ir.Buffer
     changing: frozenset[str]
+
+    @property
+    def step(self) -> str:
+        """The variable of loops along the dimension that moves; schedules cannot name them."""
+        return f"_{len(self.dims)}"
 
     @property
     def fill(self) -> int:
@@ -304,10 +309,10 @@ def _place(plan: _Plan, names: dict[int, str], moving: ir.Expr) -> tuple[ir.Expr
 def _shift(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
     local, span, dim = plan.local, plan.site.loop.span, plan.dims[plan.slides]
     kept = dim.size - dim.stride
-    there = _place(plan, names, binary("+", ir.LoopVar("_w"), dim.stride))
+    there = _place(plan, names, binary("+", ir.LoopVar(plan.step), dim.stride))
     value = ir.Load(local.name, there, local.dtype, span)
-    store = ir.Store(local.name, _place(plan, names, ir.LoopVar("_w")), value, span)
-    return _repeated("_w", kept, store)
+    store = ir.Store(local.name, _place(plan, names, ir.LoopVar(plan.step)), value, span)
+    return _repeated(plan.step, kept, store)
 
 
 def _load(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
@@ -319,17 +324,17 @@ def _load(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
         if d == plan.slides:
             per = dim.stride // loop.step
             moved = binary("*", ir.LoopVar(loop.var, span=span), per)
-            offset = binary("+", moved, ir.LoopVar("_n"))
+            offset = binary("+", moved, ir.LoopVar(plan.step))
             offset = binary("+", offset, new - plan.fill * dim.stride)
         elif d in names:
             offset = binary("+", ir.LoopVar(names[d]), part.window[0])
         indices.append(binary("+", _expression(part.base), offset) if part.base.terms else offset)
     value = ir.Load(plan.target.name, tuple(indices), local.dtype, span)
-    place = _place(plan, names, binary("+", ir.LoopVar("_n"), new - dim.window[0]))
+    place = _place(plan, names, binary("+", ir.LoopVar(plan.step), new - dim.window[0]))
     store: ir.Stmt = ir.Store(local.name, place, value, span)
     if plan.fill * dim.stride > dim.size - dim.stride:
         store = _guarded(plan, store, indices[plan.slides])
-    return _repeated("_n", dim.stride, store)
+    return _repeated(plan.step, dim.stride, store)
 
 
 def _guarded(plan: _Plan, store: ir.Stmt, row: ir.Expr) -> ir.Stmt:

@@ -39,6 +39,7 @@ class _State:
         self.trace = Trace()
         self.inst_list = inst_list
         self.replaying: Span | None = None
+        self.composed: dict[str, object] = {}  # the schedule each called function has from `compose`
 
 
 def primitive(definition: Callable[..., object]) -> Callable[[_Method[P, R]], _Method[P, R]]:
@@ -400,12 +401,24 @@ class Schedule(Description):
         except ScheduleError as error:
             raise self._placed(error, span, "compose") from None
         for instance in found:
-            # Replayed next to the original: functions that primitives create are matched too.
-            shadow = Schedule(other.original)
-            for step in other.trace:
-                names = composing.matching(shadow.program, shadow.program.top, self.program, instance)
+            self._compose_instance(other, instance)
+
+    def _compose_instance(self, other: Schedule, instance: str) -> None:
+        # Replayed next to the original: functions that primitives create are matched too.
+        shadow = Schedule(other.original)
+        root, steps = shadow.program.top, [(s.name, s.args, s.kwargs, s.func) for s in other.trace]
+        composed = self._state.composed
+        first = composing.matching(shadow.program, root, self.program, instance)
+        # Instances may share what they call: the same schedule is applied to it once.
+        done = {mine for mine, theirs in first.items() if mine != root and composed.get(theirs) == steps}
+        for step in other.trace:
+            names = composing.matching(shadow.program, root, self.program, instance)
+            before = {id(f) for f in shadow.program.functions}
+            shadow._replay_one(step)
+            changed = {f.name for f in shadow.program.functions if id(f) not in before}
+            if not changed or not changed <= done:
                 self.function(instance)._replay_one(composing.renamed(step, names, instance))
-                shadow._replay_one(step)
+        composed.update({theirs: steps for mine, theirs in first.items() if mine != root})
 
 
 def _with_place(error: ScheduleError, place: Place) -> ScheduleError:
