@@ -222,15 +222,12 @@ def reference(X, W, b, gamma, beta):
     return gelu(layer_norm(attention(q, X, q, 2, causal=True) + X, gamma, beta))
 
 
-def scheduled(kernel, sizes) -> allo.Schedule:
-    return KERNEL2SCHEDULE[kernel](allo.customize(kernel, instantiate=sizes))
-
-
-def test_schedules_of_library_kernels_compose():
+def test_compose_finds_the_schedules_of_library_kernels():
     s = allo.customize(block)
     before = s.build()(*ARGS)
-    s.compose(scheduled(nn.linear2d, [float32, float32, float32, 4, 8, 8]), id="q")
-    s.compose([scheduled(nn.layer_norm, [float32, 4, 8]), scheduled(nn.GeLU, [float32, 4, 8])])
+    s.compose(nn.linear2d, id="q", instantiate=[float32, float32, float32, 4, 8, 8])
+    s.compose(nn.layer_norm, instantiate=[float32, 4, 8])
+    s.compose(nn.GeLU)
     assert s.get_loops("linear2d_q")["linear"]
     text = s.build(target="vhls").hls_code
     assert text.count("#pragma HLS pipeline II=1") == 3 + 3 + 1
@@ -245,6 +242,12 @@ def test_compiled_hls_of_a_block_of_layers():
         pytest.skip("no C++ compiler or ap_int headers")
     s = allo.customize(block)
     np.testing.assert_allclose(CSimModule(s.program)(*ARGS), s.build()(*ARGS), rtol=1e-6, atol=1e-6)
+
+
+def test_a_kernel_without_a_schedule_is_named():
+    s = allo.customize(block)
+    with pytest.raises(RuntimeError, match="Cannot find schedule for kernel residual_add"):
+        s.compose(nn.residual_add, instantiate=[float32, 4, 8])
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -169,6 +169,26 @@ def test_the_array_in_a_program():
     assert "array_partition variable=local_C complete" in s.build(target="vhls").hls_code
 
 
+def test_two_arrays_of_one_size_share_their_elements():
+    """Both are composed; what both call is scheduled once."""
+
+    def top(A: int8[4, 4], B: int8[4, 4]) -> int8[4, 4]:
+        C: int8[4, 4]
+        D: int8[4, 4]
+        systolic[int8, int8, int8, 4, 4, 4, 2, 2, "one"](A, B, C)
+        systolic[int8, int8, int8, 4, 4, 4, 2, 2, "two"](C, B, D)
+        return D
+
+    s = allo.customize(top)
+    for id in ("one", "two"):
+        s.compose(systolic, id=id, instantiate=[int8, int8, int8, 4, 4, 4, 2, 2])
+    assert [len(s.get_loops(f"systolic_{id}")["outer_tile"].loops) for id in ("one", "two")] == [7, 7]
+    A, B = integers(8, 4, 4), integers(8, 4, 4, seed=1)
+    want = ((A.astype(int) @ B).astype(np.int8).astype(int) @ B).astype(np.int8)
+    np.testing.assert_array_equal(s.build()(A, B), want)
+    np.testing.assert_array_equal(Interpreter(s.program)(A, B), want)
+
+
 def test_tiles_must_divide_the_matrix():
     with pytest.raises(FlexError, match=r"systolic needs M % Mt == 0, got M = 6, Mt = 4") as caught:
         allo.customize(systolic, instantiate=[int8, int8, int32, 6, 4, 4, 4, 4])
