@@ -182,15 +182,15 @@ def _known_content(program: ir.Program, plan: _Plan) -> ir.Const | None:
     band = plan.site.function.body[position]
     if not isinstance(band, ir.For):
         return None
-    value: ir.Const | None = None
-    for stmt in plan.site.function.body[:position]:
-        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == plan.target.name and stmt.init is not None:
-            first = stmt.init[0]
-            value = ir.Const(first, plan.target.dtype) if len(set(stmt.init)) == 1 else None
-        elif plan.target.name in written((stmt,), program):
-            value = _fill(stmt, plan.target)
     others = [a for a in accesses((band,), program) if a.buffer == plan.target.name]
-    return value if len(others) == len(_inside(program, plan)) else None
+    if len(others) != len(_inside(program, plan)):
+        return None
+    for stmt in reversed(plan.site.function.body[:position]):
+        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == plan.target.name and stmt.init is not None:
+            return ir.Const(stmt.init[0], plan.target.dtype) if len(set(stmt.init)) == 1 else None
+        if plan.target.name in written((stmt,), program):
+            return _fill(stmt, plan.target)
+    return None
 
 
 def _inside(program: ir.Program, plan: _Plan) -> list[Access]:

@@ -8,7 +8,7 @@ is numbered (``j``, ``j_1``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -125,14 +125,24 @@ def replace_at(owner: _Owner, path: Path, new: tuple[ir.Stmt, ...]) -> _Owner:
 @remembered
 def bands(function: ir.Function) -> dict[str, list[LoopSite]]:
     """The loops of every band of a function, by band name."""
-    out: dict[str, list[LoopSite]] = {}
-    for path, outer, root in _roots(function.body, "body", (), ()):
-        name = _unused(root.band or f"S_{root.var}", out)
-        out[name] = [
-            LoopSite(function, name, listed, (*path, *rest), loop, (*outer, *around))
-            for listed, rest, loop, around in _inside(root)
-        ]
+    return {
+        band: [_site(function, band, root, inner) for inner in _inside(root[2])]
+        for band, root in _named_roots(function).items()
+    }
+
+
+@remembered
+def _named_roots(function: ir.Function) -> dict[str, _Root]:
+    out: dict[str, _Root] = {}
+    for root in _roots(function.body, "body", (), ()):
+        out[_unused(root[2].band or f"S_{root[2].var}", out)] = root
     return out
+
+
+def _site(function: ir.Function, band: str, root: _Root, inner: _Inner) -> LoopSite:
+    path, outer, _ = root
+    name, rest, loop, around = inner
+    return LoopSite(function, band, name, (*path, *rest), loop, (*outer, *around))
 
 
 def _is_named(loop: ir.For) -> bool:
@@ -179,7 +189,7 @@ def _inside(root: ir.For) -> tuple[_Inner, ...]:
     return tuple(found)
 
 
-def _unused(name: str, taken: dict[str, list[LoopSite]] | set[str]) -> str:
+def _unused(name: str, taken: Container[str]) -> str:
     if name not in taken:
         return name
     number = 1
@@ -226,12 +236,15 @@ def find_loop(program: ir.Program, func: str, axis: str | LoopWrapper | LoopBand
         )  # fmt: skip
     prefix, _, name = text.rpartition(":")
     function = find_function(program, prefix or func)
-    table = bands(function)
+    # Sites are made for what is found only: a function may have hundreds of bands.
     hits = [
-        site for band, sites in table.items() for site in sites if name in (site.name, f"{band}.{site.name}")
+        _site(function, band, root, inner)
+        for band, root in _named_roots(function).items()
+        for inner in _inside(root[2])
+        if inner[0] == name or (name.startswith(band) and name == f"{band}.{inner[0]}")
     ]
     if not hits:
-        known = [site.name for sites in table.values() for site in sites]
+        known = [site.name for sites in bands(function).values() for site in sites]
         raise ScheduleNameError(
             "FX201", f'Cannot find the band of loop {name} in function "{function.name}"',
             at=function.span, hint=did_you_mean(name, known),
