@@ -48,7 +48,8 @@ def build(
         case "vhls" | "vitis_hls" | "vivado_hls":
             from .backend.hls.module import HLSModule
 
-            return HLSModule(merge_instances(program), target=target, mode=mode, project=project, configs=configs, **options)
+            merged = merge_instances(program)
+            return HLSModule(merged, target=target, mode=mode, project=project, configs=configs, **options)
         case _:
             hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
             raise TargetError("FX402", f"Target {target} is not supported", hint=hint)

@@ -939,3 +939,101 @@ def test_targets_and_options_of_the_npu_are_refused() -> None:
         df.build(chain, target="simulator", profile=True)
     with pytest.raises(NotImplementedError, match="Target fpga is not supported"):
         df.build(chain, target="fpga")
+
+
+# ------------------------------------------------------------------------------------ more shapes
+
+
+def test_three_hundred_processes() -> None:
+    stages = 300
+
+    @df.region()
+    def long(A: int32[8], B: int32[8]):
+        s: Stream[int32, 2][stages + 1]
+
+        @df.kernel(mapping=[1], args=[A])
+        def feed(a: int32[8]):
+            for i in range(8):
+                s[0].put(a[i])
+
+        @df.kernel(mapping=[stages])
+        def stage():
+            p = df.get_pid()
+            for i in range(8):
+                s[p + 1].put(s[p].get() + p)
+
+        @df.kernel(mapping=[1], args=[B])
+        def drain(b: int32[8]):
+            for i in range(8):
+                b[i] = s[stages].get()
+
+    A, B = ints(8), np.zeros(8, np.int32)
+    df.build(long, target="simulator")(A, B)
+    np.testing.assert_array_equal(B, A + stages * (stages - 1) // 2)
+
+
+def test_arrays_of_a_region_and_arrays_captured_by_name() -> None:
+    @df.region()
+    def top(A: int32[4], B: int32[4]):
+        T: int32[4] = 0
+
+        @df.kernel(mapping=[1], args=[T])
+        def first(t: int32[4]):
+            for i in range(4):
+                t[i] = A[i] * 2
+
+        @df.kernel(mapping=[2], args=[T, B])
+        def second(t: int32[4], b: int32[4]):
+            p = df.get_pid()
+            for i in range(2):
+                b[2 * p + i] = t[2 * p + i] + p
+
+    A = ints(4)
+    check(top, A, np.zeros_like(A), expect=[2 * A + np.array([0, 0, 1, 1])], csim=True)
+
+
+def test_connected_processes_work_on_one_array_at_once() -> None:
+    @df.region()
+    def top(C: int32[3]):
+        s: Stream[int32, 1][4]
+
+        @df.kernel(mapping=[1])
+        def feed():
+            for i in range(8):
+                s[0].put(i)
+
+        @df.kernel(mapping=[3], args=[C])
+        def pe(c: int32[3]):
+            p = df.get_pid()
+            for i in range(8):
+                v: int32 = s[p].get()
+                c[p] += v
+                s[p + 1].put(v)
+
+        @df.kernel(mapping=[1])
+        def drain():
+            for i in range(8):
+                v: int32 = s[3].get()
+
+    check(top, np.ones(3, np.int32), expect=[np.full(3, 29)], csim=True)
+
+
+def test_process_ids_as_values_bounds_and_contents() -> None:
+    @df.region()
+    def top(A: int32[8], B: int32[8]):
+        @df.kernel(mapping=[4], args=[A, B])
+        def k(a: int32[8], b: int32[8]):
+            p = df.get_pid()
+            x: int32 = p
+            y: int32[2] = [p, p + 1]
+            start: ConstExpr[int32] = p * 2
+            for i in range(start, start + 2):
+                if p % 2 == 0:
+                    b[i] = a[i] * x + y[0]
+                else:
+                    b[i] = a[i] // (p + 1) - y[1]
+
+    A = ints(8)
+    p = np.arange(8) // 2
+    want = np.where(p % 2 == 0, A * p + p, A // (p + 1) - (p + 1))
+    check(top, A, np.zeros_like(A), expect=[want], csim=True)

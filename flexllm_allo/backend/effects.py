@@ -126,7 +126,7 @@ def split_processes(
 def _after_conflicts(
     statements: list[ir.Stmt], accesses: list[Access], program: ir.Program
 ) -> list[tuple[int, ...]]:
-    """For each process the earlier ones whose arrays it needs; parts of an array that are apart do not count."""
+    """For each process the earlier ones whose arrays it needs; parts that are apart do not count."""
     parts = [touched(program, stmt) for stmt in statements]
     return [
         tuple(i for i in range(j) if accesses[i].conflicts(accesses[j]) and not apart(parts[i], parts[j]))
