@@ -94,23 +94,6 @@ def aliases(program: ir.Program, func: str, name: str) -> list[Alias]:
     return [Alias(f, buffers(program.function(f))[b], shift) for (f, b), shift in found.items()]
 
 
-def equivalent_names(program: ir.Program, name: str) -> set[str]:
-    """``"func:array"`` for every name of an array; parameters by position, as in ``"func:0"``."""
-    func, _, buffer = name.rpartition(":")
-    function = find_function(program, func or program.top)
-    table = buffers(function)
-    if buffer.isdigit() and int(buffer) < len(function.params):
-        buffer = function.params[int(buffer)].name
-    if buffer not in table:
-        return set()
-    out: set[str] = set()
-    for alias in aliases(program, function.name, buffer):
-        inputs = [p.name for p in program.function(alias.func).inputs]
-        own = alias.buffer.name
-        out.add(f"{alias.func}:{inputs.index(own) if own in inputs else own}")
-    return out
-
-
 _Key = tuple[str, str]
 
 

@@ -7,7 +7,6 @@ from enum import IntEnum
 
 from ..errors import Place, ScheduleError, ScheduleValueError, did_you_mean
 from ..ir import nodes as ir
-from ..ir.walk import buffers
 from .accumulate import accumulator
 from .buffers import Alias, Target, aliases, change_buffer, find_buffer
 from .loops import Axis
@@ -113,17 +112,6 @@ def _check_partition(buffer: ir.Buffer, kind: int, dim: int, factor: int) -> Par
                 hint="at most the extent; Partition.Complete gives every element its own bank",
             )
     return Partition(kind)
-
-
-def partitions(program: ir.Program) -> dict[str, list[tuple[Partition, int, int]]]:
-    """The banks of every array that has some, by ``"func:array"``: type, dimension, factor."""
-    kinds = {kind.name.lower(): kind for kind in Partition}
-    return {
-        f"{function.name}:{name}": [(kinds[bank.kind], bank.dim, bank.factor) for bank in buffer.banks]
-        for function in program.functions
-        for name, buffer in buffers(function).items()
-        if buffer.banks
-    }
 
 
 def _natural(name: str, value: object) -> None:

@@ -16,7 +16,7 @@ from ..ir.walk import buffers
 from . import compose as composing
 from . import computing, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
-from .buffers import Target, equivalent_names
+from .buffers import Target
 from .callers import caller_span
 from .description import Description
 from .loops import Axis
@@ -112,31 +112,6 @@ class Schedule(Description):
     @property
     def top_func(self) -> ir.Function:
         return find_function(self.program, self.top_func_name)
-
-    @property
-    def func_args(self) -> dict[str, list[ir.Buffer]]:
-        """The arguments of every function; they have ``name``, ``shape`` and ``dtype``."""
-        return {f.name: list(f.inputs) for f in self.program.functions}
-
-    @property
-    def func_instances(self) -> dict[str, list[str]]:
-        """The instances of every kernel, by the kernel's name."""
-        kernels = dict.fromkeys(f.origin or f.name for f in self.program.functions)
-        return {kernel: self.instances(kernel) for kernel in kernels}
-
-    @property
-    def partitioned_arrays(self) -> dict[str, list[tuple[Partition, int, int]]]:
-        """``"func:array"`` -> the type, dimension and factor of each of its partitions."""
-        return memory.partitions(self.program)
-
-    @property
-    def ext_libs(self) -> list[ir.Extern]:
-        """The functions written in C++."""
-        return [f.extern for f in self.program.functions if f.extern is not None]
-
-    def get_equivalent_variables(self, name: str) -> set[str] | list[str]:
-        """All names of an array, ``"func:array"``, arguments as ``"func:0"``; empty if there is none."""
-        return equivalent_names(self.program, name) or []
 
     def __str__(self) -> str:
         return print_program(self.program)
@@ -323,7 +298,9 @@ class Schedule(Description):
             ScheduleError: FX206, no such instance; or what the replayed primitive raises.
         """
         span = self._state.replaying or caller_span()
-        listed: Any = schs if isinstance(schs, list | tuple) else [schs]
+        listed: list[Any] = [schs]
+        if isinstance(schs, list | tuple):
+            listed = list(schs)  # pyright: ignore[reportUnknownArgumentType]
         for given in listed:
             try:
                 other = given if isinstance(given, Schedule) else self._library(given, id, instantiate)
