@@ -39,6 +39,7 @@ class _State:
         self.trace = Trace()
         self.inst_list = inst_list
         self.replaying: Span | None = None
+        self.after: list[ir.Program] = []  # the program after each primitive of the trace
         self.composed: dict[str, object] = {}  # the schedule each called function has from `compose`
 
 
@@ -346,6 +347,8 @@ class Schedule(Description):
             raise
         shown = tuple(recorded(a, func) for a in args)
         named = tuple((k, recorded(v, func)) for k, v in kwargs.items())
+        del state.after[len(state.trace) :]
+        state.after.append(state.program)
         state.trace = Trace((*state.trace, Primitive(name, shown, named, self._func, span)))
         return out
 
@@ -381,20 +384,20 @@ class Schedule(Description):
             self._compose_instance(other, instance)
 
     def _compose_instance(self, other: Schedule, instance: str) -> None:
-        # Replayed next to the original: functions that primitives create are matched too.
-        shadow = Schedule(other.original)
-        root, steps = shadow.program.top, [(s.name, s.args, s.kwargs, s.func) for s in other.trace]
+        # Followed next to the original: functions that primitives create are matched too.
+        pattern, root = other.original, other.original.top
+        steps = [(s.name, s.args, s.kwargs, s.func) for s in other.trace]
         composed = self._state.composed
-        first = composing.matching(shadow.program, root, self.program, instance)
+        first = composing.matching(pattern, root, self.program, instance)
         # Instances may share what they call: the same schedule is applied to it once.
         done = {mine for mine, theirs in first.items() if mine != root and composed.get(theirs) == steps}
-        for step in other.trace:
-            names = composing.matching(shadow.program, root, self.program, instance)
-            before = {id(f) for f in shadow.program.functions}
-            shadow._replay_one(step)
-            changed = {f.name for f in shadow.program.functions if id(f) not in before}
+        for step, after in zip(other.trace, other._state.after, strict=False):
+            names = composing.matching(pattern, root, self.program, instance)
+            before = {id(f) for f in pattern.functions}
+            changed = {f.name for f in after.functions if id(f) not in before}
             if not changed or not changed <= done:
                 self.function(instance)._replay_one(composing.renamed(step, names, instance))
+            pattern = after
         composed.update({theirs: steps for mine, theirs in first.items() if mine != root})
 
 
