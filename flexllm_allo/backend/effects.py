@@ -29,6 +29,8 @@ class Effects:
 
     def __init__(self, program: ir.Program) -> None:
         self.program = program
+        # By the identity of the body; the body is kept, so that nothing else can have it.
+        self.regions: dict[int, tuple[tuple[ir.Stmt, ...], Region]] = {}
         self._functions: dict[str, Access] = {}
 
     def of_function(self, name: str) -> Access:
@@ -98,9 +100,11 @@ class Process:
     after: tuple[int, ...] = ()
 
 
-def split_processes(
-    body: tuple[ir.Stmt, ...], effects: Effects, concurrent: bool = False
-) -> tuple[tuple[ir.Stmt, ...], tuple[Process, ...]]:
+Region = tuple[tuple[ir.Stmt, ...], tuple[Process, ...]]
+"""What runs first in a dataflow region, and its concurrent processes."""
+
+
+def split_processes(body: tuple[ir.Stmt, ...], effects: Effects, concurrent: bool = False) -> Region:
     """What runs first, and the concurrent processes, of a dataflow region.
 
     Allocations, and the plain statements before the first loop, branch or call, run first.
@@ -108,6 +112,12 @@ def split_processes(
     earlier one left at its end, so it starts after that.  In a `concurrent` region this holds only
     between processes that no FIFOs connect: those that are connected may work on one array at once.
     """
+    if id(body) not in effects.regions:
+        effects.regions[id(body)] = body, _split(body, effects, concurrent)
+    return effects.regions[id(body)][1]
+
+
+def _split(body: tuple[ir.Stmt, ...], effects: Effects, concurrent: bool) -> Region:
     first: list[ir.Stmt] = []
     rest: list[ir.Stmt] = []
     for stmt in expanded(body):
