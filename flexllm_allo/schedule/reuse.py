@@ -89,6 +89,11 @@ class _Dim:
     def size(self) -> int:
         return self.window[1] - self.window[0] + 1
 
+    @property
+    def kept(self) -> int:
+        """Elements of the window that the next iteration reads again."""
+        return max(0, self.size - self.stride)
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -108,7 +113,7 @@ class _Plan:
     def fill(self) -> int:
         """Iterations before the buffer is full."""
         dim = self.dims[self.slides]
-        return -(-(dim.size - dim.stride) // dim.stride)
+        return -(-dim.kept // dim.stride)
 
 
 def _refuse(site: LoopSite, why: str, *places: Place, hint: str = "") -> ScheduleError:
@@ -201,12 +206,16 @@ def _parts(form: Affine, axis: str, inner: set[str]) -> tuple[Affine | None, int
 
 
 def _sliding(site: LoopSite, target: ir.Buffer, dims: Sequence[_Dim], uses: Sequence[Access]) -> int:
-    """The one dimension that moves with the axis, checked to overlap from iteration to iteration."""
+    """The one dimension that moves with the axis, checked to be a window.
+
+    A window that steps over its whole size (pooling) keeps nothing, but brings its elements into a
+    buffer that has ports for all of them.
+    """
     moving = [d for d, dim in enumerate(dims) if dim.stride]
     if len(moving) != 1:
         which = "no dimension" if not moving else "several dimensions"
         raise _refuse(site, f'it indexes {which} of "{target.name}"', Place(uses[0].span))
-    if dims[moving[0]].size <= dims[moving[0]].stride:
+    if dims[moving[0]].size == 1:
         here = Place(uses[0].span, "each iteration reads other elements")
         raise _refuse(site, f'no element of "{target.name}" is read again', here)
     return moving[0]
@@ -268,7 +277,8 @@ def _loop(plan: _Plan) -> ir.For:
     full = ir.Binary(
         ">=", ir.LoopVar(loop.var, span=loop.span), binary("+", loop.lower, late), BOOL, loop.span
     )
-    steps = _typed((*_slide(plan), ir.If(full, body, span=loop.span)), buffers(plan.site.function))
+    work = (ir.If(full, body, span=loop.span),) if plan.fill else body
+    steps = _typed((*_slide(plan), *work), buffers(plan.site.function))
     return replace(loop, upper=binary("+", loop.upper, late), body=steps)
 
 
@@ -308,16 +318,16 @@ def _place(plan: _Plan, names: dict[int, str], moving: ir.Expr) -> tuple[ir.Expr
 
 def _shift(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
     local, span, dim = plan.local, plan.site.loop.span, plan.dims[plan.slides]
-    kept = dim.size - dim.stride
     there = _place(plan, names, binary("+", ir.LoopVar(plan.step), dim.stride))
     value = ir.Load(local.name, there, local.dtype, span)
     store = ir.Store(local.name, _place(plan, names, ir.LoopVar(plan.step)), value, span)
-    return _repeated(plan.step, kept, store)
+    return _repeated(plan.step, dim.kept, store) if dim.kept else ()
 
 
 def _load(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
     loop, local, dim = plan.site.loop, plan.local, plan.dims[plan.slides]
-    span, new = loop.span, dim.window[1] + 1 - dim.stride
+    count = dim.size - dim.kept
+    span, new = loop.span, dim.window[1] + 1 - count
     indices: list[ir.Expr] = []
     for d, part in enumerate(plan.dims):
         offset: ir.Expr = const(part.window[0])
@@ -332,9 +342,9 @@ def _load(plan: _Plan, names: dict[int, str]) -> tuple[ir.Stmt, ...]:
     value = ir.Load(plan.target.name, tuple(indices), local.dtype, span)
     place = _place(plan, names, binary("+", ir.LoopVar(plan.step), new - dim.window[0]))
     store: ir.Stmt = ir.Store(local.name, place, value, span)
-    if plan.fill * dim.stride > dim.size - dim.stride:
+    if plan.fill * dim.stride > dim.kept:
         store = _guarded(plan, store, indices[plan.slides])
-    return _repeated(plan.step, dim.stride, store)
+    return _repeated(plan.step, count, store)
 
 
 def _guarded(plan: _Plan, store: ir.Stmt, row: ir.Expr) -> ir.Stmt:
