@@ -53,6 +53,26 @@ def test_reuse_of_the_argument_reads_each_element_once():
     assert str(s).count("= A[") == 1
 
 
+@pytest.mark.parametrize(("step", "size"), [(2, 2), (3, 2)])
+def test_a_pooling_window_is_brought_in_though_nothing_is_read_twice(step, size):
+    def pool(A: int32[2, 12, 12]) -> int32[2, 4, 4]:
+        B: int32[2, 4, 4] = 0
+        for c, y, x in allo.grid(2, 4, 4):
+            v: int32 = 0
+            for r, q in allo.reduction(size, size):
+                v += A[c, y * step + r, x * step + q]
+            B[c, y, x] = v
+        return B
+
+    def schedule(s):
+        line = s.reuse_at(s.A, "y")
+        s.reuse_at(line, "x")
+
+    s = same_result(pool, schedule)
+    assert buffers(s.top_func)["S_c_y_x_0_reuse_2"].shape == (size, size)
+    assert "for y in range(4)" in str(s)  # no iteration to fill
+
+
 # --------------------------------------------------------------------------------------- compute_at
 
 
