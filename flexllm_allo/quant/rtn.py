@@ -58,9 +58,7 @@ def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[
     return codes.astype(np.float32) * scales[..., None]
 
 
-def quantize_rows(
-    x: NDArray[np.float32], fmt: IntFormat
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_rows(x: NDArray[np.float32], fmt: IntFormat) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Codes and scales over the last axis, as the hardware computes them at run time.
 
     scale = max |x| / high in float32, 1 where that is zero; code = round(x / scale), halves away from zero.

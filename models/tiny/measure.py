@@ -22,8 +22,7 @@ EPS, THETA, CONTEXT = 1e-5, 10000.0, 256
 Weights = dict[str, Tensor]
 
 
-def forward(w: Weights, tokens: Tensor, int8_activations: bool = False,
-            dropout: float = 0.0) -> Tensor:
+def forward(w: Weights, tokens: Tensor, int8_activations: bool = False, dropout: float = 0.0) -> Tensor:
     """Logits [sequence, position, vocabulary]. The head is lm_head.weight if there, else tied."""
     batch, length = tokens.shape
     inverse = THETA ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
@@ -90,7 +89,7 @@ def perplexity(w: Weights, ids: list[int], int8_activations: bool = False) -> fl
     """Every token once: windows of BOS and CONTEXT - 1 tokens, without overlap."""
     total, stride = 0.0, CONTEXT - 1
     for at in range(0, len(ids), stride):
-        target = torch.tensor(ids[at:at + stride])
+        target = torch.tensor(ids[at : at + stride])
         logits = forward(w, F.pad(target, (1, 0), value=0)[None, :-1], int8_activations)
         total += F.cross_entropy(logits[0], target, reduction="sum").item()
     return math.exp(total / len(ids))

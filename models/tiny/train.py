@@ -65,6 +65,7 @@ SKIPPED = {"test", "tests", "idlelib", "site-packages", "lib2to3", "idle_test", 
 
 # ---- text ----------------------------------------------------------------------------------
 
+
 def sources() -> Iterator[tuple[str, str]]:
     """(kind, text) of every topic and of every standard library module's docstrings, in order."""
     for name in sorted(topics):
@@ -110,11 +111,18 @@ def train_tokenizer(documents: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(documents, trainers.BpeTrainer(
-        vocab_size=VOCAB, special_tokens=[BOS, EOT], show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    tokenizer.train_from_iterator(
+        documents,
+        trainers.BpeTrainer(
+            vocab_size=VOCAB,
+            special_tokens=[BOS, EOT],
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        ),
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, 0)])
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, 0)]
+    )
     return tokenizer
 
 
@@ -133,13 +141,19 @@ def rows(documents: list[list[int]], steps: int, rng: np.random.Generator) -> It
 
 # ---- training ------------------------------------------------------------------------------
 
+
 def initial_weights() -> Weights:
     """Parameters under the names of Hugging Face's LlamaForCausalLM (the head is the embedding)."""
     q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    shapes = {"self_attn.q_proj": (q, HIDDEN), "self_attn.k_proj": (kv, HIDDEN),
-              "self_attn.v_proj": (kv, HIDDEN), "self_attn.o_proj": (HIDDEN, q),
-              "mlp.gate_proj": (FFN, HIDDEN), "mlp.up_proj": (FFN, HIDDEN),
-              "mlp.down_proj": (HIDDEN, FFN)}
+    shapes = {
+        "self_attn.q_proj": (q, HIDDEN),
+        "self_attn.k_proj": (kv, HIDDEN),
+        "self_attn.v_proj": (kv, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, q),
+        "mlp.gate_proj": (FFN, HIDDEN),
+        "mlp.up_proj": (FFN, HIDDEN),
+        "mlp.down_proj": (HIDDEN, FFN),
+    }
     w = {"model.embed_tokens.weight": torch.randn(VOCAB, HIDDEN) * 0.02}
     for i in range(LAYERS):
         for name, shape in shapes.items():
@@ -152,13 +166,14 @@ def initial_weights() -> Weights:
     return w
 
 
-def train(documents: list[list[int]], steps: int, seed: int,
-          ids: list[int]) -> tuple[Weights, float]:
+def train(documents: list[list[int]], steps: int, seed: int, ids: list[int]) -> tuple[Weights, float]:
     """Trained weights and the mean loss of the last hundred steps that ran without rounding."""
     torch.manual_seed(seed)
     w = {name: p.requires_grad_() for name, p in initial_weights().items()}
-    groups = [{"params": [p for p in w.values() if p.dim() == 2], "weight_decay": WEIGHT_DECAY},
-              {"params": [p for p in w.values() if p.dim() == 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in w.values() if p.dim() == 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in w.values() if p.dim() == 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
     ratios: Weights = {}
     losses: list[float] = []
@@ -173,8 +188,9 @@ def train(documents: list[list[int]], steps: int, seed: int,
         if rounding:
             if late % 50 == 0:
                 ratios = {n: best_ratio(p.detach(), 4) for n, p in linears(w).items()}
-            used = w | {n: p + (fake_quant(p.detach(), 4, ratios[n]) - p.detach())
-                        for n, p in linears(w).items()}
+            used = w | {
+                n: p + (fake_quant(p.detach(), 4, ratios[n]) - p.detach()) for n, p in linears(w).items()
+            }
         target = batch[:, 1:].masked_fill(batch[:, 1:] == 0, -100)
         logits = forward(used, batch[:, :-1], dropout=DROPOUT)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
@@ -185,8 +201,11 @@ def train(documents: list[list[int]], steps: int, seed: int,
         if not rounding:
             losses.append(loss.item())
         if step % 100 == 0:
-            print(f"{step:6d} {time.time() - start:7.1f} s  train loss {np.mean(losses[-100:]):.4f}"
-                  + (f"  held-out {perplexity(w, ids):.2f}" if step % 500 == 0 else ""), flush=True)
+            print(
+                f"{step:6d} {time.time() - start:7.1f} s  train loss {np.mean(losses[-100:]):.4f}"
+                + (f"  held-out {perplexity(w, ids):.2f}" if step % 500 == 0 else ""),
+                flush=True,
+            )
     return {n: p.detach() for n, p in w.items()}, float(np.mean(losses[-100:]))
 
 
@@ -215,30 +234,72 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "heldout.txt").write_text("\n\n".join(kept_out), encoding="utf-8")
     tokenizer.save(str(args.out / "tokenizer.json"))
-    dump(args.out / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOT,
-        "model_max_length": 2 * CONTEXT, "clean_up_tokenization_spaces": False})
+    dump(
+        args.out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BOS,
+            "eos_token": EOT,
+            "model_max_length": 2 * CONTEXT,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
     dump(args.out / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1})
-    dump(args.out / "config.json", {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB,
-        "hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM,
-        "hidden_act": "silu", "max_position_embeddings": 2 * CONTEXT, "rms_norm_eps": EPS,
-        "rope_theta": THETA, "rope_scaling": None, "attention_bias": False, "mlp_bias": False,
-        "attention_dropout": 0.0, "initializer_range": 0.02, "pretraining_tp": 1,
-        "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1, "use_cache": True,
-        "torch_dtype": "bfloat16"})
-    save_file({n: p.to(torch.bfloat16) for n, p in w.items()}, args.out / "model.safetensors",
-              metadata={"format": "pt"})
-    dump(args.out / "train.json", {
-        "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
-        "seed": args.seed, "parameters": sum(p.numel() for p in w.values()),
-        "train_text_bytes": sum(len(d.encode()) for d in documents),
-        "train_text_tokens": sum(map(len, tokens)), "steps": args.steps,
-        "tokens_per_step": BATCH_TOKENS, "seconds": seconds, "final_train_loss": round(loss, 4),
-        "heldout_bytes": len("\n\n".join(kept_out).encode()), "heldout_tokens": len(ids),
-        "context": CONTEXT, "stride": CONTEXT - 1, "unigram_perplexity": round(unigram, 3),
-        "heldout_perplexity": {n: round(p, 4) for n, p in measure(args.out).items()}})
+    dump(
+        args.out / "config.json",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": VOCAB,
+            "hidden_size": HIDDEN,
+            "intermediate_size": FFN,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "num_key_value_heads": KV_HEADS,
+            "head_dim": HEAD_DIM,
+            "hidden_act": "silu",
+            "max_position_embeddings": 2 * CONTEXT,
+            "rms_norm_eps": EPS,
+            "rope_theta": THETA,
+            "rope_scaling": None,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "pretraining_tp": 1,
+            "tie_word_embeddings": True,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "use_cache": True,
+            "torch_dtype": "bfloat16",
+        },
+    )
+    save_file(
+        {n: p.to(torch.bfloat16) for n, p in w.items()},
+        args.out / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    dump(
+        args.out / "train.json",
+        {
+            "python": platform.python_version(),
+            "torch": torch.__version__.split("+")[0],
+            "seed": args.seed,
+            "parameters": sum(p.numel() for p in w.values()),
+            "train_text_bytes": sum(len(d.encode()) for d in documents),
+            "train_text_tokens": sum(map(len, tokens)),
+            "steps": args.steps,
+            "tokens_per_step": BATCH_TOKENS,
+            "seconds": seconds,
+            "final_train_loss": round(loss, 4),
+            "heldout_bytes": len("\n\n".join(kept_out).encode()),
+            "heldout_tokens": len(ids),
+            "context": CONTEXT,
+            "stride": CONTEXT - 1,
+            "unigram_perplexity": round(unigram, 3),
+            "heldout_perplexity": {n: round(p, 4) for n, p in measure(args.out).items()},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -75,9 +75,7 @@ class Emitter:
         values = [constant(v, stmt.buffer.dtype) for v in stmt.init]
         data = to_raw(stmt.buffer.dtype, values).tobytes()
         text = "".join(f"\\{b:02X}" for b in data)
-        self.globals.append(
-            f'{name} = private unnamed_addr {kind} [{len(data)} x i8] c"{text}", align 64'
-        )
+        self.globals.append(f'{name} = private unnamed_addr {kind} [{len(data)} x i8] c"{text}", align 64')
 
     def rolled_loop(self) -> str:
         """Metadata of one loop that is not to be unrolled."""
