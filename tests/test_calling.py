@@ -138,6 +138,11 @@ def test_modules_tell_their_signature():
     hls = schedule.build(target="vhls")
     assert hls.args == [("i32", (4,)), ("i32", ()), ("i32", (4,)), ("i32", ())]
     assert hls.num_output_args == 2
+
+    def added(A: int32[4], B: int32[4], C: int32[4]):
+        C[:] = A + B
+
+    assert allo.customize(added).build(target="vhls").num_output_args == 1  # C
     assert hls.platform == "vivado_hls"
 
 

@@ -92,6 +92,94 @@ def test_a_deadlock_names_instances_that_share_code() -> None:
     assert said[0] == said[1]
 
 
+def test_a_deadlock_of_many_names_the_cycle_only() -> None:
+    @df.region()
+    def top(A: int32[4, 6]):
+        right: Stream[int32, 2][4, 7]
+        down: Stream[int32, 2][4, 6]
+
+        @df.kernel(mapping=[4])
+        def feed():
+            i = df.get_pid()
+            right[i, 0].put(i)
+
+        @df.kernel(mapping=[4, 6], args=[A])
+        def pe(a: int32[4, 6]):
+            i, j = df.get_pid()
+            x: int32 = right[i, j].get()
+            a[i, j] = x + down[i, j].get()
+            right[i, j + 1].put(x)
+            down[(i + 1) % 4, j].put(x)
+
+        @df.kernel(mapping=[4])
+        def drain():
+            i = df.get_pid()
+            x: int32 = right[i, 6].get()
+
+    for module in modules(top):
+        begin = time.perf_counter()
+        with pytest.raises(DeadlockError) as caught:
+            module(np.zeros((4, 6), np.int32))
+        assert time.perf_counter() - begin < 1
+        waits = [f"pe_{i}_0 waits to read FIFO 'down_{i}_0' (empty, depth 2)" for i in (0, 3, 2, 1)]
+        said = "; ".join([*waits, "24 more processes wait"])
+        assert caught.value.message == f"deadlock in 'top': {said}"
+        (place,) = caught.value.places
+        assert place.label == f"{waits[0]}, and 3 more here"
+
+
+def test_a_deadlock_of_many_names_the_process_that_was_left_alone() -> None:
+    @df.region()
+    def top(B: int32[2]):
+        s: Stream[int32, 2][11]
+
+        @df.kernel(mapping=[1])
+        def feed():
+            s[0].put(1)
+
+        @df.kernel(mapping=[10])
+        def stage():
+            p = df.get_pid()
+            for i in range(2):
+                s[p + 1].put(s[p].get())
+
+        @df.kernel(mapping=[1], args=[B])
+        def drain(b: int32[2]):
+            for i in range(2):
+                b[i] = s[10].get()
+
+    for module in modules(top):
+        with pytest.raises(DeadlockError) as caught:
+            module(np.zeros(2, np.int32))
+        assert caught.value.message == (
+            "deadlock in 'top': stage_0 waits to read FIFO 's_0' (empty, depth 2); 10 more processes wait"
+        )
+
+
+def test_steps_in_turn_are_told_to_run_at_the_same_time() -> None:
+    def feed(A: int32[8], s: Stream[int32, 4]):
+        for i in range(8):
+            s.put(A[i])
+
+    def drain(s: Stream[int32, 4], B: int32[8]):
+        for i in range(8):
+            B[i] = s.get()
+
+    def top(A: int32[8], B: int32[8]):
+        s: Stream[int32, 4]
+        feed(A, s)
+        drain(s, B)
+
+    s = allo.customize(top)
+    A, B = ints(8), np.zeros(8, np.int32)
+    with pytest.raises(DeadlockError) as caught:
+        s.build()(A, B)
+    assert caught.value.hint == "make 's' deeper, or run the steps at the same time: s.dataflow(\"top\")"
+    s.dataflow("top")
+    s.build()(A, B)
+    np.testing.assert_array_equal(B, A)
+
+
 @needs_compiler
 def test_c_simulation_cannot_run_a_cycle() -> None:
     module = df.build(crossed(), project=None)

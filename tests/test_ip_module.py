@@ -72,6 +72,15 @@ def test_called_from_python_it_works_in_place(file: Path) -> None:
         vadd(A)
 
 
+def test_one_array_may_be_given_twice(tmp_path: Path) -> None:
+    file = tmp_path / "add.cpp"
+    loop = "for (int i = 0; i < 16; i++) C[i] = A[i] + B[i];"
+    file.write_text(f"void add(int A[16], int B[16], int C[16]) {{ {loop} }}")
+    C = np.zeros(16, np.int32)
+    allo.IPModule("add", file)(A, A, C)
+    np.testing.assert_array_equal(C, 2 * A)
+
+
 def test_a_changed_file_is_compiled_again(file: Path) -> None:
     vadd = allo.IPModule("vadd", file)
     B = np.zeros(16, np.int32)

@@ -189,7 +189,8 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
             _warn_of_conversion(buffer, cast(Array, value))
         raws.append(encode(buffer, cast(object, value)))
     raws += [np.zeros(b.shape, container(b.dtype)) for b in params[len(args) :]]
-    _separate(params, raws, stored)
+    if function.extern is None:  # C++ sees the pointers as they are
+        _separate(params, raws, stored)
     return Bound(function, tuple(raws), tuple(args), stored)
 
 

@@ -217,13 +217,13 @@ class Interpreter(Signature):
                     self._progress += 1
             if self._progress == before:
                 if not frame.waits:
-                    raise deadlock(frame.function, blocked)
+                    raise deadlock(self.program, frame.function, blocked)
                 yield tuple(blocked)
 
     def _blocked(self, frame: Frame, fifo: Fifo, kind: str, span: Span) -> tuple[Blocked, ...]:
         blocked = Blocked(frame.process, kind, fifo.name, fifo.depth, span)
         if not frame.waits:
-            raise deadlock(frame.function, [blocked])
+            raise deadlock(self.program, frame.function, [blocked])
         return (blocked,)
 
     def _token(self, value: ir.Expr | ir.View, frame: Frame) -> Any:

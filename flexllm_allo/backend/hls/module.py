@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import BackendError, TargetError, UsageError, did_you_mean
 from ...ir import nodes as ir
+from ..effects import Effects
 from ..signature import Signature
 from . import steps
 from .card import run_on_card
@@ -67,7 +68,7 @@ class HLSModule(Signature):
         self.program = wrapped(program) if wrap_io and target == "vitis_hls" else program
         self.platform = "vitis_hls" if target == "vitis_hls" else "vivado_hls"
         self.ext_libs = [f.extern for f in program.functions if f.extern is not None]
-        self.num_output_args = len(program.function(program.top).outputs)
+        self.num_output_args = _output_count(program)
         self.project = Path(project) if project is not None else None
         flow = "vhls" if target == "vhls" or (target == "vivado_hls" and mode is None) else "vitis"
         self.hls_code = emit(self.program, flow, self.configs.get("bundles"))
@@ -171,6 +172,13 @@ class HLSModule(Signature):
         if self.project is None:
             raise BackendError("FX402", "there is no project to synthesize", hint="build with project=folder")
         return steps.run_csynth(self.project, self.top_func_name)
+
+
+def _output_count(program: ir.Program) -> int:
+    """The arguments of the top function that bring something back: results, else arrays it writes."""
+    top = program.function(program.top)
+    written = Effects(program).stored(top)
+    return len(top.outputs) or sum(b.name in written for b in top.params)
 
 
 ACCEPTED = ("ext_libs", "func_args", "platform", "use_memory")

@@ -74,6 +74,7 @@ class _Function:
     """One function and its callees: LLVM text, then machine code."""
 
     def __init__(self, program: ir.Program, name: str, stored: frozenset[str]) -> None:
+        self._program = program
         self.function = program.function(name)
         self.stored = stored
         emitter = Emitter(program, name)
@@ -97,4 +98,4 @@ class _Function:
         pointers = self._pointers(*(raw.__array_interface__["data"][0] for raw in bound.raws))
         state = np.zeros(self._sites.state_size, np.int64)
         if self.compiled.entry(pointers, state.__array_interface__["data"][0]):
-            raise self._sites.deadlock(state)
+            raise self._sites.deadlock(self._program, state)

@@ -84,14 +84,14 @@ class Sites:
     def state_size(self) -> int:
         return 2 + 2 * self.slots
 
-    def deadlock(self, state: NDArray[Any]) -> DeadlockError:
+    def deadlock(self, program: ir.Program, state: NDArray[Any]) -> DeadlockError:
         """The error that a returned state stands for."""
         owner = self.owners[int(state[1]) - 1]
         pairs = cast("list[tuple[int, int]]", state[2:].reshape(-1, 2).tolist())
         others = [slot for slot in range(len(pairs)) if slot not in self.order]
         slots = [slot for slot in (*others, *self.order) if pairs[slot][0]]
         found = [self._blocked(slot, *pairs[slot]) for slot in slots]
-        return deadlock(owner, [blocked for who, blocked in found if who == owner])
+        return deadlock(program, owner, [blocked for who, blocked in found if who == owner])
 
     def _blocked(self, slot: int, number: int, index: int) -> tuple[str, Blocked]:
         """The owner of the process of a slot, and where the process is blocked."""
