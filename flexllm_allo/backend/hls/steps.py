@@ -26,7 +26,7 @@ def run_csim(project: str | Path) -> str:
         environment["AP_TYPES"] = str(find_ap_headers().path)
     log = folder / "csim.log"
     try:
-        run_tool(["make", "csim"], folder, log.name, environment=environment)
+        run_tool(["make", "--no-print-directory", "csim"], folder, log.name, environment=environment)
     except ToolError as error:
         lines = [line for line in _lines(log) if "differ" in line or line.startswith(("FAIL", "ERROR"))]
         if lines and error.code == "FX502" and "error:" not in error.message:
@@ -81,7 +81,7 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
     folder = Path(project)
     _needed(find_vitis_hls, folder)
     _needed(find_vpp, folder)
-    command = ["make", "xclbin", f"TARGET={target}"]
+    command = ["make", "--no-print-directory", "xclbin", f"TARGET={target}"]
     if platform := os.environ.get("XDEVICE"):
         command.append(f"PLATFORM={platform}")
     run_tool(command, folder, f"link_{target}.log")
