@@ -204,7 +204,8 @@ def test_a_call_on_the_card_goes_through_files(tmp_path, monkeypatch):
         "vitis_hls": "touch vadd.xo",
         "v++": 'echo "$@" > linked\ntouch vadd.hw.xclbin',
         # asked for its version it is run elsewhere, where it must leave nothing
-        "c++stub": 'test -f host.cpp || exit 0\nprintf "#!/bin/sh\\ncp data/A.bin out_C.bin\\n" > host\nchmod +x host',
+        "c++stub": "test -f host.cpp || exit 0\n"
+        'printf "#!/bin/sh\\ncp data/A.bin out_C.bin\\n" > host\nchmod +x host',
     }
     folder = tmp_path / "bin"
     folder.mkdir()
