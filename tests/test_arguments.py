@@ -131,6 +131,14 @@ def test_bind_checks_the_count_and_makes_results() -> None:
     assert isinstance(scalar, float)
 
 
+def test_an_array_of_one_element_receives_a_scalar_result() -> None:
+    for s in (np.zeros(1, np.float32), np.zeros((1, 1), np.float64)):
+        bound = bind(FUNCTION, [np.zeros(3, np.int32), 3, np.zeros(2, np.int8), s], frozenset({"s"}))
+        bound.raws[3][...] = 0.5
+        assert unbind(bound) is None
+        assert s.ravel().tolist() == [0.5]
+
+
 def test_results_can_be_given() -> None:
     r, s = np.zeros(2, np.int64), np.zeros(())
     bound = bind(FUNCTION, [[1, 2, 3], 3, r, s], frozenset({"R", "s"}))

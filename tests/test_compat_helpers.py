@@ -111,3 +111,14 @@ def test_memory_and_layout():
     assert layout.local_shape((8, 4), (2, 2)) == (4, 4)
     with pytest.raises(ValueError, match=r"the mesh \[2\] has no axis 1"):
         layout.get_placement([2])
+
+
+def test_buffers_show_their_place_among_the_arguments():
+    def add(A: int32[4]) -> int32[4]:
+        B: int32[4] = 0
+        for i in range(4):
+            B[i] = A[i]
+        return B
+
+    s = allo.customize(add)
+    assert (repr(s.A), repr(s.B)) == ("MockBuffer(add:A:0)", "MockBuffer(add:B)")

@@ -464,6 +464,29 @@ def test_recursion():
     assert caught.value.code == "FX107"
 
 
+def test_recursion_over_a_parameter_ends():
+    names = {"int32": int32, "allo": allo}
+    tree = """
+def tree[N](A: "int32[N]") -> int32:
+    with allo.meta_if(N == 1):
+        return A[0]
+    with allo.meta_else():
+        B: int32[N // 2]
+        for i in range(N // 2):
+            B[i] = A[i * 2] + A[i * 2 + 1]
+        return tree[N // 2](B)
+"""
+    total = allo.customize(tree, global_vars=names, instantiate=[8]).build()
+    assert total(np.arange(8, dtype=np.int32)) == 28
+    endless = """
+def down[N](x: int32) -> int32:
+    return down[N + 1](x)
+"""
+    with pytest.raises(FrontendError, match="down calls itself with other parameters, 16 deep") as caught:
+        allo.customize(endless, global_vars=names, instantiate=[0])
+    assert caught.value.code == "FX107"
+
+
 def _scaled(x: int32, factor: int32 = M, shift: int32 = 0) -> int32:
     return x * factor + shift
 

@@ -18,7 +18,20 @@ import flexllm_allo as allo
 import flexllm_allo.ir.types as T
 from flexllm_allo.backend.hls.csim import CSimModule
 from flexllm_allo.errors import FrontendError
-from flexllm_allo.ir.types import Float, Int, UInt, float32, int8, int16, int32, int64, uint8
+from flexllm_allo.ir.types import (
+    Float,
+    Int,
+    Stateful,
+    Stream,
+    UInt,
+    float32,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint1,
+    uint8,
+)
 from flexllm_allo.memory import Memory
 
 N = 4
@@ -121,6 +134,73 @@ def test_loops():
     text = str(allo.customize(kernel))
     assert "pipeline II=2" in text
     assert "unroll" in text
+
+
+def test_calls_run_only_when_needed():
+    def count(x: int32) -> int32:
+        calls: int32 @ Stateful = 0
+        calls = calls + x
+        return calls
+
+    def kernel(x: int32) -> int32:
+        r: int32 = 0
+        if x > 0 and count(1) > 0:
+            r += 100
+        if x > 0 or count(10) > 0:
+            r += 200
+        y: float32 = count(1000) if x > 0 else 0.5
+        r += int(y * 10)
+        return r + count(0)
+
+    assert agree(kernel, 1) == 300 + 10010 + 1001
+    assert agree(kernel, 0) == 200 + 5 + 10
+
+
+def test_calls_with_constant_arguments_keep_the_types_of_the_kernel():
+    def more(x: int8) -> int8:
+        return x + 1
+
+    def third(n: int) -> int:
+        return -(-n // 3)
+
+    def kernel(A: int32[4]) -> int32:
+        r: int32 = 0
+        if more(127) > 0:
+            r += 1000
+        for i in range(third(10)):
+            r += A[i]
+        return r + A[more(1)] + (-more(127))
+
+    assert agree(kernel, np.arange(4, dtype=np.int32)) == 6 + 2 - 128
+
+
+def test_loop_conditions_that_call_and_read():
+    def collatz(x: int32, limit: int32) -> uint1:
+        return x > 1 and x < limit
+
+    def steps(n: int32) -> int32:
+        x: int32 = n
+        s: int32 = 0
+        while s < 9 and collatz(x, 100):
+            s += 1
+            x = x // 2 if x % 2 == 0 else 3 * x + 1
+        return s * 1000 + x
+
+    def positive(A: int32[6]) -> int32:
+        pipe: Stream[int32, 6]
+        s: int32 = 0
+        for i in range(6):
+            pipe.put(A[i])
+        while pipe.get() > 0:
+            s += 1
+        while s < 5 and pipe.get() > 0:
+            s += 1
+        return s
+
+    assert agree(steps, 6) == 8001
+    assert agree(steps, 27) == 3124
+    assert agree(steps, 1) == 1
+    assert agree(positive, np.array([3, 1, 2, 0, 7, 9], np.int32)) == 5
 
 
 @pytest.mark.parametrize("bounds", [(0, 20, 3), (2, 19, 1), (5, 5, 2), (7, 3, 2), (0, 20, 7), (0, 4, -1)])

@@ -174,6 +174,7 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
             function.span,
             f"the inputs of '{function.name}' are ({names})",
         )
+    args = [*args[: len(inputs)], *map(_cell, params[len(inputs) :], args[len(inputs) :])]
     raws: list[Array] = []
     for buffer, value in zip(params, args, strict=False):
         if buffer.is_stream:
@@ -192,6 +193,14 @@ def bind(function: ir.Function, args: Sequence[object], stored: frozenset[str]) 
     if function.extern is None:  # C++ sees the pointers as they are
         _separate(params, raws, stored)
     return Bound(function, tuple(raws), tuple(args), stored)
+
+
+def _cell(result: ir.Buffer, value: object) -> object:
+    """A scalar result is a pointer in C++: an array of one element receives it too."""
+    if result.shape or not isinstance(value, np.ndarray):
+        return value
+    array = cast(Array, value)
+    return array.reshape(()) if array.size == 1 else array
 
 
 def unbind(bound: Bound) -> Any:

@@ -16,7 +16,7 @@ from ..ir.convert import literal
 from ..ir.dtypes import DType, StreamType, Struct
 from ..ir.rule_sets import RULE_SETS
 from .axes import Region
-from .names import NotConstant, evaluate
+from .names import NotConstant, evaluate, is_kernel
 from .options import Options
 from .source import Source
 
@@ -265,14 +265,23 @@ class Context:
         return evaluate(node, self.values(), self._is_runtime)
 
     def number(self, node: ast.expr) -> ir.Const | None:
-        """The literal an expression is at compile time, or None when it is no number then."""
+        """The literal an expression is at compile time, or None when it is no number then.
+
+        A call of a kernel is none: its types and state have a meaning that Python's call lacks.
+        """
         try:
+            if any(self._calls_kernel(n) for n in ast.walk(node) if isinstance(n, ast.Call)):
+                return None
             value = self.constant(node)
         except NotConstant:
             return None
         if hasattr(value, "item") and getattr(value, "shape", None) == ():
             value = value.item()
         return literal(value, self.span(node)) if isinstance(value, int | float) else None
+
+    def _calls_kernel(self, node: ast.Call) -> bool:
+        func = node.func.value if isinstance(node.func, ast.Subscript) else node.func
+        return is_kernel(self.constant(func))
 
     def values(self) -> Mapping[str, Any]:
         """What is known by name at compile time; later scopes hide earlier ones."""

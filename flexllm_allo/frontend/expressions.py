@@ -189,15 +189,44 @@ def _boolop(ctx: Context, node: ast.BoolOp) -> ir.Expr:
     op = "and" if isinstance(node.op, ast.And) else "or"
     value = lower_condition(ctx, node.values[0])
     for item in node.values[1:]:
-        value = ir.Logic(op, value, lower_condition(ctx, item), BOOL, ctx.span(node))
+        with ctx.block() as needed:
+            right = lower_condition(ctx, item)
+        if needed:
+            value = _short_circuit(ctx, op, value, needed, right, node)
+        else:
+            value = ir.Logic(op, value, right, BOOL, ctx.span(node))
     return value
 
 
+def _short_circuit(
+    ctx: Context, op: str, left: ir.Expr, needed: list[ir.Stmt], right: ir.Expr, node: ast.BoolOp
+) -> ir.Expr:
+    """A right side that needs statements, such as a call, runs only where the left leaves it open."""
+    span = ctx.span(node)
+    held = ctx.temporary("held", BOOL, node)
+    ctx.emit(ir.Store(held.name, (), left, span))
+    known = ir.Load(held.name, (), BOOL, span)
+    decide = (*needed, ir.Store(held.name, (), right, span))
+    ctx.emit(ir.If(known, decide, (), span) if op == "and" else ir.If(known, (), decide, span))
+    return known
+
+
 def _ifexp(ctx: Context, node: ast.IfExp) -> ir.Expr:
-    condition = lower_condition(ctx, node.test)
-    then, other = match_literals(lower_expr(ctx, node.body), lower_expr(ctx, node.orelse))
+    condition, span = lower_condition(ctx, node.test), ctx.span(node)
+    with ctx.block() as first:
+        then = lower_expr(ctx, node.body)
+    with ctx.block() as second:
+        other = lower_expr(ctx, node.orelse)
+    then, other = match_literals(then, other)
     t = ctx.common_type(then.type, other.type, node)
-    return ir.Select(condition, cast(then, t), cast(other, t), t, ctx.span(node))
+    then, other = cast(then, t), cast(other, t)
+    if not first and not second:
+        return ir.Select(condition, then, other, t, span)
+    held = ctx.temporary("held", t, node)
+    first.append(ir.Store(held.name, (), then, span))
+    second.append(ir.Store(held.name, (), other, span))
+    ctx.emit(ir.If(condition, tuple(first), tuple(second), span))
+    return ir.Load(held.name, (), t, span)
 
 
 def _subscript(ctx: Context, node: ast.Subscript) -> ir.Expr:

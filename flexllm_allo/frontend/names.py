@@ -18,6 +18,7 @@ Names = dict[str, Any]
 
 _VISIBLE = (int, float, DType, ArrayType, StreamType, types.FunctionType, types.ModuleType)
 _SKIPPED = {"customize", "build", "caller_names", "get_global_vars"}
+_PYTHON_TYPES: tuple[object, ...] = (int, float, bool, "int", "float")
 _LIBRARY = sysconfig.get_path("stdlib")
 _PACKAGE = __name__.partition(".")[0]
 
@@ -75,6 +76,13 @@ def function_names(
         except ValueError:  # a cell that is filled later (recursion between local functions)
             continue
     return found
+
+
+def is_kernel(callee: object) -> bool:
+    """Whether a function is written for the compiler: some parameter or result has a type of hardware."""
+    if not isinstance(callee, types.FunctionType) or hasattr(callee, "__intrinsic__"):
+        return False
+    return any(t not in _PYTHON_TYPES for t in inspect.unwrap(callee).__annotations__.values())
 
 
 class NotConstant(Exception):

@@ -51,6 +51,9 @@ class _Expressions:
     element = staticmethod(element)
 
 
+_INSTANCES_DEEP = 16  # instances of one kernel inside each other; Python's own stack allows few more
+
+
 class ProgramBuilder:
     """Lowers kernels on demand; implements `context.Instances`."""
 
@@ -60,7 +63,7 @@ class ProgramBuilder:
         self.functions: list[ir.Function] = []
         self._made: dict[tuple[Any, ...], ir.Function] = {}
         self._names: set[str] = set()
-        self._open: list[Callable[..., Any]] = []
+        self._open: list[tuple[Any, ...]] = []
         self._home: Names | None = None  # the globals of the top kernel
 
     def instantiate(
@@ -117,11 +120,8 @@ class ProgramBuilder:
         key = (fn, tuple(bindings.items()), tuple(ids))
         if key in self._made:
             return self._made[key]
-        if fn in self._open:
-            places = [Place(at), Place(source.span(source.tree), "the kernel")]
-            hint = "hardware has no call stack: write it as a loop"
-            raise FrontendError("FX107", f"{source.tree.name} calls itself", places, hint)
-        self._open.append(fn)
+        self._check_recursion(key, source, at)
+        self._open.append(key)
         function = _lower_function(self, source, {**names, **bindings})
         self._open.pop()
         known = [*bindings.items(), *(("id", i) for i in ids)]
@@ -129,6 +129,19 @@ class ProgramBuilder:
         function = self.add(function, "_".join([source.tree.name, *ids]))
         self._made[key] = function
         return function
+
+    def _check_recursion(self, key: tuple[Any, ...], source: Source, at: Span) -> None:
+        """A kernel may call itself with other parameters, which is another function, if that ends."""
+        depth = sum(open_[0] is key[0] for open_ in self._open)
+        if key not in self._open and depth < _INSTANCES_DEEP:
+            return
+        places = [Place(at), Place(source.span(source.tree), "the kernel")]
+        if key in self._open:
+            message, hint = "calls itself", "hardware has no call stack: write it as a loop"
+        else:
+            message = f"calls itself with other parameters, {depth} deep"
+            hint = "end it with allo.meta_if on a parameter, or write it as a loop"
+        raise FrontendError("FX107", f"{source.tree.name} {message}", places, hint)
 
     def add(self, function: ir.Function, stem: str) -> ir.Function:
         """Put a function into the program under a name not used yet: the stem, else numbered."""

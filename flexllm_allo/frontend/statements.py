@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import FrontendError, Place
 from ..ir import nodes as ir
 from ..ir.convert import cast
-from ..ir.dtypes import INDEX, ArrayType, DType, StreamType, Struct, UInt
+from ..ir.dtypes import BOOL, INDEX, ArrayType, DType, StreamType, Struct, UInt
 from .annotations import annotated_type
 from .array_expressions import is_array, is_numpy_call, lower_value, makes_buffer
 from .array_statements import (
@@ -328,14 +328,27 @@ def _for(ctx: Context, node: ast.For) -> None:
 def _while(ctx: Context, node: ast.While) -> None:
     if node.orelse:
         raise ctx.error("FX101", "while ... else is not supported", node)
-    with ctx.block() as hoisted:
+    with ctx.block() as before:
         condition = lower_condition(ctx, node.test)
-    if hoisted:
-        hint = "assign the result to a variable before the loop and at its end"
-        raise ctx.error("FX101", "a loop condition cannot call kernels or read streams", node.test, hint)
     with ctx.block() as body:
         lower_body(ctx, node.body)
+    if before:
+        condition = _evaluated_before(ctx, node.test, condition, before, body)
     ctx.emit(ir.While(condition, tuple(body), ctx.span(node)))
+
+
+def _evaluated_before(
+    ctx: Context, test: ast.expr, condition: ir.Expr, before: list[ir.Stmt], body: list[ir.Stmt]
+) -> ir.Expr:
+    """A condition that needs statements (a call, a read of a stream): run them before every iteration."""
+    held = ctx.temporary("going", BOOL, test)
+    for stmt in before:
+        ctx.emit(stmt)
+    ctx.emit(ir.Store(held.name, (), condition, ctx.span(test)))
+    with ctx.block() as again:
+        repeated = lower_condition(ctx, test)
+    body += [*again, ir.Store(held.name, (), repeated, ctx.span(test))]
+    return ir.Load(held.name, (), BOOL, ctx.span(test))
 
 
 def _if(ctx: Context, node: ast.If) -> None:

@@ -138,8 +138,8 @@ class Schedule(Description):
                 hint=did_you_mean(name, known),
             )  # fmt: skip
             raise _with_place(error, Place(caller_span()))
-        params = [p.name for p in function.params]
-        return MockBuffer(function.name, name, params.index(name) if name in params else None)
+        inputs = [p.name for p in function.inputs]
+        return MockBuffer(function.name, name, inputs.index(name) if name in inputs else None)
 
     # ---- views, replay, functions as schedules
 
