@@ -115,6 +115,18 @@ def test_bit_slices_with_a_run_time_start():
         assert agree(digits, 0x01020304) == [10, 0x04030201]
 
 
+def test_slices_whose_width_depends_on_two_values():
+    def between(x: int32, n: int32, m: int32) -> (uint32, uint32):
+        y: uint32 = x[n:m]
+        z: uint32 = x[0 : n % 2 + m // 4096 + 1]
+        return y, z
+
+    with pytest.warns(RuntimeWarning, match="Cannot infer the bitwidth of the slice"):
+        assert agree(between, 0b110111, 1, 5) == [0b1011, 0b11]
+    with pytest.warns(RuntimeWarning, match="Cannot infer the bitwidth of the slice"):
+        assert agree(between, 0b110111, 2, 4) == [0b01, 0b1]
+
+
 def test_a_slice_of_unknown_width_is_uint32_with_a_warning():
     def clear(x: int64, n: int32) -> (int64, int64):
         y: int64 = x[0:n]

@@ -175,15 +175,15 @@ def _folded(low: ir.Binary) -> ir.Expr:
 def _slice_width(ctx: Context, lower: ast.expr, upper: ast.expr) -> int | None:
     """upper - lower, when it is the same whatever the run-time values in it are.
 
-    Probed at two sets of values, which suffices for the linear expressions that occur.
+    Probed at sets of values that no sum with small coefficients, remainder or quotient maps to one width.
     """
     difference = ast.copy_location(ast.BinOp(upper, ast.Sub(), lower), upper)
     names = sorted({n.id for n in ast.walk(difference) if isinstance(n, ast.Name)})
     free = [n for n in names if isinstance(ctx.find(n), ir.Buffer | LoopSymbol)]
     known = ctx.values()
     widths: set[int | None] = set()
-    for probe in (3, 1009):
-        numbers = {name: probe + 17 * i for i, name in enumerate(free)}
+    for probe in (3, 4, 1009, 10**6):
+        numbers = {name: probe ** (i + 1) for i, name in enumerate(free)}
         try:
             widths.add(int(evaluate(difference, {**known, **numbers}, lambda _: False)))
         except (NotConstant, TypeError, ValueError):
