@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
-import warnings
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,11 @@ def test_there_are_ten_in_order() -> None:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
-def test_lesson(path: Path) -> None:
+def test_lesson(path: Path, tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert 20 <= len([line for line in lines if line.strip()]) <= 45
     assert lines[0].startswith(f'"""Lesson {int(path.name[:2])}: ')
     assert any("assert" in line for line in lines)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        runpy.run_path(str(path), run_name="__main__")
+    command = [sys.executable, "-P", "-W", "error", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
