@@ -14,9 +14,9 @@ from .lazy import lazy
 
 if TYPE_CHECKING:
     from .frontend.names import Names
-    from .lowering import Instantiate, lower, lower_all, wrapped_apply
+    from .lowering import Instantiate, lower, lower_all
     from .schedule.memory import Partition
-    from .schedule.schedule import Schedule
+    from .schedule.schedule import Schedule, wrapped_apply
 
 getsourcefile = inspect.getsourcefile
 
@@ -28,7 +28,7 @@ __getattr__ = lazy(
         "Schedule": "schedule.schedule",
         "lower": "lowering",
         "lower_all": "lowering",
-        "wrapped_apply": "lowering",
+        "wrapped_apply": "schedule.schedule",
     },
 )
 

@@ -11,7 +11,6 @@ from .frontend.options import DEFAULT, Options
 from .frontend.program import ProgramBuilder
 from .ir import nodes as ir
 from .ir.verify import verify
-from .schedule.schedule import primitive
 
 Instantiate = Sequence[Any] | Mapping[str, Any]
 
@@ -50,8 +49,3 @@ def lower_all(
         for fn, instantiate in tops
     ]
     return verify(ir.Program(tuple(builder.functions), made[0].name))
-
-
-def wrapped_apply(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of a schedule a primitive: recorded in the trace, and undone when it is refused."""
-    return primitive(method)(method)

@@ -13,6 +13,7 @@ from ..errors import Place, ScheduleError, ScheduleNameError, ScheduleTypeError,
 from ..ir import nodes as ir
 from ..ir.printer import print_program
 from ..ir.walk import buffers
+from ..lowering import lower
 from . import compose as composing
 from . import computing, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
@@ -58,6 +59,11 @@ def primitive(definition: Callable[..., object]) -> Callable[[_Method[P, R]], _M
         return wrapper
 
     return decorate
+
+
+def wrapped_apply(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of a schedule a primitive: recorded in the trace, and undone when it is refused."""
+    return primitive(method)(method)
 
 
 class Schedule(Description):
@@ -324,7 +330,7 @@ class Schedule(Description):
             (instance, *_) = composing.instances(self.program, probe, id)
             bindings = self.program.function(instance).bindings
             instantiate = [value for key, value in bindings if key != "id" and not isinstance(value, str)]
-        made: Schedule = import_module("flexllm_allo.customize").customize(kernel, instantiate=instantiate)
+        made = Schedule(lower(kernel, instantiate), instantiate)
         return found(made) or made
 
     # ---- how primitives run
