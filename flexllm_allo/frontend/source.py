@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import FrontendError, Span, register_source
 from .bundles import expand_bundles
 from .generics import TypeParameter, split_headers
+from .prompt import typed_source
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,15 @@ def _read(fn: Callable[..., Any]) -> Source:
         lines, first = inspect.getsourcelines(fn)
         file = inspect.getsourcefile(fn) or "<unknown>"
     except (OSError, TypeError):
+        typed = typed_source(fn)
+        if typed is not None:
+            return _parsed(fn, name, typed[0], 1, typed[1])
         hint = "define it in a file or a notebook cell, or pass its source as a string"
         raise FrontendError("FX100", f"cannot read the source of {name}", hint=hint) from None
+    return _parsed(fn, name, lines, first, file)
+
+
+def _parsed(fn: Callable[..., Any], name: str, lines: list[str], first: int, file: str) -> Source:
     lines = [line.expandtabs(4) for line in lines]
     text = textwrap.dedent("".join(lines))
     indent = len(lines[0]) - len(lines[0].lstrip())
