@@ -1,4 +1,8 @@
-"""Hypothesis profiles: `test` in `make test`, `nightly` by HYPOTHESIS_PROFILE=nightly."""
+"""Hypothesis profiles: `test` in `make test`, `nightly` by HYPOTHESIS_PROFILE=nightly.
+
+`make test` draws the same cases every time, so that a red run speaks of the change at hand; new ones
+are drawn at night, and what they find becomes a test of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,13 @@ import os
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "test", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "test",
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("nightly", parent=settings.get_profile("test"), max_examples=10_000)
+settings.register_profile(
+    "nightly", parent=settings.get_profile("test"), max_examples=10_000, derandomize=False
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
