@@ -251,3 +251,20 @@ def test_a_while_loop_with_a_bool_scalar() -> None:
     )
     p = program(function("f", [array("limit"), array("n")], *body, results=1))
     assert LLVMModule(p)(10) == Interpreter(p)(10) == 12
+
+
+def test_an_unsigned_conversion_sees_all_bits_of_a_sign_extended_value():
+    """Found by random kernels: LLVM's SLP vectoriser made 2**32 of 2**33 - 1."""
+    import flexllm_allo as allo
+    import flexllm_allo.ir.types as T
+
+    def kernel(A: T.Int(1)[6]) -> T.UInt(33)[6]:
+        out: T.UInt(33)[6] = 0
+        for n in range(6):
+            out[n] = A[n]
+            out[n] += 0.5
+        return out
+
+    s = allo.customize(kernel)
+    A = np.array([-1, 0, 0, -1, -1, -1], np.int8)
+    np.testing.assert_array_equal(LLVMModule(s.program)(A), Interpreter(s.program)(A))
