@@ -268,3 +268,20 @@ def test_an_unsigned_conversion_sees_all_bits_of_a_sign_extended_value():
     s = allo.customize(kernel)
     A = np.array([-1, 0, 0, -1, -1, -1], np.int8)
     np.testing.assert_array_equal(LLVMModule(s.program)(A), Interpreter(s.program)(A))
+
+
+def test_a_negative_sum_wraps_into_unsigned_fixed_point():
+    """Found by random kernels: LLVM's second level of optimisation made zeros of these."""
+    import flexllm_allo as allo
+    import flexllm_allo.ir.types as T
+
+    def kernel(A: T.UInt(2)[6], B: T.UInt(2)[6]) -> T.UFixed(15, 3)[6]:
+        out: T.UFixed(15, 3)[6] = 0
+        for n, m in allo.grid(2, 3):
+            v: T.UFixed(13, 1) = A[n * 3 + m]
+            out[n * 3 + m] += int((B[4] + v) + (B[5 - (n * 3 + m)] - 128))
+        return out
+
+    s = allo.customize(kernel)
+    A, B = np.array([0, 3, 0, 2, 1, 1], np.uint8), np.array([0, 3, 0, 3, 2, 3], np.uint8)
+    np.testing.assert_array_equal(LLVMModule(s.program)(A, B), Interpreter(s.program)(A, B))
