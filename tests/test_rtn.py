@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import numpy as np
 import pytest
@@ -135,6 +134,7 @@ def test_nothing_to_quantize():
         assert (scale == 1).all()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("value", "fmt", "says"),
     [
@@ -146,8 +146,7 @@ def test_nothing_to_quantize():
 def test_values_that_cannot_be_quantized(value, fmt, says):
     rows = np.ones((3, 8), np.float32)
     rows[1, 3] = value
-    with warnings.catch_warnings(), pytest.raises(QuantError) as caught:
-        warnings.simplefilter("error")
+    with pytest.raises(QuantError) as caught:
         rtn.quantize_range(rows, fmt)
     assert caught.value.code == "FX606"
     assert says in caught.value.message
