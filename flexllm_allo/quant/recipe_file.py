@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, g
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..errors import QuantError, did_you_mean
-from .formats import FloatFormat, IntFormat, ProgressiveFormat
+from .formats import FloatFormat, IntFormat, ProgressiveFormat, WeightFormat
 from .passes import ORDER
 from .recipes import SITES, Recipe
 
@@ -91,6 +91,22 @@ def recipe_from_dict(fields: Mapping[str, Any], source: str = "the dictionary") 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """All fields of a recipe in plain types; what is None is left out."""
     return cast("dict[str, Any]", _plain(recipe))
+
+
+def format_to_dict(fmt: WeightFormat) -> dict[str, Any]:
+    """All fields of a weight format in plain types, and ``format``, which says which it is."""
+    return cast("dict[str, Any]", _plain(fmt))
+
+
+def format_from_dict(fields: Mapping[str, Any], source: str) -> WeightFormat:
+    """The weight format of a dictionary as `format_to_dict` makes it.
+
+    Raises:
+        QuantError: FX604, as `read_recipe`.
+    """
+    recipe = recipe_from_dict({"name": source, "weight": fields}, source)
+    assert recipe.weight is not None
+    return recipe.weight
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
