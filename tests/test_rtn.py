@@ -73,7 +73,7 @@ def test_the_search_is_its_definition(fmt, rows):
     again, same = rtn.search_range(rows, fmt)
     assert (again == scale).all()
     assert zero is None or (same == zero).all()
-    assert (rtn.round_rows(rows, scale, zero, fmt) == codes).all()
+    assert (rtn.round_rows(rows, scale, zero, fmt.low, fmt.high) == codes).all()
     assert codes.dtype == (np.int8 if fmt.signed else np.uint8)
 
 

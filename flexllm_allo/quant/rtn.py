@@ -77,7 +77,7 @@ def quantize_range(
 
     def block(at: slice) -> None:
         scale[at], zero[at] = _search(rows[at], fmt, ratios)
-        _round(rows[at], scale[at], zero[at], fmt, codes[at])
+        _round(rows[at], scale[at], zero[at].astype(np.float32), fmt.low, fmt.high, codes[at])
 
     _for_blocks(rows.shape, block)
     return codes, scale, None if fmt.signed else zero
@@ -114,21 +114,25 @@ def search_range(
     return scale, None if fmt.signed else zero
 
 
-def round_rows(rows: FloatArray, scale: FloatArray, zero: Zeros | None, fmt: IntFormat) -> NDArray[Any]:
-    """Codes clip(round(w / scale) + zero, fmt.low, fmt.high), halves away from zero.
+def round_rows(
+    rows: FloatArray, scale: FloatArray, zero: NDArray[Any] | None, low: int, high: int
+) -> NDArray[Any]:
+    """Codes clip(round(w / scale) + zero, low, high), halves away from zero.
 
     Args:
         rows: float32 [R, C], finite.
         scale: float32 [R].
-        zero: uint8 [R], None for a symmetric format.
+        zero: [R], integers 0 to 255 of any type, None for a symmetric format.
+        low: the lowest code.
+        high: the highest code.
 
     Returns:
-        int8, or uint8 for an asymmetric format, [R, C].
+        int8 [R, C], or uint8 where no code is negative.
     """
     rows = np.ascontiguousarray(rows, np.float32)
-    codes = np.empty(rows.shape, np.int8 if fmt.signed else np.uint8)
-    zeros = np.zeros(len(rows), np.uint8) if zero is None else zero
-    _for_blocks(rows.shape, lambda at: _round(rows[at], scale[at], zeros[at], fmt, codes[at]))
+    codes = np.empty(rows.shape, np.int8 if low < 0 else np.uint8)
+    zeros = np.zeros_like(scale) if zero is None else zero.astype(np.float32, copy=False)
+    _for_blocks(rows.shape, lambda at: _round(rows[at], scale[at], zeros[at], low, high, codes[at]))
     return codes
 
 
@@ -182,7 +186,7 @@ def _search(
 
     count, width = rows.shape
     scale, zero = _candidates(rows, fmt, ratios)
-    low, high = _clip_bounds(zero, fmt)
+    low, high = fmt.low - zero, fmt.high - zero
     words = -(-width // LANES)
     if words * LANES != width:  # zeros are exact under every scale
         rows = np.pad(rows, ((0, 0), (0, words * LANES - width)))
@@ -221,16 +225,12 @@ def _candidates(rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...]) -> 
     return scale, np.clip(round_half_away(-low * ratio / scale), 0, fmt.high)
 
 
-def _clip_bounds(zero: FloatArray, fmt: IntFormat) -> tuple[FloatArray, FloatArray]:
-    """Lowest and highest of code - zero."""
-    return np.float32(fmt.low) - zero, np.float32(fmt.high) - zero
-
-
-def _round(rows: FloatArray, scale: FloatArray, zero: Zeros, fmt: IntFormat, codes: NDArray[Any]) -> None:
+def _round(
+    rows: FloatArray, scale: FloatArray, zero: FloatArray, low: int, high: int, codes: NDArray[Any]
+) -> None:
     from .range_kernels import compiled, rounded
 
-    shift = zero.astype(np.float32)
-    low, high = _clip_bounds(shift, fmt)
     count, width = rows.shape
+    bounds = low - zero, high - zero
     flat = codes.view(np.int8).reshape(-1)
-    compiled(rounded)(rows.reshape(-1), scale, shift, low, high, count, width, flat)
+    compiled(rounded)(rows.reshape(-1), scale, zero, *bounds, count, width, flat)

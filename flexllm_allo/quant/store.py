@@ -67,6 +67,15 @@ class QuantizedFolder(NamedTuple):
     tensors: StoredTensors
 
 
+def check_output(out: Path) -> None:
+    """Refuse early what `write_quantized` would refuse: a folder that cannot be written or holds other files.
+
+    Raises:
+        UsageError: FX702.
+    """
+    StagedFolder(out, MANIFEST)
+
+
 def write_quantized(
     out: Path,
     source: Source,

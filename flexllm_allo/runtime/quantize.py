@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,14 @@ from numpy.typing import NDArray
 
 from ..errors import QuantError
 from ..models.hf import Checkpoint, load_checkpoint
+from ..quant.calibration import calibration_samples
 from ..quant.manifest import MANIFEST
 from ..quant.passes import needs_data
+from ..quant.pipeline import quantize_tensors
+from ..quant.perplexity import text_sha256
 from ..quant.recipes import Recipe, get_recipe
 from ..quant.store import Source, check_output, read_quantized, write_quantized
 from ..quant.stored import Value
-from ..quant.stream import rtn_tensors
 
 DEFAULT_TEXT = Path(__file__).parent.parent / "models" / "tiny" / "calibration.txt"
 """Calibration text that ships with the package: documentation of Python, none of it in ``heldout.txt``."""
@@ -103,7 +104,9 @@ def quantize_folder(
 
     def tensors(done: frozenset[str]) -> Iterator[tuple[str, Value]]:
         resumed.update(name.rpartition(".")[0] for name in done if name.startswith("layers."))
-        return rtn_tensors(checkpoint, found, lambda _name, step, total: advance(step, total), done)
+        return quantize_tensors(
+            checkpoint, found, samples, lambda _name, step, total: advance(step, total), done
+        )
 
     write_quantized(out, Source.of(directory), found, tensors, settings)
     return {
@@ -122,7 +125,18 @@ def _samples(
     if not needs_data(recipe.passes):
         return None, None
     text = calibration.read()
-    raise NotImplementedError(text)
+    bos = checkpoint.config.bos_token_id
+    tokens = checkpoint.encode(text)
+    if tokens[:1] == [bos]:
+        tokens = tokens[1:]
+    length = min(calibration.length, checkpoint.config.max_position_embeddings)
+    samples = calibration_samples(tokens, bos, calibration.samples, length, calibration.seed)
+    return samples, {
+        "text_sha256": text_sha256(text),
+        "samples": calibration.samples,
+        "length": length,
+        "seed": calibration.seed,
+    }
 
 
 def _sizes(out: Path) -> dict[str, Any]:
