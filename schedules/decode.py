@@ -13,6 +13,7 @@ from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
+from . import hadamard
 from .common import elementwise, lanes, stream
 
 
@@ -36,5 +37,6 @@ def temporal(weight_parallel: int = 64) -> Stage:
         "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
         "linear_add": partial(stream, buffer="Y", consumer="residual"),
         **elementwise,
+        **hadamard.temporal(),
     }
     return Stage("decode", 1, kernels)

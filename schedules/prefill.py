@@ -13,6 +13,7 @@ from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
+from . import hadamard
 from .common import elementwise, lanes, stream
 
 
@@ -39,5 +40,6 @@ def spatial(token_parallel: int = 8, weight_parallel: int = 16) -> Stage:
         "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
         "linear_add": partial(stream, buffer="Y", consumer="residual"),
         **elementwise,
+        **hadamard.streamed(),
     }
     return Stage("prefill", token_parallel, kernels)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FlexError
 from ..ir.dtypes import ArrayType, DType, StreamType
 
 Names = dict[str, Any]
@@ -98,6 +99,7 @@ def evaluate(node: ast.expr, names: Mapping[str, Any], runtime: Callable[[str], 
 
     Raises:
         NotConstant: it depends on a run-time value, an unknown name, or fails to evaluate.
+        FlexError: what a function called in it raises.
     """
     used: Names = {}
     for n in ast.walk(node):
@@ -111,5 +113,7 @@ def evaluate(node: ast.expr, names: Mapping[str, Any], runtime: Callable[[str], 
     code = compile(ast.Expression(node), "<kernel expression>", "eval")
     try:
         return eval(code, used)
+    except FlexError:  # a function called at compile time refuses its argument, in its own words
+        raise
     except Exception as error:
         raise NotConstant(str(error)) from error
