@@ -110,8 +110,8 @@ def quantize_minimum(X: float32[R, K]) -> (A.dtype[R, K], float32[R, 2]):
     terms: float32[R, 2]
     for r in range(R, name="row"):
         row: float32[K]
-        low: float32 = X[r, 0]
-        high: float32 = X[r, 0]
+        low: float32 = 3.4028234e38
+        high: float32 = -3.4028234e38
         for k_peak in range(K, name="peak"):
             x: float32 = X[r, k_peak]
             row[k_peak] = x
