@@ -147,6 +147,32 @@ class ProgressiveFormat:
 
 
 @dataclass(frozen=True)
+class NestedFormat:
+    """Bit planes (Any-Precision): the top m bits of a code are a code of m bits, for every m from `low` to `bits`.
+
+    A code of m bits names one of 2**m float centroids of its row. Whoever reads the first m planes reads the
+    model at m bits; precision is chosen at run time.
+    """
+
+    bits: int = 4
+    low: int = 2
+    scale: ScaleType = "float16"
+
+    @property
+    def precisions(self) -> range:
+        """The widths that can be read."""
+        return range(self.low, self.bits + 1)
+
+    def bits_per_weight(self, reduction: int) -> float:
+        """Stored bits per weight: all planes, the centroids of all precisions."""
+        return self.bits + SCALE_BITS[self.scale] * sum(2**m for m in self.precisions) / reduction
+
+    def bits_read(self, precision: int, reduction: int) -> float:
+        """Bits per weight that a pass at `precision` bits reads: its planes, its centroids."""
+        return precision + SCALE_BITS[self.scale] * 2**precision / reduction
+
+
+@dataclass(frozen=True)
 class FloatFormat:
     """Floating point of `bits` bits: 32, or 16 for half precision."""
 

@@ -1,21 +1,193 @@
-from .model import LINEARS, NORMS
-from .rtn import quantize_weight
-from .weight import QuantizedWeight
+"""A float model under a recipe, layer by layer: what comes out is final, what went in is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import QuantError
+from .calibration import Samples, SiteStatistics, check_samples
+from .decoder import AttentionScales, DecoderLayer, Site, Tap, rms_norm
+from .float_passes import apply_float_passes, decoder_of, online_of
+from .model import FloatModel
+from .names import EMBED, tensor_name
+from .passes import Awq, Gptq, Rtn, Smooth, StaticScales, needs_data
+from .recipes import SITES, Recipe
+from .site import QuantizedSite, quantize_site
+from .weight import FloatArray, QuantizedWeight
+
+_NORMS = ("attn_norm", "mlp_norm")
+_TINY = np.float32(1e-30)  # stands in for a head that is 0 throughout
+Result = tuple[str, QuantizedWeight | NDArray[Any]]
+OnStep = Callable[[str, int, int], None]
+"""Called before each step with its name, its number from 0, and how many steps there are."""
 
 
-def quantize_tensors(model, recipe, samples, on_step):
-    """Stand-in until the real pipeline is merged."""
-    def q(name, fmt):
-        w = model.tensors[name]
-        if fmt is None:
-            return QuantizedWeight(None, w, __import__("numpy").ones((len(w), 1), "float32"))
-        c, s = quantize_weight(w, fmt)
-        return QuantizedWeight(fmt, c, s[:, None])
-    yield "embed", model.tensors["model.embed_tokens.weight"]
-    for i in range(model.config.num_hidden_layers):
-        for n, t in NORMS.items():
-            yield f"layers.{i}.{n}", model.tensors[f"model.layers.{i}.{t}.weight"]
-        for n, t in LINEARS.items():
-            yield f"layers.{i}.{n}", q(f"model.layers.{i}.{t}.weight", recipe.weight_of(n))
-    yield "final_norm", model.tensors["model.norm.weight"]
-    yield "w_head", q("lm_head.weight", recipe.head)
+def quantize_tensors(
+    model: FloatModel,
+    recipe: Recipe,
+    samples: NDArray[np.integer] | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[Result]:
+    """The tensors of a model under a recipe, one after the other.
+
+    Passes on the float model are views, so a matrix is computed when its site is reached. With data, the
+    samples walk through the layers: a site is rounded for the inputs that the rounded sites in front of it
+    produce, weights and activations both. At any time there are the residual streams of the samples, one
+    layer in float and rounded, and one Hessian.
+
+    Args:
+        model: any float model.
+        recipe: formats and passes.
+        samples: token ids [B, T]; looked at only if a pass needs data.
+        on_step: for progress.
+
+    Yields:
+        ``embed`` float32 [V, E]; per layer ``layers.{i}.`` and: ``attn_norm``, ``mlp_norm`` float32 [E];
+        ``wq``, ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``; ``final_norm``; ``w_head``. With
+        Outliers ``{site}.outliers`` int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either
+        ``{kind}.side`` float32 [N, C + r] (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale``
+        float32 [H], ``k_scale``, ``v_scale`` float32 [KV].
+
+    Raises:
+        QuantError: FX604 for a recipe with formats but no pass that rounds, FX606 with the name of a tensor
+            that cannot be quantized, FX607 when data is needed and missing or unusable.
+    """
+    _check(recipe)
+    data: Samples | None = None
+    if needs_data(recipe.passes):
+        if samples is None:
+            raise QuantError(
+                "FX607",
+                f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
+                hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
+            )
+        data = check_samples(samples, model.config)
+    step = on_step or _silent
+    layers = model.config.num_hidden_layers
+    step("float passes", 0, layers + 2)
+    run = _Run(apply_float_passes(model, recipe, data), recipe, data)
+    yield "embed", run.vector("embed", None)
+    for i in range(layers):
+        step(f"layer {i}", i + 1, layers + 2)
+        yield from run.layer(i)
+    step("head", layers + 1, layers + 2)
+    yield from run.head()
+
+
+def _silent(name: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _check(recipe: Recipe) -> None:
+    formats = (recipe.weight, recipe.head, *recipe.kinds.values())
+    if any(formats) and not (recipe.find(Rtn) or recipe.find(Gptq)):
+        raise QuantError(
+            "FX604",
+            f"recipe {recipe.name!r} has formats for weights but no pass that rounds them",
+            hint="add Rtn or Gptq to its passes",
+        )
+
+
+@dataclass
+class _Run:
+    """The model behind the float passes, and the samples on their way through it."""
+
+    model: FloatModel
+    recipe: Recipe
+    samples: Samples | None
+
+    def __post_init__(self) -> None:
+        # Smooth and Awq have had their look at the data; without another pass nobody else needs it.
+        later = [p for p in self.recipe.passes if not isinstance(p, Smooth | Awq)]
+        self.x: FloatArray | None = None
+        if self.samples is not None and needs_data(later):
+            self.decoder = decoder_of(self.model, self.samples.shape[1], online_of(self.recipe))
+            self.x = self.model.tensors[EMBED][self.samples]  # [B, T, E]
+
+    def vector(self, kind: str, layer: int | None) -> FloatArray:
+        """A tensor that stays float32."""
+        name = tensor_name(kind, layer)
+        value = np.ascontiguousarray(self.model.tensors[name], np.float32)
+        if not np.isfinite(value).all():
+            raise QuantError(
+                "FX606", f"{name} holds NaN or infinity", hint="the checkpoint is damaged, or overflowed"
+            )
+        return value
+
+    def layer(self, index: int) -> Iterator[Result]:
+        """One layer: each site is rounded, then computed as rounded, before the next one is looked at."""
+        prefix = f"layers.{index}."
+        norms = {kind: self.vector(kind, index) for kind in _NORMS}
+        for kind, gain in norms.items():
+            yield prefix + kind, gain
+        sites: dict[str, Site] = {}
+        layer = DecoderLayer(norms["attn_norm"], norms["mlp_norm"], sites, self.recipe.kv)
+        for site in ("attn", "out", "mlp", "down"):
+            if site == "out" and self.recipe.find(StaticScales):
+                layer = replace(layer, scales=self._attention_scales(layer))
+                for name, scale in vars(layer.scales).items():
+                    yield f"{prefix}{name}_scale", scale
+            found = self._quantize(site, index, lambda x, at=site, now=layer: self._input(at, now, x))
+            yield from found.tensors(site, prefix)
+            if self.x is None:
+                continue
+            sites[site] = found.simulate(self.recipe)
+            if site in ("out", "down"):
+                for x in self.x:
+                    x += sites[site](self._input(site, layer, x))[0]
+
+    def head(self) -> Iterator[Result]:
+        """The last norm and the output layer."""
+        gain = self.vector("final_norm", None)
+        yield "final_norm", gain
+        eps = self.model.config.rms_norm_eps
+        yield from self._quantize("head", None, lambda x: rms_norm(x, gain, eps)).tensors("head", "")
+
+    def _quantize(
+        self, site: str, layer: int | None, inputs: Callable[[FloatArray], FloatArray]
+    ) -> QuantizedSite:
+        """A site rounded for its inputs [T, K], given the residual stream [T, E] of a sample."""
+        weights = {
+            kind: np.ascontiguousarray(self.model.tensors[tensor_name(kind, layer)]) for kind in SITES[site]
+        }
+        statistics = None
+        if self.x is not None:
+            width = next(iter(weights.values())).shape[1]
+            statistics = SiteStatistics(width, hessian=self.recipe.find(Gptq) is not None)
+            for x in self.x:
+                statistics.add(inputs(x))
+            if not np.isfinite(statistics.absolute).all():
+                where = "the head" if layer is None else f"layer {layer}, site {site}"
+                raise QuantError(
+                    "FX607",
+                    f"calibration activations in front of {where} are not finite",
+                    hint="the weights or the norms are damaged",
+                )
+        return quantize_site(weights, self.recipe, statistics, layer)
+
+    def _input(self, site: str, layer: DecoderLayer, x: FloatArray, tap: Tap | None = None) -> FloatArray:
+        """The input [T, K] of a site, from the residual stream [T, E] in front of attention or the MLP."""
+        if site in ("attn", "out"):
+            h = self.decoder.attention_input(layer, x)
+            return h if site == "attn" else self.decoder.mix(layer, h, tap)
+        h = self.decoder.mlp_input(layer, x)
+        return h if site == "mlp" else self.decoder.gated(layer, h)
+
+    def _attention_scales(self, layer: DecoderLayer) -> AttentionScales:
+        """Scales over all samples: q, k, v / 127 of the largest magnitude per head, p / 255."""
+        assert self.x is not None
+        largest: dict[str, FloatArray] = {}
+
+        def tap(name: str, value: FloatArray) -> None:
+            heads = np.abs(value).max(axis=(1, 2) if name == "p" else (0, 2))
+            largest[name] = np.maximum(largest.get(name, _TINY), heads)
+
+        for x in self.x:
+            self._input("out", layer, x, tap)
+        steps = {name: np.float32(255 if name == "p" else 127) for name in largest}
+        return AttentionScales(**{name: largest[name] / steps[name] for name in largest})
