@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexllm_allo.quant.formats import ActivationFormat, IntFormat
-from flexllm_allo.quant.model import LINEARS, NORMS, QuantizedModel
+from flexllm_allo.quant.formats import IntFormat
+from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.recipes import SITES, Recipe
 from flexllm_allo.quant.weight import QuantizedWeight
 
@@ -40,13 +40,13 @@ def _stack(arrays: list[Array]) -> Array:
 
 def _layer_arrays(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Array]]:
     prefix = f"layers.{layer}."
-    for norm in NORMS:
+    for norm in ("attn_norm", "mlp_norm"):
         yield norm, model.array(prefix + norm)
-    for site in SITES:
+    for site, weights in SITES.items():
         if site != "head":
             yield from _site_arrays(model, prefix + site, site)
-    for weight in LINEARS:
-        yield from _weight_arrays(model, prefix + weight, weight)
+            for weight in weights:
+                yield from _weight_arrays(model, prefix + weight, weight)
     for scale in ("q_scale", "k_scale", "v_scale", "p_scale"):
         if prefix + scale in model.tensors:
             yield f"scales_{scale}", model.array(prefix + scale)
@@ -69,12 +69,12 @@ def _weight_arrays(model: QuantizedModel, name: str, kind: str) -> Iterator[tupl
     if weight.step is not None:
         yield f"{kind}_step", weight.step
     side = model.array(f"{name}.side") if f"{name}.side" in model.tensors else None
-    yield f"{kind}_terms", weight_terms(weight, has_offset(model.recipe), side)
+    yield f"{kind}_terms", weight_terms(weight, has_offset(model.recipe, kind), side)
 
 
-def has_offset(recipe: Recipe) -> bool:
-    """Whether the inputs of the linear layers are asymmetric."""
-    fmt: ActivationFormat | None = recipe.activation
+def has_offset(recipe: Recipe, kind: str) -> bool:
+    """Whether the inputs of a kind of weight are asymmetric."""
+    fmt = recipe.activation_of(SITE_OF[kind])
     return isinstance(fmt, IntFormat) and fmt.zero != "none"
 
 

@@ -100,8 +100,10 @@ def _activation(fmt: ActivationFormat | None) -> Activation:
 
 def _site(recipe: Recipe, site: str, rotated: bool) -> Activation:
     """How the input of some linear layers is quantized: rotation, float channels, rule, low rank."""
-    plain = _activation(recipe.activation)
-    outliers, low_rank = recipe.find(Outliers), recipe.find(LowRank)
+    plain = _activation(recipe.activation_of(site))
+    rounds = recipe.rounds(site)  # else there is nothing to correct
+    outliers = recipe.find(Outliers) if rounds else None
+    low_rank = recipe.find(LowRank) if rounds else None
     count, rank = outliers.count if outliers else 0, low_rank.rank if low_rank else 0
     made = plain
     if count:

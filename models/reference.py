@@ -225,7 +225,7 @@ class ReferenceLlama:
         if f"{site}.low_rank" in m.tensors:
             directions = m.array(f"{site}.low_rank")
             side.append(np.stack([sequential_sum(directions * row) for row in x]))
-        codes, terms = _quantize(rest, m.recipe.activation)
+        codes, terms = _quantize(rest, m.recipe.activation_of(SITE_OF[kinds[0]]))
         terms = np.concatenate([terms, *side], axis=-1)
         return [self._linear(codes, terms, prefix, kind, layer) for kind in kinds]
 
@@ -234,7 +234,7 @@ class ReferenceLlama:
         m, weight = self.model, self.model.weight(kind, layer)
         name = f"{prefix}{kind}.side"
         side = m.array(name) if name in m.tensors else None
-        w_terms = weight_terms(weight, has_offset(m.recipe), side)
+        w_terms = weight_terms(weight, has_offset(m.recipe, kind), side)
         groups = weight.scale.shape[-1]
         integers = weight.codes if weight.format is None else weight.integers()
         if isinstance(weight.format, IntFormat) and weight.format.granularity == "per_group":

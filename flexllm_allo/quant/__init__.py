@@ -2,6 +2,10 @@
 
 from .formats import INT4_WEIGHT, INT8_ACTIVATION, INT8_KV, INT8_WEIGHT, IntFormat
 from .model import QuantizedModel, WeightStorage, bytes_per_weight, weight_storage
+from .passes import (
+    Awq, FoldNorms, Gptq, LowRank, Outliers, Pass, Prune, Rotate, Rtn, Smooth, StaticScales
+)
+from .planting import plant_outliers
 from .perplexity import Perplexity, perplexity, text_sha256
 from .quantize import quantize
 from .recipes import Recipe, get_recipe, recipes

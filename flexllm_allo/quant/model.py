@@ -16,18 +16,6 @@ from .weight import QuantizedWeight
 FloatArray = NDArray[np.float32]
 Tensor = QuantizedWeight | NDArray[Any]
 
-LINEARS = {
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "w_gate": "mlp.gate_proj",
-    "w_up": "mlp.up_proj",
-    "w_down": "mlp.down_proj",
-}
-"""Name of a weight here -> its name in a layer of a Hugging Face checkpoint."""
-NORMS = {"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-
 
 class Shape(Protocol):
     """What quantisation and execution need of a configuration (`models.LlamaConfig` has it)."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QuantError
 from .model import FloatModel, QuantizedModel, Shape, Tensor
-from .pipeline import quantize_tensors
+from .pipeline import OnStep, quantize_tensors
 from .recipes import Recipe, get_recipe
 
-OnStep = Callable[[int, int], None]
 
 
 def quantize(
@@ -20,7 +17,7 @@ def quantize(
     recipe: Recipe | str,
     calibration: NDArray[np.integer] | None = None,
     max_seq_len: int | None = None,
-    on_step: OnStep = lambda _done, _total: None,
+    on_step: OnStep | None = None,
 ) -> QuantizedModel:
     """The tensors of a model under a recipe.
 
@@ -32,7 +29,7 @@ def quantize(
         recipe: a `Recipe` or the name of one.
         calibration: token ids [B, T] (`calibration_samples`); some recipes need none.
         max_seq_len: length of the KV cache; the configuration's `max_position_embeddings` by default.
-        on_step: called with (layers done, layers in all).
+        on_step: called before each step with its name, its number from 0, and how many there are.
 
     Raises:
         QuantError: FX604 for an unknown recipe, a format that does not fit or a bad length, FX606 for a

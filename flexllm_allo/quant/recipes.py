@@ -65,6 +65,14 @@ class Recipe:
         """The format of a kind of linear layer: ``wq`` ... ``w_down``, ``w_head``."""
         return self.head if kind == "w_head" else self.kinds.get(kind, self.weight)
 
+    def activation_of(self, site: str) -> ActivationFormat | None:
+        """The format of the input of a site (`SITES`); a head in float reads its input in float."""
+        return None if site == "head" and self.head is None else self.activation
+
+    def rounds(self, site: str) -> bool:
+        """Whether some weight of a site becomes integers."""
+        return any(self.weight_of(kind) is not None for kind in SITES[site])
+
     @property
     def query(self) -> IntFormat | None:
         """The format of queries: 8 bits beside an asymmetric cache, else that of the cache."""
