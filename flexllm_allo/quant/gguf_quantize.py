@@ -141,7 +141,7 @@ def _symmetric(low: int, scale_low: int) -> Callable[[FloatArray], Fields]:
 
 
 def _fit_range(x: FloatArray, high: int) -> tuple[FloatArray, FloatArray]:
-    """Scales and mins [B, S], not negative, of x [B, S, L] for codes 0 .. high: value = scale * code - min."""
+    """Scales and mins [B, S], not negative, of x [B, S, L] for codes 0 .. high: scale * code - min."""
     low = np.minimum(x.min(axis=-1), 0)
     span = x.max(axis=-1) - low
     best, best_min = np.zeros_like(span), -low
@@ -153,12 +153,12 @@ def _fit_range(x: FloatArray, high: int) -> tuple[FloatArray, FloatArray]:
         codes = np.clip(codes, 0, high)
         sum_c, square, product = codes.sum(axis=-1), (codes * codes).sum(axis=-1), (codes * x).sum(axis=-1)
         spread = length * square - sum_c * sum_c
-        scale = (length * product - sum_c * sum_x) * _inverse(spread)
+        scale: FloatArray = (length * product - sum_c * sum_x) * _inverse(spread)
         least = (scale * sum_c - sum_x) / length
         # A min cannot be negative; where it would be, the line goes through zero.
         scale = np.where(least < 0, product * _inverse(square), scale)
-        least = np.maximum(least, 0)
-        error = ((scale[..., None] * codes - least[..., None] - x) ** 2).sum(axis=-1)
+        least = np.maximum(least, np.float32(0))
+        error: FloatArray = ((scale[..., None] * codes - least[..., None] - x) ** 2).sum(axis=-1)
         better = (error < best_error) & (scale >= 0)
         best[better], best_min[better], best_error[better] = scale[better], least[better], error[better]
     return best, best_min
