@@ -136,7 +136,8 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Iterable[
     Args:
         path: the file; one that is there is replaced. Its folder must exist.
         metadata: strings, booleans, numbers, and lists or arrays of one of them. NumPy types are stored as
-            they are; a Python int as uint32, or int32 if negative, or 64 bits if it must; a float as float32.
+            they are; a Python int as uint32, or int32 if negative, or 64 bits if it must; a float as float32
+            unless it is too large.
         tensors: in the order of the file.
 
     Raises:

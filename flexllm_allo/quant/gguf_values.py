@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, cast
@@ -121,11 +122,12 @@ def _encode(value: Any, key: str) -> tuple[int, bytes]:
         return _BOOL, bytes([bool(cast("bool", value))])
     if isinstance(value, str):
         return _STRING, string_bytes(value)
-    if isinstance(value, int | float):
+    # NumPy's types first: float64 is a Python float too, and would lose half its bits as one.
+    if isinstance(value, int | float) and not isinstance(value, np.generic):
         value = _number(value, key)
     if isinstance(value, np.generic | np.ndarray):
         return _encode_numpy(np.asarray(cast("NDArray[Any]", value)), key)
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return _ARRAY, _encode_items(cast("Sequence[Any]", value), key)
     raise _unsupported(type(cast(object, value)).__name__, key)
 
@@ -143,9 +145,10 @@ def _encode_numpy(value: NDArray[Any], key: str) -> tuple[int, bytes]:
 
 
 def _encode_items(items: Sequence[Any], key: str) -> bytes:
-    if items and all(isinstance(v, int | float) and not isinstance(v, bool) for v in items):
-        common = np.result_type(*{_number(v, key).dtype for v in items})
-        return _encode_numpy(np.array(items, np.float32 if common.kind == "f" else common), key)[1]
+    if items and all(isinstance(v, int | float) and not isinstance(v, bool | np.generic) for v in items):
+        kinds = {_number(v, key).dtype for v in items}
+        floats = {kind for kind in kinds if kind.kind == "f"}
+        return _encode_numpy(np.array(items, np.result_type(*(floats or kinds))), key)[1]
     encoded = [_encode(v, key) for v in items]
     codes = {code for code, _ in encoded} or {_STRING}
     if len(codes) > 1:
@@ -154,9 +157,10 @@ def _encode_items(items: Sequence[Any], key: str) -> bytes:
 
 
 def _number(value: float, key: str) -> np.generic:
-    """The narrowest of uint32, int32, uint64, int64 that holds an int; float32 for a float."""
+    """The first of uint32, int32, uint64, int64 that holds an int; float32, or float64, for a float."""
     if isinstance(value, float):
-        return np.float32(value)
+        limit = float(np.finfo(np.float32).max)
+        return np.float64(value) if limit < abs(value) < math.inf else np.float32(value)
     for kind in (np.uint32, np.int32, np.uint64, np.int64):
         if np.iinfo(kind).min <= value <= np.iinfo(kind).max:
             return kind(value)

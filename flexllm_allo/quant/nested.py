@@ -214,7 +214,7 @@ def _check_values(weight: FloatArray, fmt: NestedFormat, name: str) -> None:
             f"{prefix}NaN or infinity in row {row}",
             hint="the checkpoint is damaged, or overflowed when it was saved as float16",
         )
-    if fmt.scale == "float16" and float(largest.max(initial=0.0)) > np.finfo(np.float16).max:
+    if fmt.scale == "float16" and float(largest.max(initial=0.0)) > float(np.finfo(np.float16).max):
         raise QuantError(
             "FX606",
             f"{prefix}{float(largest.max()):.4g} is beyond float16, the type of the centroids",
