@@ -415,7 +415,7 @@ def weight_of(fmt, rows: int, width: int) -> QuantizedWeight:
 
 
 WEIGHT_FORMATS = [
-    *{f for r in recipes.values() for f in (r.weight, r.head) if f is not None},
+    *dict.fromkeys(f for r in recipes.values() for f in (r.weight, r.head) if f is not None),
     *(IntFormat(b, "per_channel", zero=z) for b in range(2, 9) for z in ("none", "integer")),
     *(IntFormat(b, "per_group", group=32, scale="float16", zero="integer") for b in range(2, 9)),
     *(IntFormat(2, "per_group", group=32, sparsity=NM(2, 4, i), zero="integer") for i in ("2bit", "3bit")),

@@ -88,8 +88,8 @@ def quantize_nested(weight: FloatArray, fmt: NestedFormat | None = None, name: s
 
     Per row: 2**low clusters of least squared error (split in two again and again, then Lloyd's iterations);
     then every cluster is cut in two at its best place, once per further bit. The centroid is the mean of the
-    cluster, so a further bit never raises the squared error, but for the rounding of the centroids to the type
-    they are stored in. The source is Any-Precision LLM (ICML 2024), incremental upscaling.
+    cluster, so a further bit never raises the squared error, but for the rounding of the centroids to the
+    type they are stored in. The source is Any-Precision LLM (ICML 2024), incremental upscaling.
 
     Args:
         weight: float32 [N, K].
