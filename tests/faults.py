@@ -470,6 +470,35 @@ FAULTS: dict[str, Fault] = {
         load_checkpoint("checkpoint").encode("def f():")
         """,
     ),
+    "FX606": Fault(
+        "A tensor does not fit the format that it is given: a group that does not divide its rows, a mask "
+        "that keeps too much, NaN or infinity, a scale too large for its type. The message names the tensor.",
+        "Give this tensor a format that fits, or mend the checkpoint.",
+        """
+        import numpy as np
+        from flexllm_allo.quant.formats import ProgressiveFormat
+        from flexllm_allo.quant.progressive import quantize_progressive
+
+        weight = np.ones((64, 96), np.float32)
+        quantize_progressive(weight, ProgressiveFormat(4, group=64), "layers.0.wq")
+        """,
+    ),
+    "FX608": Fault(
+        "A file of quantized weights is missing, truncated, damaged, or holds a type that is not supported; "
+        "or what should be written cannot be stored in it, and then nothing is.",
+        "Fetch or make the file again, with one of the supported types.",
+        """
+        import numpy as np
+        from pathlib import Path
+        from flexllm_allo.quant.gguf import GgufTensor, read_gguf, write_gguf
+
+        weight = np.ones((4, 256), np.float32)
+        path = Path("model.gguf")
+        write_gguf(path, {}, [GgufTensor.quantize("blk.0.attn_q.weight", weight, "Q4_K")])
+        path.write_bytes(path.read_bytes()[:600])
+        read_gguf(path)
+        """,
+    ),
     "FX701": Fault(
         "There is nothing to continue, or the prompt does not fit into the context.",
         "Give a shorter text, or one that is not empty.",
