@@ -57,7 +57,6 @@ def gptq(
         )
     if mask is not None:
         legal_mask(weight, fmt, mask)
-        weight = np.where(mask, weight, np.float32(0))
     columns = _Columns(weight, hessian, fmt, options, mask, bits)
     columns.round_all()
     return columns.result()
@@ -90,8 +89,9 @@ class _Columns:
     ) -> None:
         width = weight.shape[1]
         diagonal = np.diag(hessian)
-        order = np.argsort(-diagonal, kind="stable") if options.act_order else np.arange(width)
-        self.order = np.asarray(order, np.intp)
+        self.order: NDArray[np.intp] = np.arange(width, dtype=np.intp)
+        if options.act_order:
+            self.order = np.argsort(-diagonal, kind="stable")
         self.fmt, self.bits, self.block = fmt, bits, max(1, options.block)
         self.group = fmt.group if fmt.granularity == "per_group" else width
         self.upper = inverse_factor(hessian[np.ix_(self.order, self.order)], options.damping)
