@@ -470,6 +470,28 @@ FAULTS: dict[str, Fault] = {
         load_checkpoint("checkpoint").encode("def f():")
         """,
     ),
+    "FX606": Fault(
+        "A weight matrix has no codes under the format asked for: NaN or infinity in it, no channels, rows "
+        "that do not divide into groups. Commands put the name of the tensor in front.",
+        "Mend the checkpoint, or choose another format for this kind of layer.",
+        """
+        import numpy as np
+        from flexllm_allo.quant.formats import INT4_WEIGHT
+        from flexllm_allo.quant.rounding import round_weight
+
+        round_weight(np.array([[1, np.nan]], np.float32), INT4_WEIGHT)
+        """,
+    ),
+    "FX607": Fault(
+        "The recipe looks at activations, and the text it was given for that is too short, of another "
+        "vocabulary, or missing.",
+        "Give more text, or take fewer or shorter samples.",
+        """
+        from flexllm_allo.quant.calibration import calibration_samples
+
+        calibration_samples(range(1000), bos=0, samples=16, length=256)
+        """,
+    ),
     "FX701": Fault(
         "There is nothing to continue, or the prompt does not fit into the context.",
         "Give a shorter text, or one that is not empty.",

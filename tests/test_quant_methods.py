@@ -211,6 +211,7 @@ def test_progressive_formats_are_dispatched():
         (np.ones((2, 24)), IntFormat(4, "per_group", group=16), "rows of 24 weights .* groups of 16"),
         (np.ones((2, 24)), ProgressiveFormat(4, 16), "rows of 24 weights .* groups of 16"),
         (np.ones((2, 6)), SPARSE[0], "rows of 6 weights .* groups of 4 for 2:4"),
+        (np.ones((2, 12)), replace(SPARSE[1], group=6), "groups of 6 weights .* cut through groups of 4"),
         (np.full((1, 8), 1e6), IntFormat(4, "per_channel", scale="float16"), "does not fit float16"),
     ],
 )

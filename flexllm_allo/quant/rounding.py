@@ -142,6 +142,13 @@ def check_weight(weight: FloatArray, fmt: WeightFormat | None) -> None:
             f"{fmt.sparsity.n}:{fmt.sparsity.m} sparsity",
             hint="choose a dense format for this kind of layer (Recipe.kinds)",
         )
+    if isinstance(fmt, IntFormat) and fmt.sparsity and fmt.groups(width) > 1 and fmt.group % fmt.sparsity.m:
+        raise QuantError(
+            "FX606",
+            f"groups of {fmt.group} weights that share a scale cut through groups of {fmt.sparsity.m} for "
+            f"{fmt.sparsity.n}:{fmt.sparsity.m} sparsity",
+            hint=f"choose a group that {fmt.sparsity.m} divides",
+        )
     grouped = isinstance(fmt, ProgressiveFormat) or fmt.granularity == "per_group"
     if grouped and (fmt.group < 1 or width % fmt.group):
         sizes = [str(g) for g in (256, 128, 64, 32, 16, 8) if width % g == 0]
