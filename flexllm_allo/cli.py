@@ -23,6 +23,7 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -216,6 +217,57 @@ def ppl(
 
 
 @app.command()
+def quantize(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Folder of the quantized model; one that is there is replaced.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (flexllm recipes), or a TOML file.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Text, or a folder of .txt files, for recipes that look at activations."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 64,
+    length: Annotated[int, typer.Option(min=2, help="Tokens in a window.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of windows.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Quantize a checkpoint into a folder. Run it again after a crash, and it goes on where it was."""
+    from .runtime.quantize import Calibration, quantize_folder
+
+    result_file = _output(json_file) if json_file else None
+    with _progress("quantize") as advance:
+        text = Calibration(calibration, samples, length, seed)
+        result = quantize_folder(directory, out, recipe, text, advance)
+    _table(
+        "quantized",
+        {
+            "recipe": result["recipe"],
+            "weights": f"{result['weights']:,}",
+            "bits per weight": f"{result['bits_per_weight']:.3f}",
+            "read per token": f"{result['bytes_per_token'] / 1e6:,.2f} MB",
+            "on disk": f"{result['bytes_on_disk'] / 1e6:,.2f} MB",
+            "seconds": f"{result['seconds']:.1f}",
+            "peak memory": f"{result['peak_memory_bytes'] / 1e6:,.0f} MB",
+        },
+    )
+    if result_file:
+        result_file.write_json(result)
+
+
+@app.command("recipes")
+def show_recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe, or a TOML file: print all of it.")] = None,
+) -> None:
+    """List the recipes, or print one as the TOML that --recipe takes, to be changed."""
+    from .quant.recipe_file import recipe_to_toml
+    from .quant.recipes import get_recipe, recipes
+
+    if name is None:
+        _table("recipes", {recipe.name: recipe.description for recipe in recipes.values()})
+    else:
+        typer.echo(recipe_to_toml(get_recipe(name)), nl=False)
+
+
+@app.command()
 def doctor(json_file: JsonFile = None) -> None:
     """List what is installed, and what each missing thing would enable."""
     from .runtime.doctor import diagnose
@@ -302,6 +354,8 @@ def _progress(label: str, total: int | None = None) -> Generator[Advance]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)

@@ -152,7 +152,7 @@ def test_row_properties(x):
 def test_nan_weight_is_refused():
     with pytest.raises(QuantError) as caught:
         quantize_weight(np.array([[1, np.nan]], np.float32), INT8_WEIGHT)
-    assert caught.value.code == "FX604"
+    assert caught.value.code == "FX606"
 
 
 def test_recipes():

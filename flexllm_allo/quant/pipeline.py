@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ def quantize_tensors(
     recipe: Recipe,
     samples: NDArray[np.integer] | None = None,
     on_step: OnStep | None = None,
+    done: Container[str] = (),
 ) -> Iterator[Result]:
     """The tensors of a model under a recipe, one after the other.
 
@@ -45,6 +46,8 @@ def quantize_tensors(
         recipe: formats and passes.
         samples: token ids [B, T]; looked at only if a pass needs data.
         on_step: for progress.
+        done: names of tensors that are there already; layers all of whose tensors are among them are left
+            out where nothing else depends on them, which is where no data walks through the layers.
 
     Yields:
         ``embed`` float32 [V, E]; per layer ``layers.{i}.`` and: ``attn_norm``, ``mlp_norm`` float32 [E];
@@ -71,12 +74,17 @@ def quantize_tensors(
     layers = model.config.num_hidden_layers
     step("float passes", 0, layers + 2)
     run = _Run(apply_float_passes(model, recipe, data), recipe, data)
-    yield "embed", run.vector("embed", None)
+    if run.x is not None:
+        done = ()
+    if "embed" not in done:
+        yield "embed", run.vector("embed", None)
     for i in range(layers):
         step(f"layer {i}", i + 1, layers + 2)
-        yield from run.layer(i)
+        if f"layers.{i}.w_down" not in done:
+            yield from run.layer(i)
     step("head", layers + 1, layers + 2)
-    yield from run.head()
+    if "w_head" not in done:
+        yield from run.head()
 
 
 def _silent(name: str, done: int, total: int) -> None:

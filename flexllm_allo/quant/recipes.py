@@ -158,11 +158,15 @@ recipes: dict[str, Recipe] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name, or the one in a TOML file if `name` is a path (it ends with ``.toml``).
 
     Raises:
-        QuantError: FX604 with the nearest names.
+        QuantError: FX604 with the nearest names, or with what is wrong in the file.
     """
+    if name.endswith(".toml"):
+        from .recipe_file import read_recipe
+
+        return read_recipe(name)
     if name not in recipes:
         raise QuantError("FX604", f"there is no recipe {name!r}", hint=did_you_mean(name, recipes))
     return recipes[name]

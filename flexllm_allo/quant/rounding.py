@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from ..errors import QuantError
 from .formats import NM, IntFormat, ProgressiveFormat, WeightFormat
 from .progressive import quantize_progressive
-from .rtn import CLIP_RATIOS, quantize_weight, round_half_away
+from .rtn import round_rows, search_range
 from .weight import FloatArray, QuantizedWeight
 
 Mask = NDArray[np.bool_]
-_BLOCK = 1 << 17  # elements per step of the search, as in `rtn`
-_LARGEST_HALF = np.float32(65504)
-_SMALLEST_HALF = np.float32(2**-24)
 
 
 def round_weight(
@@ -70,33 +67,19 @@ class Grid:
 
     def round(self, weight: FloatArray) -> NDArray[Any]:
         """The nearest codes of float32 [N, K], halves away from zero: int8, uint8 without negative ones."""
-        rows, width = weight.shape
-        codes = np.empty((rows, width), np.int8 if self.low < 0 else np.uint8)
-        step = max(1, _BLOCK // width)
-        for begin in range(0, rows, step):
-            part = slice(begin, begin + step)
-            scale, zero = self.scale[part, :, None], self.zero[part, :, None]
-            split = weight[part].reshape(*scale.shape[:2], -1)
-            nearest = np.clip(round_half_away(split / scale) + zero, self.low, self.high)
-            codes[part] = nearest.reshape(-1, width)
-        return codes
+        split = weight.reshape(self.scale.size, -1)
+        codes = round_rows(split, self.scale.reshape(-1), self.zero.reshape(-1), self.low, self.high)
+        return codes.reshape(weight.shape)
 
 
 def fit_grid(weight: FloatArray, fmt: IntFormat, bits: int | None = None) -> Grid:
-    """The grid of least squared error for float32 [N, K], whose pruned weights are 0.
-
-    Symmetric ranges are +-max |w| * ratio, asymmetric ones [min(w, 0), max(w, 0)] * ratio, over the ratios
-    of `rtn.CLIP_RATIOS`; on a tie the earlier ratio wins.
-    """
+    """The grid of least squared error (`rtn.search_range`) for float32 [N, K], whose pruned weights are 0."""
     inner = reduced(fmt, bits)
     rows, width = weight.shape
     whole = fmt.granularity == "per_tensor"
     split = weight.reshape(1, -1) if whole else weight.reshape(rows * fmt.groups(width), -1)
-    if inner.zero == "none":
-        scale = stored_scale(quantize_weight(np.ascontiguousarray(split), inner)[1], fmt)
-        zero = np.zeros_like(scale)
-    else:
-        scale, zero = _search_asymmetric(split, inner)
+    scale, found = search_range(split, inner)
+    zero = np.zeros_like(scale) if found is None else found.astype(np.float32)
     shape = (rows, fmt.groups(width))
     if whole:
         return Grid(np.full(shape, scale[0]), np.full(shape, zero[0]), inner.low, inner.high)
@@ -207,53 +190,6 @@ def reduced(fmt: IntFormat, bits: int | None) -> IntFormat:
             hint='use zero="integer"; a float minimum is for activations',
         )
     return replace(fmt, bits=bits)
-
-
-def stored_scale(scale: FloatArray, fmt: IntFormat) -> FloatArray:
-    """Scales as they are stored: float32 values that a float16 holds, where the format says so."""
-    if fmt.scale == "float32":
-        return scale
-    if scale.max() > _LARGEST_HALF:
-        raise QuantError(
-            "FX606",
-            f"a scale of {scale.max():g} does not fit float16",
-            hint='use scale="float32" in the format',
-        )
-    # A scale below the smallest subnormal would become 0.
-    return np.maximum(scale, _SMALLEST_HALF).astype(np.float16).astype(np.float32)
-
-
-def _search_asymmetric(rows: FloatArray, fmt: IntFormat) -> tuple[FloatArray, FloatArray]:
-    """Scale and integer zero of least squared error for each row [R, g]."""
-    scale, zero = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    step = max(1, _BLOCK // rows.shape[1])
-    for begin in range(0, len(rows), step):
-        part = slice(begin, begin + step)
-        scale[part], zero[part] = _search_block(rows[part], fmt)
-    return scale, zero
-
-
-def _search_block(block: FloatArray, fmt: IntFormat) -> tuple[FloatArray, FloatArray]:
-    low, high = np.minimum(block.min(axis=1), 0), np.maximum(block.max(axis=1), 0)
-    best_error = np.full(len(block), np.inf)
-    best_scale, best_zero = np.ones(len(block), np.float32), np.zeros(len(block), np.float32)
-    work = np.empty_like(block)
-    for ratio in CLIP_RATIOS:
-        bottom, top = low * np.float32(ratio), high * np.float32(ratio)
-        scale = (top - bottom) / np.float32(fmt.high)
-        scale = stored_scale(np.where(scale == 0, np.float32(1), scale), fmt)
-        zero = np.clip(round_half_away(-bottom / scale), 0, fmt.high)
-        # Ties to even: a tie costs the same either way, and rint is one instruction.
-        np.rint(np.divide(block, scale[:, None], out=work), out=work)
-        np.clip(work, -zero[:, None], fmt.high - zero[:, None], out=work)
-        work *= scale[:, None]
-        work -= block
-        work *= work
-        error = work.sum(axis=1, dtype=np.float64)
-        better = error < best_error
-        best_error[better] = error[better]
-        best_scale[better], best_zero[better] = scale[better], zero[better]
-    return best_scale, best_zero
 
 
 def _compress(codes: NDArray[Any], mask: Mask, sparsity: NM) -> tuple[NDArray[Any], NDArray[np.uint8]]:

@@ -1,6 +1,16 @@
-"""Round to nearest: weights per output channel with a searched range, activations per row."""
+"""Round to nearest: weights per row with a searched range, activations per row.
+
+Arithmetic is float32 throughout and the same on every processor: each candidate scale of a row is judged by
+the squared error of the codes it would give, in units of the step, summed in `range_kernels.LANES` lanes;
+errors are then compared in float64 after multiplying by the scale's square.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +18,16 @@ from numpy.typing import NDArray
 from ..errors import QuantError
 from .formats import IntFormat
 
+FloatArray = NDArray[np.float32]
+Zeros = NDArray[np.uint8]
+
 # Fractions of the largest magnitude tried as the range; 1 is plain round-to-nearest.
 CLIP_RATIOS = tuple(float(r) for r in np.linspace(1.0, 0.4, 40, dtype=np.float32))
-_BLOCK = 1 << 17  # elements per step of the search: stays in the cache, bounds the memory
+_BLOCK = 1 << 17  # elements a thread takes at once: they stay in its cache
+_SMALLEST = {
+    "float32": np.finfo(np.float32).smallest_normal,
+    "float16": np.finfo(np.float16).smallest_subnormal,
+}
 
 
 def round_half_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -22,12 +39,11 @@ def round_half_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], fmt: IntFormat, ratios: tuple[float, ...] = CLIP_RATIOS
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes and scales of a weight matrix, per output channel (row).
+    weight: FloatArray, fmt: IntFormat, ratios: tuple[float, ...] = CLIP_RATIOS
+) -> tuple[NDArray[np.int8], FloatArray]:
+    """Codes and scales of a weight matrix under a symmetric format, per output channel (row).
 
-    Each row gets the scale, out of max |w| * ratio / fmt.high, with the least squared error; on a tie the
-    earlier ratio wins. A row of zeros gets the scale 1.
+    `search_range` and `round_rows`, of which a block of rows goes through both while it is in the cache.
 
     Args:
         weight: float32 [N, K].
@@ -38,19 +54,86 @@ def quantize_weight(
         int8 [N, K] and float32 [N].
 
     Raises:
-        QuantError: FX604 when the weight holds a NaN or an infinity.
+        QuantError: FX606 when the weight holds a NaN or an infinity.
     """
-    rows, width = weight.shape
-    codes = np.empty((rows, width), np.int8)
-    scales = np.empty(rows, np.float32)
-    step = max(1, _BLOCK // max(1, width))
-    for begin in range(0, rows, step):
-        block = weight[begin : begin + step]
-        scale = _search_scale(block, fmt, ratios)
-        rounded = round_half_away(block / scale[:, None])
-        codes[begin : begin + step] = np.clip(rounded, fmt.low, fmt.high)
-        scales[begin : begin + step] = scale
-    return codes, scales
+    codes, scale, _ = quantize_range(weight, fmt, ratios)
+    return codes, scale
+
+
+def quantize_range(
+    rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...] = CLIP_RATIOS
+) -> tuple[NDArray[Any], FloatArray, Zeros | None]:
+    """Codes, scales and zero points of rows [R, C] that share a scale each (whole rows, or groups as rows).
+
+    Returns:
+        int8 (symmetric) or uint8 [R, C]; float32 [R]; uint8 [R], or None for a symmetric format.
+
+    Raises:
+        QuantError: FX606 when a row holds a NaN or an infinity, FX604 for a float zero.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    codes = np.empty(rows.shape, np.int8 if fmt.signed else np.uint8)
+    scale, zero = np.empty(len(rows), np.float32), np.zeros(len(rows), np.uint8)
+
+    def block(at: slice) -> None:
+        scale[at], zero[at] = _search(rows[at], fmt, ratios)
+        _round(rows[at], scale[at], zero[at].astype(np.float32), fmt.low, fmt.high, codes[at])
+
+    _for_blocks(rows.shape, block)
+    return codes, scale, None if fmt.signed else zero
+
+
+def search_range(
+    rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...] = CLIP_RATIOS
+) -> tuple[FloatArray, Zeros | None]:
+    """The range of least squared error for each row; every row shares one scale.
+
+    Symmetric: scale = max |w| * ratio / fmt.high. Asymmetric: lo = min(w, 0) * ratio, hi = max(w, 0) * ratio,
+    scale = (hi - lo) / (2^bits - 1), zero = round(-lo / scale). The scale is rounded to the type it is stored
+    in before anything is computed with it; a row of zeros gets 1, others at least the smallest number of that
+    type. On a tie the earlier ratio wins.
+
+    Args:
+        rows: float32 [R, C].
+        fmt: a format of at most 8 bits, symmetric or with an integer zero.
+        ratios: the ranges to try, as fractions of the whole one.
+
+    Returns:
+        float32 [R], and uint8 [R] or None for a symmetric format.
+
+    Raises:
+        QuantError: FX606 when a row holds a NaN or an infinity, FX604 for a float zero.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    scale, zero = np.empty(len(rows), np.float32), np.zeros(len(rows), np.uint8)
+
+    def block(at: slice) -> None:
+        scale[at], zero[at] = _search(rows[at], fmt, ratios)
+
+    _for_blocks(rows.shape, block)
+    return scale, None if fmt.signed else zero
+
+
+def round_rows(
+    rows: FloatArray, scale: FloatArray, zero: NDArray[Any] | None, low: int, high: int
+) -> NDArray[Any]:
+    """Codes clip(round(w / scale) + zero, low, high), halves away from zero.
+
+    Args:
+        rows: float32 [R, C], finite.
+        scale: float32 [R].
+        zero: [R], integers 0 to 255 of any type, None for a symmetric format.
+        low: the lowest code.
+        high: the highest code.
+
+    Returns:
+        int8 [R, C], or uint8 where no code is negative.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    codes = np.empty(rows.shape, np.int8 if low < 0 else np.uint8)
+    zeros = np.zeros_like(scale) if zero is None else zero.astype(np.float32, copy=False)
+    _for_blocks(rows.shape, lambda at: _round(rows[at], scale[at], zeros[at], low, high, codes[at]))
+    return codes
 
 
 def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,32 +164,73 @@ def _nonzero(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(scale == 0, np.float32(1), scale).astype(np.float32, copy=False)
 
 
-def _search_scale(
-    block: NDArray[np.float32], fmt: IntFormat, ratios: tuple[float, ...]
-) -> NDArray[np.float32]:
-    """The scale of least squared error for each row of a block."""
-    largest = np.abs(block).max(axis=1, initial=0.0)
-    if not np.isfinite(largest).all():
+def _for_blocks(shape: tuple[int, ...], work: Callable[[slice], None]) -> None:
+    """Call `work` for blocks of whole rows, on as many threads as there are processors for this process."""
+    count, width = shape
+    step = max(1, _BLOCK // max(1, width))
+    blocks = [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
+    workers = min(len(blocks), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    for block in blocks[:1] if workers > 1 else blocks:  # the first call compiles, once for all threads
+        work(block)
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            for done in [pool.submit(work, block) for block in blocks[1:]]:
+                done.result()
+
+
+def _search(
+    rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...]
+) -> tuple[FloatArray, Zeros | NDArray[np.float32]]:
+    """Scale and zero [R] of least squared error."""
+    from .range_kernels import LANES, compiled, squared_errors
+
+    count, width = rows.shape
+    scale, zero = _candidates(rows, fmt, ratios)
+    low, high = fmt.low - zero, fmt.high - zero
+    words = -(-width // LANES)
+    if words * LANES != width:  # zeros are exact under every scale
+        rows = np.pad(rows, ((0, 0), (0, words * LANES - width)))
+    error = np.zeros(scale.shape, np.float32)
+    flat = (a.reshape(-1) for a in (rows, scale, low, high))
+    compiled(squared_errors)(*flat, count, words, len(ratios), error.reshape(-1))
+    best = (error.astype(np.float64) * np.square(scale, dtype=np.float64)).argmin(axis=1)[:, None]
+    return np.take_along_axis(scale, best, 1)[:, 0], np.take_along_axis(zero, best, 1)[:, 0]
+
+
+def _candidates(rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+    """Scales and zeros [R, ratios] to try, float32."""
+    if fmt.zero == "float":
+        raise QuantError("FX604", "weights have no format with a float zero", hint='use zero = "integer"')
+    ratio = np.array(ratios, np.float32)
+    low, high = rows.min(axis=1, initial=0)[:, None], rows.max(axis=1, initial=0)[:, None]
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise QuantError(
-            "FX604",
+            "FX606",
             "a weight holds NaN or infinity and cannot be quantised",
             hint="the checkpoint is damaged, or overflowed when it was saved as float16",
         )
-    best = np.ones(len(block), np.float32)
-    best_error = np.full(len(block), np.inf)
-    work = np.empty_like(block)
-    for ratio in ratios:
-        scale = _nonzero(largest * np.float32(ratio) / np.float32(fmt.high))
-        column = scale[:, None]
-        np.divide(block, column, out=work)
-        # Ties to even: a tie costs the same either way, and rint is one instruction.
-        np.rint(work, out=work)
-        np.clip(work, fmt.low, fmt.high, out=work)
-        work *= column
-        work -= block
-        work *= work
-        # In double precision, so that the choice does not hang on the processor's order of summation.
-        error = work.sum(axis=1, dtype=np.float64)
-        better = error < best_error
-        best[better], best_error[better] = scale[better], error[better]
-    return best
+    with np.errstate(over="ignore"):
+        span = np.maximum(high, -low) * ratio if fmt.signed else high * ratio - low * ratio
+        stored = (span / np.float32(fmt.high)).astype(fmt.scale, copy=False)
+    if not np.isfinite(stored).all():
+        raise QuantError(
+            "FX606",
+            f"a weight of magnitude {max(high.max(), -low.min()):.3g} overflows the {fmt.scale} scale",
+            hint="the checkpoint is damaged, or needs float32 scales",
+        )
+    smallest = np.float32(_SMALLEST[fmt.scale])
+    scale = np.where(high == low, np.float32(1), np.maximum(stored.astype(np.float32), smallest))
+    if fmt.signed:
+        return scale, np.zeros_like(scale)
+    return scale, np.clip(round_half_away(-low * ratio / scale), 0, fmt.high)
+
+
+def _round(
+    rows: FloatArray, scale: FloatArray, zero: FloatArray, low: int, high: int, codes: NDArray[Any]
+) -> None:
+    from .range_kernels import compiled, rounded
+
+    count, width = rows.shape
+    bounds = low - zero, high - zero
+    flat = codes.view(np.int8).reshape(-1)
+    compiled(rounded)(rows.reshape(-1), scale, zero, *bounds, count, width, flat)

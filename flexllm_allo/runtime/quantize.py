@@ -1,0 +1,155 @@
+"""From a checkpoint to the folder of a quantized model."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import QuantError
+from ..models.hf import Checkpoint, load_checkpoint
+from ..quant.calibration import calibration_samples
+from ..quant.manifest import MANIFEST
+from ..quant.passes import needs_data
+from ..quant.pipeline import quantize_tensors
+from ..quant.perplexity import text_sha256
+from ..quant.recipes import Recipe, get_recipe
+from ..quant.store import Source, check_output, read_quantized, write_quantized
+from ..quant.stored import Value
+
+DEFAULT_TEXT = Path(__file__).parent.parent / "models" / "tiny" / "calibration.txt"
+"""Calibration text that ships with the package: documentation of Python, none of it in ``heldout.txt``."""
+
+Advance = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which text is looked at, by recipes that look at any.
+
+    Attributes:
+        text: a UTF-8 file, or a folder whose ``.txt`` files are taken in the order of their names; None is
+            the text that ships with the package.
+        samples: how many windows of the text.
+        length: tokens in each, BOS included.
+        seed: of the choice of windows.
+    """
+
+    text: Path | None = None
+    samples: int = 64
+    length: int = 256
+    seed: int = 0
+
+    def read(self) -> str:
+        """The text.
+
+        Raises:
+            QuantError: FX607, there is none.
+        """
+        path = self.text or DEFAULT_TEXT
+        files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        try:
+            text = "\n\n".join(file.read_text(encoding="utf-8") for file in files)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise QuantError("FX607", f'cannot read the calibration text "{path}": {reason}') from error
+        if not text.strip():
+            what = "holds no .txt file with text" if path.is_dir() else "is empty"
+            raise QuantError("FX607", f'the calibration text "{path}" {what}')
+        return text
+
+
+def quantize_folder(
+    directory: Path,
+    out: Path,
+    recipe: str | Recipe,
+    calibration: Calibration | None = None,
+    advance: Advance = lambda _done, _total: None,
+) -> dict[str, Any]:
+    """Quantize the checkpoint in a folder into another one, which is complete or not changed at all.
+
+    Args:
+        directory: a Hugging Face folder.
+        out: the folder to write; a quantized model there is replaced.
+        recipe: one of `quant.recipes`, its name, or a ``.toml`` file.
+        calibration: for recipes that look at activations.
+        advance: called with (steps done, steps in all).
+
+    Returns:
+        ``recipe``, ``weights`` (multiplied ones, the head included), ``bits_per_weight`` (stored, with scales
+        and all else), ``bytes_per_token`` (read per token: all but the embedding), ``bytes_on_disk``,
+        ``seconds``, ``peak_memory_bytes`` (of the process), ``layers_resumed``.
+
+    Raises:
+        UsageError: FX702, `out` cannot be written.
+        ModelError: FX601 to FX605, the checkpoint cannot be used.
+        QuantError: FX604 to FX607, the recipe or the calibration text cannot.
+    """
+    start = time.perf_counter()
+    found = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_output(out)
+    if (directory / MANIFEST).exists():
+        raise QuantError(
+            "FX604", f'"{directory}" is quantized already', hint="quantize the float model it was made of"
+        )
+    checkpoint = load_checkpoint(directory)
+    samples, settings = _samples(checkpoint, found, calibration or Calibration())
+    resumed: set[str] = set()
+
+    def tensors(done: frozenset[str]) -> Iterator[tuple[str, Value]]:
+        resumed.update(name.rpartition(".")[0] for name in done if name.startswith("layers."))
+        return quantize_tensors(
+            checkpoint, found, samples, lambda _name, step, total: advance(step, total), done
+        )
+
+    write_quantized(out, Source.of(directory), found, tensors, settings)
+    return {
+        "recipe": found.name,
+        **_sizes(out),
+        "seconds": time.perf_counter() - start,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "layers_resumed": len(resumed),
+    }
+
+
+def _samples(
+    checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration
+) -> tuple[NDArray[np.int32] | None, dict[str, Any] | None]:
+    """Token ids [B, T] and what they were made of, for the manifest; None when no pass looks at them."""
+    if not needs_data(recipe.passes):
+        return None, None
+    text = calibration.read()
+    bos = checkpoint.config.bos_token_id
+    tokens = checkpoint.encode(text)
+    if tokens[:1] == [bos]:
+        tokens = tokens[1:]
+    length = min(calibration.length, checkpoint.config.max_position_embeddings)
+    samples = calibration_samples(tokens, bos, calibration.samples, length, calibration.seed)
+    return samples, {
+        "text_sha256": text_sha256(text),
+        "samples": calibration.samples,
+        "length": length,
+        "seed": calibration.seed,
+    }
+
+
+def _sizes(out: Path) -> dict[str, Any]:
+    """What the quantized model takes, counted from its files."""
+    tensors = read_quantized(out).tensors
+    read = [name for name in tensors if name != "embed"]
+    norms = [name for name in read if name.endswith("_norm")]
+    multiplied = [name for name in read if name.rpartition(".")[2].startswith("w")]
+    weights = sum(int(np.prod(tensors.shape(name))) for name in multiplied)
+    size = sum(tensors.stored_bytes(name) for name in read)
+    return {
+        "weights": weights,
+        "bits_per_weight": 8 * (size - sum(map(tensors.stored_bytes, norms))) / weights,
+        "bytes_per_token": size,
+        "bytes_on_disk": sum(path.stat().st_size for path in out.iterdir()),
+    }
