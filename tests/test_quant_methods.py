@@ -93,7 +93,8 @@ def test_codes_are_the_nearest_and_no_range_is_better(fmt, weight):
     found = groups_of((value - weight) ** 2, fmt, *weight.shape).sum(axis=1)
     for ratio in CLIP_RATIOS[::7]:
         for error, row in zip(found, groups_of(weight, fmt, *weight.shape), strict=True):
-            assert error <= plain_error(row, fmt, ratio) * (1 + 1e-4) + 1e-30
+            noise = len(row) * (1e-6 * float(np.abs(row).max())) ** 2
+            assert error <= plain_error(row, fmt, ratio) * (1 + 1e-4) + noise
 
 
 def plain_error(row, fmt, ratio):
@@ -135,16 +136,6 @@ def test_channels_and_groups_are_what_shares_a_scale():
     tensor = round_weight(weight, IntFormat(4, "per_tensor", full_range=True))
     assert (tensor.codes == quantize_weight(weight.reshape(1, -1), INT4_WEIGHT)[0].reshape(6, 32)).all()
     assert len(np.unique(tensor.scale)) == 1
-
-
-def test_rows_do_not_depend_on_how_many_are_rounded_at_a_time(monkeypatch):
-    weight = normal(1, 9, 16)
-    whole = [round_weight(weight, fmt) for fmt in (INT4_WEIGHT, UINT4)]
-    monkeypatch.setattr("flexllm_allo.quant.rounding._BLOCK", 40)
-    for before, fmt in zip(whole, (INT4_WEIGHT, UINT4), strict=True):
-        after = round_weight(weight, fmt)
-        assert (before.codes == after.codes).all()
-        assert (before.scale == after.scale).all()
 
 
 @pytest.mark.parametrize("fmt", SPARSE, ids=str)
@@ -210,9 +201,13 @@ def test_progressive_formats_are_dispatched():
         (np.array([[np.inf, 2]]), UINT4, r"is inf \(row 0, column 0\)"),
         (np.ones((2, 24)), IntFormat(4, "per_group", group=16), "rows of 24 weights .* groups of 16"),
         (np.ones((2, 24)), ProgressiveFormat(4, 16), "rows of 24 weights .* groups of 16"),
-        (np.ones((2, 6)), SPARSE[0], "rows of 6 weights .* groups of 4 for 2:4"),
-        (np.ones((2, 12)), replace(SPARSE[1], group=6), "groups of 6 weights .* cut through groups of 4"),
-        (np.full((1, 8), 1e6), IntFormat(4, "per_channel", scale="float16"), "does not fit float16"),
+        (np.ones((2, 6)), SPARSE[0], "6 weights .* do not divide into groups of 4 for 2:4"),
+        (
+            np.ones((2, 12)),
+            replace(SPARSE[1], group=6),
+            "6 weights that share a scale do not divide into groups of 4",
+        ),
+        (np.full((1, 8), 1e6), IntFormat(4, "per_channel", scale="float16"), "overflows the float16 scale"),
     ],
 )
 def test_what_cannot_be_quantized(weight, fmt, text):

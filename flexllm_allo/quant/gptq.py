@@ -132,7 +132,8 @@ class _Columns:
         column, origin = self.left[i], int(self.order[i])
         kept = np.where(self.mask[:, origin], column, np.float32(0))
         scale, zero = (a[:, origin // self.group] for a in (self.grid.scale, self.grid.zero))
-        codes = np.clip(round_half_away(kept / scale) + zero, self.grid.low, self.grid.high)
+        steps: FloatArray = np.divide(kept, scale, dtype=np.float32)
+        codes = np.clip(round_half_away(steps) + zero, self.grid.low, self.grid.high)
         self.codes[i] = codes
         return (column - (codes - zero) * scale) / self.upper[i, i]
 
