@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -115,14 +114,15 @@ def command(source: Path, out: Path) -> list[str]:
     return [str(program), "quantize", str(source), "--recipe", RECIPE, "--out", str(out)]
 
 
-def timed(source: Path, out: Path) -> tuple[float, float]:
-    """Seconds and peak memory in GB (10^9 bytes) of one run in a process of its own."""
+def timed(source: Path, out: Path) -> tuple[float, float, float]:
+    """Seconds, seconds of all processors, and peak memory in GB (10^9 bytes) of a run in its own process."""
     start = time.perf_counter()
     process = subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, f"flexllm quantize ended with {process.returncode}"
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+    seconds = time.perf_counter() - start
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9
 
 
 def killed(source: Path, out: Path, after_layers: int) -> int:
@@ -155,17 +155,18 @@ def measure(folder: Path) -> dict[str, object]:
     before = digest(out)
     finished = killed(source, out, after_layers=6)
     intact = digest(out) == before
-    resumed_seconds, _ = timed(source, out)
+    resumed_seconds, *_ = timed(source, out)
     resumed = digest(out)
     left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
     shutil.rmtree(out)
-    seconds, peak = timed(source, out)
+    seconds, cpu_seconds, peak = timed(source, out)
     size = sum(path.stat().st_size for path in out.iterdir())
     return {
         "weights": weights,
         "recipe": RECIPE,
         "cpus": len(os.sched_getaffinity(0)),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "peak_gb": round(peak, 2),
         "size_gb": round(size / 1e9, 3),
         "killed_after_layers": finished,
@@ -173,11 +174,7 @@ def measure(folder: Path) -> dict[str, object]:
         "resumed_seconds": round(resumed_seconds, 1),
         "resumed_is_the_same": resumed == digest(out),
         "left_behind": left,
-        "met": seconds < SECONDS
-        and peak < GIGABYTES
-        and intact
-        and resumed == digest(out)
-        and not left,
+        "met": seconds < SECONDS and peak < GIGABYTES and intact and resumed == digest(out) and not left,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .. import __version__
 from ..errors import QuantError
 
 MANIFEST = "quantization.json"
@@ -40,6 +41,7 @@ class Manifest(BaseModel):
     """The whole of it. Nothing in it changes from one run to the next: no dates, no times, no paths.
 
     Attributes:
+        tool: name and version of the software that made it.
         recipe: in full, as in a recipe file.
         source: sha256 of every file of the float model, by name.
         calibration: sha256 of the text, seed, number and length of the samples; None without data.
@@ -52,14 +54,15 @@ class Manifest(BaseModel):
     format: Literal["flexllm-quantized"] = FORMAT
     version: Literal[1] = VERSION
     complete: bool = False
+    tool: str = f"flexllm-allo {__version__}"
     recipe: dict[str, Any]
     source: dict[str, str]
     calibration: dict[str, Any] | None = None
     tensors: dict[str, Entry] = {}
 
     def same_origin(self, other: Manifest) -> bool:
-        """Whether both come from one model, recipe and calibration, so that one may go on from the other."""
-        ours, theirs = ((m.version, m.recipe, m.source, m.calibration) for m in (self, other))
+        """Whether both come of one model, recipe, calibration and tool: one may go on from the other."""
+        ours, theirs = ((m.version, m.tool, m.recipe, m.source, m.calibration) for m in (self, other))
         return ours == theirs
 
     def text(self) -> bytes:

@@ -24,6 +24,7 @@ Zeros = NDArray[np.uint8]
 # Fractions of the largest magnitude tried as the range; 1 is plain round-to-nearest.
 CLIP_RATIOS = tuple(float(r) for r in np.linspace(1.0, 0.4, 40, dtype=np.float32))
 _BLOCK = 1 << 17  # elements a thread takes at once: they stay in its cache
+_SMALL = 1 << 13  # elements that are not worth the call of a kernel (a column of GPTQ)
 _SMALLEST = {
     "float32": np.finfo(np.float32).smallest_normal,
     "float16": np.finfo(np.float16).smallest_subnormal,
@@ -129,9 +130,12 @@ def round_rows(
     Returns:
         int8 [R, C], or uint8 where no code is negative.
     """
-    rows = np.ascontiguousarray(rows, np.float32)
-    codes = np.empty(rows.shape, np.int8 if low < 0 else np.uint8)
     zeros = np.zeros_like(scale) if zero is None else zero.astype(np.float32, copy=False)
+    kind = np.int8 if low < 0 else np.uint8
+    if rows.size <= _SMALL:
+        return np.clip(round_half_away(rows / scale[:, None]) + zeros[:, None], low, high).astype(kind)
+    rows = np.ascontiguousarray(rows, np.float32)
+    codes = np.empty(rows.shape, kind)
     _for_blocks(rows.shape, lambda at: _round(rows[at], scale[at], zeros[at], low, high, codes[at]))
     return codes
 
@@ -215,8 +219,8 @@ def _candidates(rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...]) -> 
     if not np.isfinite(stored).all():
         raise QuantError(
             "FX606",
-            f"a weight of magnitude {max(high.max(), -low.min()):.3g} overflows the {fmt.scale} scale",
-            hint="the checkpoint is damaged, or needs float32 scales",
+            f"the scale of a weight of {max(high.max(), -low.min()):.3g} does not fit {fmt.scale}",
+            hint='the checkpoint is damaged, or needs scale = "float32" in the format',
         )
     smallest = np.float32(_SMALLEST[fmt.scale])
     scale = np.where(high == low, np.float32(1), np.maximum(stored.astype(np.float32), smallest))

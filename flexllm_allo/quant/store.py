@@ -153,16 +153,26 @@ def file_of(name: str) -> str:
 
 def _resumed(staged: StagedFolder, started: Manifest) -> Manifest:
     """The manifest of an earlier run over the same things, or a new one in an empty folder."""
-    try:
-        earlier = read_manifest(staged.path)
+    earlier, complete = _manifest_or_none(staged.path), set[str]()
+    if earlier and earlier.same_origin(started) and not _is_replaced(earlier, staged.out, started):
         complete = _complete_files(staged.path, earlier)
-    except QuantError:
-        earlier, complete = started, set[str]()
-    if not earlier.same_origin(started):
-        earlier, complete = started, set[str]()
-    done = {name: entry for name, entry in earlier.tensors.items() if entry.file in complete}
+    tensors = earlier.tensors.items() if earlier else ()
+    done = {name: entry for name, entry in tensors if entry.file in complete}
     staged.keep_only([*complete, MANIFEST] if complete else [])
     return started.model_copy(update={"tensors": done})
+
+
+def _manifest_or_none(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder)
+    except QuantError:
+        return None
+
+
+def _is_replaced(staged: Manifest, out: Path, started: Manifest) -> bool:
+    """Whether the staged folder may be an old output that a killed process swapped out but did not remove."""
+    current = _manifest_or_none(out)
+    return staged.complete and current is not None and current.same_origin(started)
 
 
 def _complete_files(folder: Path, manifest: Manifest) -> set[str]:

@@ -17,8 +17,8 @@ from ..models.hf import Checkpoint, load_checkpoint
 from ..quant.calibration import calibration_samples
 from ..quant.manifest import MANIFEST
 from ..quant.passes import needs_data
-from ..quant.pipeline import quantize_tensors
 from ..quant.perplexity import text_sha256
+from ..quant.pipeline import quantize_tensors
 from ..quant.recipes import Recipe, get_recipe
 from ..quant.store import Source, check_output, read_quantized, write_quantized
 from ..quant.stored import Value
