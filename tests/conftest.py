@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 
+# Tests run in as many processes as there are cores. Threads of each of them would wait for one another's,
+# and matrix products of small models take twenty times as long. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

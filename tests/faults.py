@@ -483,6 +483,16 @@ FAULTS: dict[str, Fault] = {
         quantize_progressive(weight, ProgressiveFormat(4, group=64), "layers.0.wq")
         """,
     ),
+    "FX607": Fault(
+        "The recipe looks at activations, and the text it was given for that is too short, of another "
+        "vocabulary, or missing.",
+        "Give more text, or take fewer or shorter samples.",
+        """
+        from flexllm_allo.quant.calibration import calibration_samples
+
+        calibration_samples(range(1000), bos=0, samples=16, length=256)
+        """,
+    ),
     "FX608": Fault(
         "A file of quantized weights is missing, truncated, damaged, or holds a type that is not supported; "
         "or what should be written cannot be stored in it, and then nothing is.",

@@ -15,6 +15,7 @@ from ..errors import QuantError
 from .formats import IntFormat, WeightFormat
 from .passes import Gptq
 from .rounding import Grid, Mask, check_weight, fit_grid, keep_largest, legal_mask, reduced, store
+from .rtn import round_half_away
 from .weight import FloatArray, QuantizedWeight
 
 Hessian = NDArray[np.float64]
@@ -57,7 +58,6 @@ def gptq(
         )
     if mask is not None:
         legal_mask(weight, fmt, mask)
-        weight = np.where(mask, weight, np.float32(0))
     columns = _Columns(weight, hessian, fmt, options, mask, bits)
     columns.round_all()
     return columns.result()
@@ -90,8 +90,9 @@ class _Columns:
     ) -> None:
         width = weight.shape[1]
         diagonal = np.diag(hessian)
-        order = np.argsort(-diagonal, kind="stable") if options.act_order else np.arange(width)
-        self.order = np.asarray(order, np.intp)
+        self.order: NDArray[np.intp] = np.arange(width, dtype=np.intp)
+        if options.act_order:
+            self.order = np.argsort(-diagonal, kind="stable")
         self.fmt, self.bits, self.block = fmt, bits, max(1, options.block)
         self.group = fmt.group if fmt.granularity == "per_group" else width
         self.upper = inverse_factor(hessian[np.ix_(self.order, self.order)], options.damping)
@@ -129,12 +130,12 @@ class _Columns:
     def _round_column(self, i: int) -> FloatArray:
         """Codes of one column; the error [N], in units of the diagonal, that later columns take over."""
         column, origin = self.left[i], int(self.order[i])
-        group = origin // self.group
-        grid, kept = self.grid, self.mask[:, origin]
-        one = Grid(grid.scale[:, group, None], grid.zero[:, group, None], grid.low, grid.high)
-        self.codes[i] = one.round(np.where(kept, column, np.float32(0))[:, None])[:, 0]
-        value = (self.codes[i] - one.zero[:, 0]) * one.scale[:, 0]
-        return (column - value) / self.upper[i, i]
+        kept = np.where(self.mask[:, origin], column, np.float32(0))
+        scale, zero = (a[:, origin // self.group] for a in (self.grid.scale, self.grid.zero))
+        steps: FloatArray = np.divide(kept, scale, dtype=np.float32)
+        codes = np.clip(round_half_away(steps) + zero, self.grid.low, self.grid.high)
+        self.codes[i] = codes
+        return (column - (codes - zero) * scale) / self.upper[i, i]
 
     def _fit(self, begin: int) -> None:
         """Scales of the group that begins here, from its weights as they are now."""

@@ -17,10 +17,10 @@ def low_rank_factors(residuals: Sequence[FloatArray], rank: int) -> tuple[FloatA
 
     Args:
         residuals: float32 [N, K] each, with one K: weights less what their codes stand for.
-        rank: at most K.
+        rank: how many directions; K if there are no more.
 
     Returns:
-        float32 [rank, K], and float32 [N, rank] for each residual.
+        float32 [r, K], and float32 [N, r] for each residual.
     """
     width = residuals[0].shape[1]
     gram = np.zeros((width, width))

@@ -14,9 +14,9 @@ def outlier_channels(amax: FloatArray, count: int) -> NDArray[np.int32]:
 
     Args:
         amax: float32 [K], largest magnitudes of the input channels of a site.
-        count: at most K.
+        count: how many; K if there are no more.
 
     Returns:
-        int32 [count].
+        int32 [C].
     """
     return np.sort(np.argsort(-amax, kind="stable")[:count]).astype(np.int32)

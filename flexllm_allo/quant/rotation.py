@@ -135,7 +135,7 @@ def rotate(model: FloatModel, rotations: Rotations) -> ModelView:
     """
     head_dim, r1 = model.config.head_dim, rotations.r1
     if r1 is not None:
-        _check_gains(model)
+        check_folded(model)
 
     def change(name: str, tensor: NDArray[np.float32]) -> NDArray[Any]:
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -160,7 +160,12 @@ def rotate(model: FloatModel, rotations: Rotations) -> ModelView:
     return ModelView(model, change)
 
 
-def _check_gains(model: FloatModel) -> None:
+def check_folded(model: FloatModel) -> None:
+    """Refuse gains that are not 1.
+
+    Raises:
+        QuantError: FX604, with the name of the norm.
+    """
     for name in model.tensors:
         if name.endswith("norm.weight") and not (model.tensors[name] == 1).all():
             raise QuantError(

@@ -118,20 +118,25 @@ def check_weight(weight: FloatArray, fmt: WeightFormat | None) -> None:
         )
     if fmt is None:
         return
-    if isinstance(fmt, IntFormat) and fmt.sparsity and width % fmt.sparsity.m:
+    _check_groups(width, fmt)
+
+
+def _check_groups(width: int, fmt: WeightFormat) -> None:
+    if isinstance(fmt, ProgressiveFormat) or fmt.granularity == "per_group":
+        if fmt.group < 1 or width % fmt.group:
+            sizes = [str(g) for g in (256, 128, 64, 32, 16, 8) if width % g == 0]
+            raise QuantError(
+                "FX606",
+                f"rows of {width} weights do not divide into groups of {fmt.group}",
+                hint=f"a group of {' or '.join(sizes)} fits" if sizes else "use per_channel",
+            )
+    sparsity = fmt.sparsity if isinstance(fmt, IntFormat) else None
+    if sparsity and width // fmt.groups(width) % sparsity.m:
         raise QuantError(
             "FX606",
-            f"rows of {width} weights do not divide into groups of {fmt.sparsity.m} for "
-            f"{fmt.sparsity.n}:{fmt.sparsity.m} sparsity",
-            hint="choose a dense format for this kind of layer (Recipe.kinds)",
-        )
-    grouped = isinstance(fmt, ProgressiveFormat) or fmt.granularity == "per_group"
-    if grouped and (fmt.group < 1 or width % fmt.group):
-        sizes = [str(g) for g in (256, 128, 64, 32, 16, 8) if width % g == 0]
-        raise QuantError(
-            "FX606",
-            f"rows of {width} weights do not divide into groups of {fmt.group}",
-            hint=f"a group of {' or '.join(sizes)} fits" if sizes else "use per_channel",
+            f"{width // fmt.groups(width)} weights that share a scale do not divide into groups of "
+            f"{sparsity.m} for {sparsity.n}:{sparsity.m} sparsity",
+            hint="choose another group, or a dense format for this kind of layer (Recipe.kinds)",
         )
 
 
