@@ -168,8 +168,8 @@ def decode(
 @template(R, T)
 def generate(
     prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M],
-    vocabulary: Vocabulary, tables: Tables, attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
-    tokens: int32[S],
+    vocabulary: Vocabulary, tables: Tables, attentions: Attention[L], mlps: Mlp[L],
+    cache: R.Cache[C, S, D][L], tokens: int32[S],
 ) -> int32:  # fmt: skip
     """The hybrid top: prefill, then decode until a stop token, `max_new_tokens` or the end of the context.
 

@@ -70,6 +70,7 @@ def operators(recipe: Recipe) -> Operators:
     Raises:
         QuantError: FX604, a format that no kernel computes.
     """
+    check_formats(recipe)
     turns = recipe.find(Rotate) or Rotate("none", "none", r4=False)
     online = {"out": turns.out, "down": turns.r4}
     sites = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
@@ -164,7 +165,11 @@ def check_formats(recipe: Recipe) -> None:
         if isinstance(fmt, IntFormat) and not 2 <= fmt.bits <= 8:
             problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
     if problems:
-        raise QuantError("FX604", f"recipe {recipe.name!r} cannot be computed: {'; '.join(problems)}")
+        raise QuantError(
+            "FX604",
+            f"recipe {recipe.name!r} cannot be computed: {'; '.join(problems)}",
+            hint="change these formats, or start from one in flexllm_allo.quant.recipes",
+        )
 
 
 def _weight_problems(fmt: IntFormat) -> list[str]:

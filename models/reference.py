@@ -35,7 +35,7 @@ class ReferenceLlama:
     """A quantised Llama with its KV cache, token rows in, logits out.
 
     Args:
-        model: the arrays of `quant.quantize_checkpoint`.
+        model: what `quant.quantize` makes.
         sequential: where the recipe leaves weights in float32, add products one after the other as the
             kernels do. Without it those sums are matrix products of NumPy: faster, and equal up to rounding.
             Integer sums are exact either way.

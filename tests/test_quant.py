@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import math
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flexllm_allo.errors import QuantError, UsageError
+from flexllm_allo.models.arrays import constant_arrays
 from flexllm_allo.models.expf import expf
+from flexllm_allo.models.operators import operators
 from flexllm_allo.quant import (
     INT4_WEIGHT,
     INT8_ACTIVATION,
+    INT8_KV,
     INT8_WEIGHT,
     IntFormat,
     Recipe,
@@ -26,7 +30,7 @@ from flexllm_allo.quant import (
     dequantize,
     get_recipe,
     perplexity,
-    quantize_checkpoint,
+    quantize,
     quantize_rows,
     quantize_weight,
     recipes,
@@ -34,6 +38,10 @@ from flexllm_allo.quant import (
     text_sha256,
     weight_storage,
 )
+from flexllm_allo.quant.formats import NM, ProgressiveFormat
+
+DATA_FREE = ["none", "w8a8kv8", "w4a8kv8"]
+"""Recipes that need no calibration text."""
 
 FLOATS = hnp.arrays(
     np.float32,
@@ -156,17 +164,19 @@ def test_nan_weight_is_refused():
 
 
 def test_recipes():
-    assert list(recipes) == ["none", "w8a8kv8", "w4a8kv8"]
+    assert list(recipes) == [
+        "none", "w8a8kv8", "w4a8kv8", "w4a16", "w4a8kv4", "w4a4kv8", "w4a4kv4", "w4a4kv4-quarot", "w2a8kv4",
+    ]  # fmt: skip
     assert get_recipe("w4a8kv8").head == INT8_WEIGHT
     assert "lm_head" in get_recipe("w4a8kv8").description
     with pytest.raises(QuantError) as caught:
-        get_recipe("w4a8kv4")
+        get_recipe("w4a8kv")
     assert caught.value.code == "FX604"
     assert '"w4a8kv8"' in caught.value.hint
 
 
 class FloatModel:
-    """A random float model, as `quantize_checkpoint` takes it."""
+    """A random float model, as `quantize` takes it."""
 
     config = SimpleNamespace(
         vocab_size=11,
@@ -196,59 +206,125 @@ class FloatModel:
         return np.ones((max_seq_len, 2), np.float32), np.zeros((max_seq_len, 2), np.float32)
 
 
-@pytest.mark.parametrize("name", list(recipes))
-def test_stacked_arrays(name):
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_tensors_and_stacked_arrays(name):
     source = FloatModel()
-    model = quantize_checkpoint(source, name, max_seq_len=5)
-    expected = {
-        "embed": (11, 6), "attn_norm": (2, 6), "mlp_norm": (2, 6), "final_norm": (6,),
-        "cos": (5, 2), "sin": (5, 2),
+    model = quantize(source, name, max_seq_len=5)
+    plain = {
+        "embed": (11, 6), "final_norm": (6,), "cosine": (5, 2), "sine": (5, 2), "eps": (),
+        "attn_norm": (2, 6), "mlp_norm": (2, 6),
+    }  # fmt: skip
+    weights = {
         "wq": (2, 8, 6), "wk": (2, 4, 6), "wv": (2, 4, 6), "wo": (2, 6, 8),
         "w_gate": (2, 10, 6), "w_up": (2, 10, 6), "w_down": (2, 6, 10), "w_head": (11, 6),
     }  # fmt: skip
-    for field, shape in expected.items():
-        array = getattr(model, field)
-        assert array.shape == shape, field
-        assert array.flags.c_contiguous, field
-        if field.startswith("w"):
-            scale = getattr(model, f"{field}_scale")
-            assert scale.shape == shape[:-1]
-            assert scale.dtype == np.float32
-            assert array.dtype == (np.float32 if name == "none" else np.int8)
+    arrays = constant_arrays(model)
+    assert set(arrays) == set(plain) | {f"{w}_{part}" for w in weights for part in ("codes", "terms")}
+    for field, shape in plain.items():
+        assert arrays[field].shape == shape, field
+        assert arrays[field].dtype == np.float32
+        assert arrays[field].flags.c_contiguous, field
+    for field, shape in weights.items():
+        codes, terms = arrays[f"{field}_codes"], arrays[f"{field}_terms"]
+        assert codes.shape == shape, field
+        assert codes.flags.c_contiguous, field
+        assert codes.dtype == (np.float32 if name == "none" else np.int8)
+        assert terms.shape == (*shape[:-1], 1)
+        assert terms.dtype == np.float32
+        for layer in range(2):
+            weight = model.weight(field, layer)
+            assert weight.shape == shape[-2:]
+            at = () if field == "w_head" else layer
+            assert (codes[at] == weight.codes).all()
+            assert (terms[at] == weight.scale).all()
     assert model.max_seq_len == 5
-    down = source.tensors["model.layers.1.mlp.down_proj.weight"]
-    restored = dequantize(model.w_down[1], model.w_down_scale[1])
-    step = model.w_down_scale[1][:, None]
-    assert (np.abs(restored - down) <= (0 if name == "none" else step * 5)).all()
+    down, weight = source.tensors["model.layers.1.mlp.down_proj.weight"], model.weight("w_down", 1)
+    assert (np.abs(weight.dequantize() - down) <= (0 if name == "none" else weight.scale * 5)).all()
     if name == "w4a8kv8":
-        assert np.abs(model.wq).max() <= 8
-        assert np.abs(model.w_head).max() == 127
+        assert np.abs(arrays["wq_codes"]).max() <= 8
+        assert np.abs(arrays["w_head_codes"]).max() == 127
 
 
 def test_storage_counts_packed_codes_and_scales():
     weights, head = 2 * (8 * 6 + 2 * 4 * 6 + 6 * 8 + 3 * 6 * 10), 11 * 6
-    rows = 2 * (8 + 4 + 4 + 6 + 10 + 10 + 6)
-    sizes = {name: weight_storage(quantize_checkpoint(FloatModel(), name)) for name in recipes}
+    scales = 32 * (2 * (8 + 4 + 4 + 6 + 10 + 10 + 6) + 11)
+    sizes = {name: weight_storage(quantize(FloatModel(), name)) for name in DATA_FREE}
     assert {s.weights for s in sizes.values()} == {weights + head}
+    assert {s.side_bytes for s in sizes.values()} == {0}
     assert sizes["none"].bytes_per_weight == 4
-    assert sizes["w8a8kv8"].code_bytes == weights + head
-    assert sizes["w4a8kv8"].code_bytes == weights / 2 + head
-    assert sizes["w4a8kv8"].scale_bytes == 4 * (rows + 11)
-    model = quantize_checkpoint(FloatModel(), "w4a8kv8")
+    assert sizes["w8a8kv8"].bits == pytest.approx(8 * (weights + head) + scales)
+    assert sizes["w4a8kv8"].bits == pytest.approx(4 * weights + 8 * head + scales)
+    assert sizes["w4a8kv8"].bytes_per_token == sizes["w4a8kv8"].bits / 8
+    model = quantize(FloatModel(), "w4a8kv8")
     assert bytes_per_weight(model) == sizes["w4a8kv8"].bytes_per_weight
     assert INT4_WEIGHT.bits_per_weight(64) == 4.5
 
 
-def test_refusals_of_quantize_checkpoint():
+SPARSE = IntFormat(2, "per_group", zero="integer", group=32, sparsity=NM(2, 4, "3bit"))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "stored"),  # bits of a matrix [N, K] = [6, 64], counted from its arrays
+    [
+        (INT8_WEIGHT, 6 * 64 * 8 + 6 * 32),
+        (IntFormat(4, "per_group", full_range=True, group=16, scale="float16"), 6 * 64 * 4 + 6 * 4 * 16),
+        (IntFormat(3, "per_group", zero="integer", group=32), 6 * 64 * 3 + 6 * 2 * (32 + 3)),
+        (IntFormat(3, "per_channel", zero="integer"), 6 * 64 * 3 + 6 * (32 + 3)),
+        (ProgressiveFormat(4, 16), 6 * 64 * 4 + 6 * 4 * (8 + 4) + 6 * 32),
+        (SPARSE, 6 * 32 * 2 + 6 * 16 * 3 + 6 * 2 * (32 + 2)),
+        (replace(SPARSE, sparsity=NM(2, 4, "2bit")), 6 * 32 * 2 + 6 * 32 * 2 + 6 * 2 * (32 + 2)),
+    ],
+)
+def test_bits_of_a_weight_are_those_of_its_arrays(fmt, stored):
+    assert 6 * 64 * fmt.bits_per_weight(64) == pytest.approx(stored)
+
+
+def test_recipes_and_lengths_that_do_not_fit_are_refused():
+    for recipe, length in (("w8a8", None), ("none", 0), ("none", 10)):
+        with pytest.raises(QuantError) as caught:
+            quantize(FloatModel(), recipe, max_seq_len=length)
+        assert caught.value.code == "FX604"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        (Recipe("w16", IntFormat(16, "per_channel"), None, None, None), "weight of 16 bits; 2 to 8"),
+        (Recipe("h1", None, None, None, IntFormat(1, "per_channel")), "head of 1 bits"),
+        (Recipe("a16", INT8_WEIGHT, replace(INT8_ACTIVATION, bits=16), None, None), "activation of 16 bits"),
+        (Recipe("kv9", None, None, replace(INT8_KV, bits=9), None), "kv of 9 bits"),
+        (Recipe("row", INT8_ACTIVATION, None, None, None), "a weight cannot be per_token"),
+        (Recipe("group", IntFormat(4, "per_group"), None, None, None), "per_group needs a group"),
+        (Recipe("min", IntFormat(4, "per_channel", zero="float"), None, None, None), "no float zero"),
+        (Recipe("14", replace(SPARSE, sparsity=NM(1, 4)), None, None, None), "sparse weights are 2:4"),
+        (
+            Recipe("s", IntFormat(2, "per_group", group=32, sparsity=NM()), None, None, None),
+            "with an integer zero",
+        ),
+        (
+            Recipe("down", INT8_WEIGHT, None, None, None, kinds={"w_down": IntFormat(9, "per_channel")}),
+            "w_down of 9 bits",
+        ),
+    ],
+)
+def test_formats_that_no_kernel_computes_are_refused(recipe, problem):
+    with pytest.raises(QuantError) as caught:
+        operators(recipe)
+    assert caught.value.code == "FX604"
+    assert f"recipe {recipe.name!r} cannot be computed" in caught.value.message
+    assert problem in caught.value.message
+
+
+def test_a_weight_that_cannot_be_quantized_is_named():
     source = FloatModel()
     wide = Recipe("w16", IntFormat(16, "per_channel"), None, None, None)
-    for recipe, length in (("w8a8", None), (wide, None), ("none", 0), ("none", 10)):
-        with pytest.raises(QuantError) as caught:
-            quantize_checkpoint(source, recipe, length)
-        assert caught.value.code == "FX604"
+    with pytest.raises(QuantError) as caught:
+        quantize(source, wide)
+    assert caught.value.code == "FX604"
     source.tensors["model.layers.1.mlp.up_proj.weight"][3, 2] = np.inf
-    with pytest.raises(QuantError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
-        quantize_checkpoint(source, "w8a8kv8")
+    with pytest.raises(QuantError, match=r"model\.layers\.1\.mlp\.up_proj\.weight") as caught:
+        quantize(source, "w8a8kv8")
+    assert caught.value.code == "FX606"
 
 
 def bigram(tokens):

@@ -14,11 +14,13 @@ from flexllm_allo.errors import UsageError
 from flexllm_allo.models.hf import Checkpoint, load_checkpoint
 from flexllm_allo.models.model import Model
 from flexllm_allo.models.reference import ReferenceLlama, sequential_sum
-from flexllm_allo.quant import perplexity, quantize_checkpoint, recipes
+from flexllm_allo.quant import perplexity, quantize
 from flexllm_allo.runtime.session import Session
 
 TINY = Path(__file__).parent.parent / "models" / "tiny"
 F = np.float32
+DATA_FREE = ["none", "w8a8kv8", "w4a8kv8"]
+"""Recipes that need no calibration text."""
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -84,7 +86,7 @@ def relative_error(found, expected):
 def test_none_equals_transformers(name, sequential):
     model = hf_model(CONFIGS[name])
     tokens = np.random.default_rng(0).integers(0, 47, 40).tolist()
-    reference = ReferenceLlama(quantize_checkpoint(Checkpoint.from_transformers(model), "none"), sequential)
+    reference = ReferenceLlama(quantize(Checkpoint.from_transformers(model), "none"), sequential)
     logits = reference.prefill(tokens)
     assert logits.dtype == np.float32
     assert relative_error(logits, hf_logits(model, tokens)) < 1e-4
@@ -96,7 +98,7 @@ def test_quantised_is_close_to_transformers(name, recipe, tolerance):
     # Random weights of width 24 are a hard case; the trained checkpoint below is the realistic one.
     model = hf_model(CONFIGS[name])
     tokens = np.random.default_rng(0).integers(0, 47, 40).tolist()
-    reference = ReferenceLlama(quantize_checkpoint(Checkpoint.from_transformers(model), recipe))
+    reference = ReferenceLlama(quantize(Checkpoint.from_transformers(model), recipe))
     assert relative_error(reference.prefill(tokens), hf_logits(model, tokens)) < tolerance
 
 
@@ -105,7 +107,7 @@ def test_tiny_equals_transformers(tiny):
     transformers = pytest.importorskip("transformers")
     model = transformers.LlamaForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     tokens = tiny.encode("The for statement is used to iterate over the elements of a sequence")
-    reference = ReferenceLlama(quantize_checkpoint(tiny, "none"))
+    reference = ReferenceLlama(quantize(tiny, "none"))
     assert relative_error(reference.prefill(tokens), hf_logits(model, tokens)) < 1e-4
 
 
@@ -125,10 +127,10 @@ def scalar_codes(x):
     return [int(np.clip(LIBM.roundf(float(F(v / scale))), -127, 127)) for v in x], scale
 
 
-def scalar_linear(x, w, ws):
+def scalar_linear(x, weight):
     codes, xs = scalar_codes(x)
-    acc = [sum(int(c) * int(v) for c, v in zip(codes, row, strict=True)) for row in w]
-    return [F(F(a) * F(xs * s)) for a, s in zip(acc, ws, strict=True)]
+    acc = [sum(int(c) * int(v) for c, v in zip(codes, row, strict=True)) for row in weight.codes]
+    return [F(F(a) * F(xs * s)) for a, s in zip(acc, weight.scale[:, 0], strict=True)]
 
 
 def scalar_norm(x, gain, eps):
@@ -160,11 +162,8 @@ def scalar_attention(q, keys, values):
 def scalar_block(m, layer, x, position, keys, values):
     """One block on one row; keys and values are the lists of the layer's cache, per KV head."""
     c, d, eps = m.config, m.config.head_dim, m.config.rms_norm_eps
-    h = scalar_norm(x, m.attn_norm[layer], eps)
-    q, k, v = (
-        np.reshape(scalar_linear(h, w[layer], ws[layer]), (-1, d))
-        for w, ws in ((m.wq, m.wq_scale), (m.wk, m.wk_scale), (m.wv, m.wv_scale))
-    )
+    h = scalar_norm(x, m.array(f"layers.{layer}.attn_norm"), eps)
+    q, k, v = (np.reshape(scalar_linear(h, m.weight(w, layer)), (-1, d)) for w in ("wq", "wk", "wv"))
     tables = m.cos[position], m.sin[position]
     for head in range(c.num_key_value_heads):
         keys[head].append(scalar_codes(scalar_rope(k[head], *tables)))
@@ -174,13 +173,13 @@ def scalar_block(m, layer, x, position, keys, values):
     for head in range(c.num_attention_heads):
         kv_head = head // group
         mixed += scalar_attention(scalar_rope(q[head], *tables), keys[kv_head], values[kv_head])
-    o = scalar_linear(mixed, m.wo[layer], m.wo_scale[layer])
+    o = scalar_linear(mixed, m.weight("wo", layer))
     x = [F(a + b) for a, b in zip(x, o, strict=True)]
-    h = scalar_norm(x, m.mlp_norm[layer], eps)
-    gate = scalar_linear(h, m.w_gate[layer], m.w_gate_scale[layer])
-    up = scalar_linear(h, m.w_up[layer], m.w_up_scale[layer])
+    h = scalar_norm(x, m.array(f"layers.{layer}.mlp_norm"), eps)
+    gate = scalar_linear(h, m.weight("w_gate", layer))
+    up = scalar_linear(h, m.weight("w_up", layer))
     act = [F(F(g / F(F(1) + F(LIBM.expf(float(-g))))) * u) for g, u in zip(gate, up, strict=True)]
-    down = scalar_linear(act, m.w_down[layer], m.w_down_scale[layer])
+    down = scalar_linear(act, m.weight("w_down", layer))
     return [F(a + b) for a, b in zip(x, down, strict=True)]
 
 
@@ -191,24 +190,25 @@ def scalar_logits(m, tokens):
     )
     rows = []
     for position, token in enumerate(tokens):
-        x = list(m.embed[token])
+        x = list(m.array("embed")[token])
         for layer in range(c.num_hidden_layers):
             x = scalar_block(m, layer, x, position, keys[layer], values[layer])
-        rows.append(scalar_linear(scalar_norm(x, m.final_norm, c.rms_norm_eps), m.w_head, m.w_head_scale))
+        h = scalar_norm(x, m.array("final_norm"), c.rms_norm_eps)
+        rows.append(scalar_linear(h, m.weight("w_head")))
     return np.array(rows, np.float32)
 
 
 @pytest.mark.parametrize("recipe", ["w8a8kv8", "w4a8kv8"])
 @pytest.mark.parametrize("name", ["odd", "no grouping, llama3"])
 def test_reference_is_the_formulas_bit_for_bit(name, recipe):
-    model = quantize_checkpoint(Checkpoint.from_transformers(hf_model(CONFIGS[name])), recipe)
+    model = quantize(Checkpoint.from_transformers(hf_model(CONFIGS[name])), recipe)
     tokens = [1, 5, 5, 40, 3, 2, 17]
     assert (ReferenceLlama(model).prefill(tokens) == scalar_logits(model, tokens)).all()
 
 
 def test_kernels_are_the_reference_bit_for_bit():
     checkpoint = Checkpoint.from_transformers(hf_model(CONFIGS["odd"]))
-    model = quantize_checkpoint(checkpoint, "w4a8kv8")
+    model = quantize(checkpoint, "w4a8kv8")
     session = Session(Model(checkpoint, model))
     tokens = np.random.default_rng(0).integers(0, 47, 37).tolist()
     expected = ReferenceLlama(model).prefill(tokens)
@@ -238,7 +238,7 @@ def test_integer_sums_are_exact_beyond_float32():
 @pytest.mark.parametrize(("recipe", "sequential"), [("none", True), ("w8a8kv8", False), ("w4a8kv8", False)])
 def test_decode_equals_prefill_exactly(tiny, recipe, sequential):
     tokens = tiny.encode("The for statement is used to iterate over the elements")
-    reference = ReferenceLlama(quantize_checkpoint(tiny, recipe, 64), sequential)
+    reference = ReferenceLlama(quantize(tiny, recipe, max_seq_len=64), sequential)
     whole = reference.prefill(tokens)
     split = len(tokens) // 2
     assert (reference.prefill(tokens[:split]) == whole[:split]).all()
@@ -247,7 +247,7 @@ def test_decode_equals_prefill_exactly(tiny, recipe, sequential):
 
 
 def test_generate(tiny):
-    reference = ReferenceLlama(quantize_checkpoint(tiny, "w8a8kv8", 48))
+    reference = ReferenceLlama(quantize(tiny, "w8a8kv8", max_seq_len=48))
     prompt = tiny.encode("The for statement")
     generated = reference.generate(prompt, 12)
     assert len(generated) == 12
@@ -263,8 +263,8 @@ def test_perplexity_of_the_recipes(tiny):
     text = (TINY / "heldout.txt").read_text(encoding="utf-8")
     tokens = tiny.encode(text)[1:511]
     found = {}
-    for recipe in recipes:
-        reference = ReferenceLlama(quantize_checkpoint(tiny, recipe, 256))
+    for recipe in DATA_FREE:
+        reference = ReferenceLlama(quantize(tiny, recipe, max_seq_len=256))
         found[recipe] = perplexity(reference.prefill, tokens, context=256, bos=0).ppl
     assert found["none"] < tiny.config.vocab_size / 4
     assert abs(found["w8a8kv8"] / found["none"] - 1) < 0.02
@@ -272,7 +272,7 @@ def test_perplexity_of_the_recipes(tiny):
 
 
 def test_speed_suffices_for_a_chat(tiny):
-    reference = ReferenceLlama(quantize_checkpoint(tiny, "w4a8kv8"))
+    reference = ReferenceLlama(quantize(tiny, "w4a8kv8"))
     reference.prefill(list(range(200)))
     times = []
     for token in range(10):
@@ -283,7 +283,7 @@ def test_speed_suffices_for_a_chat(tiny):
 
 
 def test_refusals(tiny):
-    reference = ReferenceLlama(quantize_checkpoint(tiny, "w8a8kv8", 4))
+    reference = ReferenceLlama(quantize(tiny, "w8a8kv8", max_seq_len=4))
     for call in (
         lambda: reference.prefill([]),
         lambda: reference.prefill([1] * 5),
