@@ -9,7 +9,6 @@ On the shipped checkpoint, and on the same function with outlier channels plante
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -77,7 +76,9 @@ def main() -> None:
             if name == "none":
                 base = found["ppl"]
             rows[name]["delta_percent"] = round(100 * (found["ppl"] / base - 1), 2)
-            print(f"{model_name}: {name} {rows[name]['ppl']} ({time.perf_counter() - start:.1f} s)", flush=True)
+            print(
+                f"{model_name}: {name} {rows[name]['ppl']} ({time.perf_counter() - start:.1f} s)", flush=True
+            )
     _show(results)
     if not options.only:
         content = {"settings": {**settings, "outliers": OUTLIERS}, "results": results}

@@ -68,9 +68,18 @@ app = typer.Typer(
 
 Directory = Annotated[
     Path,
-    typer.Argument(metavar="DIR", help="Hugging Face folder: config.json, *.safetensors, tokenizer.json."),
+    typer.Argument(
+        metavar="DIR",
+        help="Hugging Face folder (config.json, *.safetensors, tokenizer.json), or one that quantize wrote.",
+    ),
 ]
-Recipe = Annotated[str, typer.Option(help="Quantization: none (float32), w8a8kv8 or w4a8kv8.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Quantization: a name (flexllm recipes) or a TOML file. Default: w8a8kv8, or what a quantized "
+        "folder has."
+    ),
+]
 MaxSeqLen = Annotated[
     int | None,
     typer.Option(
@@ -114,7 +123,7 @@ def demo(
 def build(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="Folder of the project.")],
-    recipe: Recipe = "w8a8kv8",
+    recipe: Recipe = None,
     device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
     target: Annotated[str, typer.Option(help="Backend.")] = "vitis_hls",
     mode: Annotated[
@@ -144,7 +153,7 @@ def generate(
     directory: Directory,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
-    recipe: Recipe = "w8a8kv8",
+    recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -177,7 +186,7 @@ def logits(
     directory: Directory,
     tokens: Annotated[str, typer.Option(help="Token ids, separated by commas: 1,2,3.")],
     out: Annotated[Path, typer.Option(help="A .npy file, float32 [T, vocab].")],
-    recipe: Recipe = "w8a8kv8",
+    recipe: Recipe = None,
     stage: Annotated[
         Stage, typer.Option(help="One pass over all tokens, or token by token.")
     ] = Stage.prefill,
@@ -194,26 +203,28 @@ def logits(
 def ppl(
     directory: Directory,
     text: Annotated[Path, typer.Option(help="Text file, UTF-8.")],
-    recipe: Recipe = "w8a8kv8",
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="As in generate; several give a table, compared with the first.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=2, help="Positions per window. Default: 256.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Tokens by which the window moves. Default: no overlap.")
+    ] = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure the perplexity on a text."""
-    from .runtime.perplexity import text_perplexity
+    """Measure the perplexity on a text, through the integer path of the kernels."""
+    from .runtime.perplexity import comparison, text_perplexity
 
     result_file = _output(json_file) if json_file else None
     content = _read(text)
-    with closing(open_session(directory, recipe, max_seq_len)) as session, _progress("windows") as advance:
-        result = text_perplexity(session, content, on_window=advance)
-    result = {
-        "ppl": result["ppl"],
-        "tokens": result["tokens"],
-        "recipe": recipe,
-        "settings": result["settings"],
-    }
-    _table("perplexity", {key: str(result[key]) for key in ("ppl", "tokens", "recipe")})
+    results: list[dict[str, Any]] = []
+    for name in recipe or [None]:
+        with closing(open_session(directory, name, max_seq_len)) as session, _progress("windows") as advance:
+            results.append(text_perplexity(session, content, context, stride, advance))
+    _rows("perplexity (measured)", comparison(results))
     if result_file:
-        result_file.write_json(result)
+        result_file.write_json(results[0] if len(results) == 1 else {"recipes": results})
 
 
 @app.command()
@@ -295,7 +306,7 @@ def main() -> None:
     app()
 
 
-def open_session(directory: Path, recipe: str, max_seq_len: int | None = None) -> Session:
+def open_session(directory: Path, recipe: str | None, max_seq_len: int | None = None) -> Session:
     """Load the checkpoint; the import waits until a command needs it."""
     from .runtime.session import Session
 
@@ -341,6 +352,14 @@ def _table(title: str, rows: dict[str, str]) -> None:
     table = Table("name", "value", title=title, show_header=False)
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def _rows(title: str, rows: list[dict[str, str]]) -> None:
+    """A table with one row per result."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(Text(value) for value in row.values()))
     Console().print(table)
 
 

@@ -59,9 +59,7 @@ SECOND = [1, 2, 3, 2, 3, 3, 0, 0]
 
 
 @template(Tx, Tw, T, N, K)
-def linear_group(
-    X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N, Q]
-) -> float32[T, N]:
+def linear_group(X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N, Q]) -> float32[T, N]:
     """Symmetric weights; with float activations of any width products are float32."""
     Y: float32[T, N]
     for n in range(N, name="row"):

@@ -66,9 +66,7 @@ def accumulator(x: DType, w: DType) -> DType:
 
 
 @template(Tx, Tw, T, N, K)
-def linear(
-    X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N, P]
-) -> float32[T, N]:
+def linear(X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N, P]) -> float32[T, N]:
     """The product of the module's formula; the terms are added in order."""
     acc: accumulator(Tx, Tw)[T, N] = 0
     for t, n, k in grid(T, N, K, name="mac"):
@@ -92,9 +90,7 @@ def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
 
 
 @template(F)
-def linear_add(
-    X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N]
-) -> float32[T, N]:
+def linear_add(X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N]) -> float32[T, N]:
     """A linear layer of any storage plus the residual stream that goes around it."""
     Y = F.linear(X, x_terms, w)
     Z = residual(skip, Y)

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.quant.calibration import calibration_samples
+from flexllm_allo.quant.passes import needs_data
+from flexllm_allo.quant.recipes import Recipe
 
 from .spec import LlamaConfig
 
 DEFAULT_TEXT = Path(__file__).parent / "tiny" / "calibration.txt"
 """English technical prose, disjoint from the held-out text."""
-SAMPLES, LENGTH = 32, 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which text is looked at, by recipes that look at any.
+
+    Attributes:
+        text: a UTF-8 file, or a folder whose ``*.txt`` files are read in order of their names; None is the
+            text that ships with the package.
+        samples: how many windows of the text.
+        length: tokens in each, BOS included; at most the model's context.
+        seed: of the choice of windows.
+    """
+
+    text: Path | None = None
+    samples: int = 32
+    length: int = 256
+    seed: int = 0
 
 
 class Tokenizer(Protocol):
@@ -26,30 +47,37 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-def calibration_tokens(
-    checkpoint: Tokenizer,
-    text: Path | None = None,
-    samples: int = SAMPLES,
-    length: int = LENGTH,
-    seed: int = 0,
-) -> NDArray[np.int32]:
+def calibration_tokens(checkpoint: Tokenizer, chosen: Calibration | None = None) -> NDArray[np.int32]:
     """Token ids [samples, length] from a text.
-
-    Args:
-        text: a UTF-8 file, or a folder whose ``*.txt`` files are read in order of their names; by default
-            the text that ships with the package.
-        length: tokens per sample, at most the model's context.
 
     Raises:
         QuantError: FX607, the text cannot be read, or is too short.
     """
-    content = _read(DEFAULT_TEXT if text is None else text)
+    chosen = chosen or Calibration()
+    content = _read(DEFAULT_TEXT if chosen.text is None else chosen.text)
     tokens = checkpoint.encode(content)
     bos = checkpoint.config.bos_token_id
     if bos is not None and tokens[:1] == [bos]:
         tokens = tokens[1:]
-    length = min(length, checkpoint.config.max_position_embeddings)
-    return calibration_samples(tokens, bos, samples, length, seed)
+    length = min(chosen.length, checkpoint.config.max_position_embeddings)
+    return calibration_samples(tokens, bos, chosen.samples, length, chosen.seed)
+
+
+def calibration_data(
+    checkpoint: Tokenizer, recipe: Recipe, chosen: Calibration | None = None
+) -> tuple[NDArray[np.int32] | None, dict[str, Any] | None]:
+    """Token ids and what they are, for reports; None and None when no pass of the recipe looks at any."""
+    if not needs_data(recipe.passes):
+        return None, None
+    chosen = chosen or Calibration()
+    tokens = calibration_tokens(checkpoint, chosen)
+    digest = hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
+    return tokens, {
+        "tokens_sha256": digest,
+        "samples": chosen.samples,
+        "length": tokens.shape[1],
+        "seed": chosen.seed,
+    }
 
 
 def _read(path: Path) -> str:

@@ -112,6 +112,16 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(config, tensors, str(folder), lambda: _read_tokenizer(folder / "tokenizer.json"))
 
 
+def checkpoint_without_weights(folder: Path) -> Checkpoint:
+    """Configuration and tokenizer of a folder, whose weights are read in another way.
+
+    Raises:
+        ModelError: FX601 and FX603, as `load_checkpoint`.
+    """
+    config = LlamaConfig.from_dict(_read_json(folder / "config.json"), str(folder / "config.json"))
+    return Checkpoint(config, Tensors({}), str(folder), lambda: _read_tokenizer(folder / "tokenizer.json"))
+
+
 def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor a Llama checkpoint of this configuration holds, head included."""
     hidden, inner = config.hidden_size, config.intermediate_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from flexllm_allo.customize import lower_all
-from flexllm_allo.errors import ModelError
+from flexllm_allo.errors import ModelError, QuantError
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.quant.model import QuantizedModel
-from flexllm_allo.quant.quantize import quantize
-from flexllm_allo.quant.recipes import Recipe
+from flexllm_allo.quant.quantize import quantize, sequence_length
+from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
+from flexllm_allo.quant.store import is_quantized, read_quantized
 
 from . import llama as graph
 from .arrays import constant_arrays
-from .hf import Checkpoint, load_checkpoint
-from .operators import Operators, operators
+from .calibrate import Calibration, calibration_data
+from .hf import Checkpoint, checkpoint_without_weights, load_checkpoint
+from .operators import Operators, check_formats, operators
 
 STOP_TOKENS = 4
 """Entries of the design's table of stop tokens; unused ones are -1."""
@@ -27,10 +30,17 @@ STOP_TOKENS = 4
 
 @dataclass(frozen=True)
 class Model:
-    """A Llama whose weights have the formats of a recipe."""
+    """A Llama whose weights have the formats of a recipe.
+
+    Attributes:
+        checkpoint: configuration and tokenizer.
+        weights: the tensors.
+        calibration: which text was looked at (digest of the tokens, samples, seed), or None.
+    """
 
     checkpoint: Checkpoint
     weights: QuantizedModel
+    calibration: Mapping[str, Any] | None = None
 
     @property
     def config(self) -> Any:
@@ -111,17 +121,45 @@ class Model:
         return table
 
 
-def load(folder: Path | str, recipe: str | Recipe = "w8a8kv8", max_seq_len: int | None = None) -> Model:
-    """A Hugging Face Llama folder under a recipe.
+def load(
+    folder: Path | str,
+    recipe: str | Recipe | None = None,
+    max_seq_len: int | None = None,
+    calibration: Calibration | None = None,
+) -> Model:
+    """A Hugging Face Llama folder under a recipe, or what `flexllm quantize` made of one.
 
     Args:
         folder: holds config.json, one or more *.safetensors, tokenizer.json.
-        recipe: a name in `flexllm_allo.quant.recipes`.
+        recipe: a recipe, its name in `flexllm_allo.quant.recipes`, or a TOML file; by default w8a8kv8, or
+            the recipe of a folder that is quantized already.
         max_seq_len: positions of the KV cache; the model's own context by default.
+        calibration: text for recipes that look at activations; the shipped one by default.
 
     Raises:
         ModelError: FX601..FX605, files missing or damaged, tensors missing, model not supported.
-        QuantError: FX604, no such recipe.
+        QuantError: FX604, no such recipe, or the folder has another one; FX606..FX608.
     """
+    found = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    if is_quantized(folder):
+        return _load_quantized(Path(folder), found, max_seq_len)
+    found = found or get_recipe(DEFAULT_RECIPE)
+    check_formats(found)
     checkpoint = load_checkpoint(Path(folder))
-    return Model(checkpoint, quantize(checkpoint, recipe, max_seq_len=max_seq_len))
+    samples, settings = calibration_data(checkpoint, found, calibration)
+    return Model(checkpoint, quantize(checkpoint, found, samples, max_seq_len), settings)
+
+
+def _load_quantized(folder: Path, recipe: Recipe | None, max_seq_len: int | None) -> Model:
+    stored = read_quantized(folder)
+    if recipe is not None and recipe != stored.recipe:
+        raise QuantError(
+            "FX604",
+            f"{folder} is quantized with recipe {stored.recipe.name!r}, not {recipe.name!r}",
+            hint="leave the recipe out, or quantize the float model anew",
+        )
+    checkpoint = checkpoint_without_weights(folder)
+    length = sequence_length(checkpoint.config, max_seq_len)
+    cos, sin = checkpoint.rope_tables(length)
+    weights = QuantizedModel(checkpoint.config, stored.recipe, stored.tensors, cos, sin)
+    return Model(checkpoint, weights, stored.calibration)

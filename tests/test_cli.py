@@ -43,6 +43,9 @@ class FakeSession:
         assert stage in ("prefill", "decode")
         return np.eye(VOCAB, dtype=np.float32)[(np.asarray(tokens) + 1) % VOCAB]
 
+    def describe(self):
+        return {"recipe": {"name": self.recipe}, "bits_per_weight": 4.0, "bytes_per_token": 9}
+
     def close(self) -> None:
         self.closed = True
 
@@ -50,7 +53,7 @@ class FakeSession:
 @pytest.fixture
 def flexllm(monkeypatch):
     def open_session(directory: Path, recipe: str, max_seq_len: int | None = None) -> FakeSession:
-        if recipe not in ("none", "w8a8kv8"):
+        if recipe not in (None, "none", "w8a8kv8"):
             raise QuantError("FX604", f'no recipe "{recipe}"', hint="known names: none, w8a8kv8")
         return FakeSession(directory, recipe)
 

@@ -33,9 +33,7 @@ Fields = dict[str, ast.expr | None]
 """Annotations of the arrays by their path in the bundle: ``wq.codes``; None for a bundle without arrays."""
 
 
-def expand_bundles(
-    tree: ast.FunctionDef, names: Mapping[str, Any]
-) -> tuple[ast.FunctionDef, dict[str, Any]]:
+def expand_bundles(tree: ast.FunctionDef, names: Mapping[str, Any]) -> tuple[ast.FunctionDef, dict[str, Any]]:
     """The kernel with its bundle parameters replaced by one parameter per array.
 
     Such a parameter is named ``bundle.array``, which no Python name can be.
@@ -94,9 +92,7 @@ def _peeled(annotation: ast.expr | None) -> tuple[ast.expr | None, list[list[ast
     return annotation, subscripts
 
 
-def _fields(
-    annotation: ast.expr | None, names: Mapping[str, Any], known: dict[str, Any]
-) -> Fields | None:
+def _fields(annotation: ast.expr | None, names: Mapping[str, Any], known: dict[str, Any]) -> Fields | None:
     """The arrays of a bundle annotation, or None for any other annotation; adds to the `known` names."""
     base, subscripts = _peeled(annotation)
     kind = _bundle(base, names)

@@ -2,11 +2,9 @@
 
 from .formats import INT4_WEIGHT, INT8_ACTIVATION, INT8_KV, INT8_WEIGHT, IntFormat
 from .model import QuantizedModel, WeightStorage, bytes_per_weight, weight_storage
-from .passes import (
-    Awq, FoldNorms, Gptq, LowRank, Outliers, Pass, Prune, Rotate, Rtn, Smooth, StaticScales
-)
-from .planting import plant_outliers
+from .passes import Awq, FoldNorms, Gptq, LowRank, Outliers, Pass, Prune, Rotate, Rtn, Smooth, StaticScales
 from .perplexity import Perplexity, perplexity, text_sha256
+from .planting import plant_outliers
 from .quantize import quantize
 from .recipes import Recipe, get_recipe, recipes
 from .rtn import dequantize, quantize_rows, quantize_weight, round_half_away

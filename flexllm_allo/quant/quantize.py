@@ -11,7 +11,6 @@ from .pipeline import OnStep, quantize_tensors
 from .recipes import Recipe, get_recipe
 
 
-
 def quantize(
     model: FloatModel,
     recipe: Recipe | str,

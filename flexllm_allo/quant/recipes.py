@@ -170,6 +170,9 @@ recipes: dict[str, Recipe] = {
 }
 
 
+DEFAULT_RECIPE = "w8a8kv8"
+
+
 def get_recipe(name: str) -> Recipe:
     """The recipe of that name, or the one in a TOML file if `name` is a path (it ends with ``.toml``).
 

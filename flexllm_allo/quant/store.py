@@ -60,11 +60,13 @@ class Source:
 
 
 class QuantizedFolder(NamedTuple):
-    """What `read_quantized` finds: config.json, the recipe, and the tensors, read when they are used."""
+    """What `read_quantized` finds: config.json, the recipe, the tensors, read when they are used, and the
+    settings of calibration."""
 
     config: dict[str, Any]
     recipe: Recipe
     tensors: StoredTensors
+    calibration: dict[str, Any] | None
 
 
 def check_output(out: Path) -> None:
@@ -122,6 +124,11 @@ def write_quantized(
     return manifest
 
 
+def is_quantized(folder: str | Path) -> bool:
+    """Whether a folder holds a quantized model, complete or not."""
+    return (Path(folder) / MANIFEST).exists()
+
+
 def read_quantized(folder: str | Path) -> QuantizedFolder:
     """A quantized model; its tensors are memory-mapped, and checked and unpacked at each access.
 
@@ -140,7 +147,7 @@ def read_quantized(folder: str | Path) -> QuantizedFolder:
         raise QuantError(
             "FX608", f"{folder} is damaged: {reason}", hint="quantize the model again"
         ) from error
-    return QuantizedFolder(config, recipe, StoredTensors(folder, manifest))
+    return QuantizedFolder(config, recipe, StoredTensors(folder, manifest), manifest.calibration)
 
 
 def file_of(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -29,24 +29,28 @@ class LogitsSource(Protocol):
     def config(self) -> _Config: ...
     def encode(self, text: str) -> Sequence[int]: ...
     def logits(self, tokens: Sequence[int], stage: str) -> NDArray[np.float32]: ...
+    def describe(self) -> dict[str, Any]: ...
 
 
 def text_perplexity(
     session: LogitsSource,
     text: str,
-    context: int = CONTEXT,
+    context: int | None = None,
+    stride: int | None = None,
     on_window: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score every token of `text` once, in windows that start with BOS and do not overlap.
+    """Score every token of `text` once, in windows that start with BOS.
 
     Args:
         session: gives logits [T, V] for T tokens.
         text: what to score.
-        context: positions per window, capped by the model's context.
+        context: positions per window, `CONTEXT` by default, capped by the model's context.
+        stride: tokens by which the window moves; by default windows do not overlap.
         on_window: called with (windows done, windows in all).
 
     Returns:
-        ``ppl``, ``tokens`` (how many were scored) and ``settings``, with which two results are comparable.
+        ``ppl``, ``tokens`` (how many were scored), ``recipe`` (its name) and ``settings``, with which two
+        results are comparable.
 
     Raises:
         UsageError: FX703 when the text has no token to predict.
@@ -55,9 +59,12 @@ def text_perplexity(
     tokens = list(session.encode(text))
     if bos is not None and tokens[:1] == [bos]:
         tokens = tokens[1:]
-    context = min(context, session.config.max_position_embeddings)
+    context = min(context or CONTEXT, session.config.max_position_embeddings)
     no_bos = bos is None  # then a window does not score its first token
-    windows, done = -(-(len(tokens) - no_bos) // (context - 1 + no_bos)), 0
+    room = context - 1 + no_bos
+    step = stride or room
+    beyond = len(tokens) - room - (no_bos and step == room)
+    windows, done = 1 + max(0, -(-beyond // step)), 0
 
     def score(window: list[int]) -> NDArray[np.float32]:
         nonlocal done
@@ -67,7 +74,26 @@ def text_perplexity(
             on_window(done, windows)
         return logits
 
-    result = asdict(perplexity(score, tokens, context, bos=bos))
+    result = asdict(perplexity(score, tokens, context, stride, bos))
+    about = session.describe()
     head = {"ppl": result.pop("ppl"), "tokens": result.pop("scored_tokens")}
+    head["recipe"] = about["recipe"]["name"]
     del result["tokens"]
-    return {**head, "settings": {**result, "text_sha256": text_sha256(text), "stage": "prefill"}}
+    settings = {**result, "text_sha256": text_sha256(text), "stage": "prefill", **about}
+    return {**head, "settings": settings}
+
+
+def comparison(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Results of `text_perplexity` as rows of a table, compared with the first of them."""
+    base = results[0]["ppl"]
+    return [
+        {
+            "recipe": str(result["recipe"]),
+            "perplexity": f"{result['ppl']:.4f}",
+            "change": f"{100 * (result['ppl'] / base - 1):+.2f} %",
+            "tokens": f"{result['tokens']:,}",
+            "bits/weight": f"{result['settings']['bits_per_weight']:.3f}",
+            "MB/token": f"{result['settings']['bytes_per_token'] / 1e6:.3f}",
+        }
+        for result in results
+    ]

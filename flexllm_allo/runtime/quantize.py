@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import QuantError
-from ..models.calibrate import LENGTH, SAMPLES, calibration_tokens
-from ..models.hf import Checkpoint, load_checkpoint
+from ..models.calibrate import Calibration, calibration_data
+from ..models.hf import load_checkpoint
 from ..quant.manifest import MANIFEST
-from ..quant.passes import needs_data
 from ..quant.pipeline import quantize_tensors
 from ..quant.recipes import Recipe, get_recipe
 from ..quant.store import Source, check_output, read_quantized, write_quantized
 from ..quant.stored import Value
 
 Advance = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Which text is looked at, by recipes that look at any.
-
-    Attributes:
-        text: a UTF-8 file, or a folder whose ``.txt`` files are taken in the order of their names; None is
-            the text that ships with the package.
-        samples: how many windows of the text.
-        length: tokens in each, BOS included.
-        seed: of the choice of windows.
-    """
-
-    text: Path | None = None
-    samples: int = SAMPLES
-    length: int = LENGTH
-    seed: int = 0
 
 
 def quantize_folder(
@@ -78,7 +56,7 @@ def quantize_folder(
             "FX604", f'"{directory}" is quantized already', hint="quantize the float model it was made of"
         )
     checkpoint = load_checkpoint(directory)
-    samples, settings = _samples(checkpoint, found, calibration or Calibration())
+    samples, settings = calibration_data(checkpoint, found, calibration)
     resumed: set[str] = set()
 
     def tensors(done: frozenset[str]) -> Iterator[tuple[str, Value]]:
@@ -95,19 +73,6 @@ def quantize_folder(
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "layers_resumed": len(resumed),
     }
-
-
-def _samples(
-    checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration
-) -> tuple[NDArray[np.int32] | None, dict[str, Any] | None]:
-    """Token ids [B, T] and what they were made of, for the manifest; None when no pass looks at them."""
-    if not needs_data(recipe.passes):
-        return None, None
-    chosen = asdict(calibration)
-    samples = calibration_tokens(checkpoint, **chosen)
-    del chosen["text"]  # a path says nothing about its content
-    digest = hashlib.sha256(samples.astype("<i4").tobytes()).hexdigest()
-    return samples, {"tokens_sha256": digest, **chosen, "length": samples.shape[1]}
 
 
 def _sizes(out: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from ..hybrid import HybridTop, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out
 from ..models import Model, load
+from ..quant.model import weight_storage
+from ..quant.recipe_file import recipe_to_dict
 from ..schedules import cpu
 
 CPU_BLOCK = 16
@@ -46,7 +48,7 @@ class Session:
         self._laid_out: dict[tuple[str, int, int], Any] = {}
 
     @classmethod
-    def open(cls, folder: Path | str, recipe: str = "w8a8kv8", max_seq_len: int | None = None) -> Session:
+    def open(cls, folder: Path | str, recipe: str | None = None, max_seq_len: int | None = None) -> Session:
         """Load a Hugging Face folder and compile it for the CPU."""
         return cls(load(folder, recipe, max_seq_len))
 
@@ -58,6 +60,17 @@ class Session:
     def stop_token(self) -> int | None:
         """The first token that ends a text."""
         return next(iter(self.config.eos_token_ids), None)
+
+    def describe(self) -> dict[str, Any]:
+        """What the numbers of this session depend on: recipe in full, arithmetic, calibration, storage."""
+        recipe, storage = self.model.weights.recipe, weight_storage(self.model.weights)
+        return {
+            "recipe": recipe_to_dict(recipe),
+            "dtype": "float32 between integer kernels",
+            "calibration": self.model.calibration,
+            "bits_per_weight": storage.bits_per_weight,
+            "bytes_per_token": storage.bytes_per_token,
+        }
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, BOS first where the tokenizer adds one."""
