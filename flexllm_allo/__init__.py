@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .customize import customize
 from .dsl import (
     Bundle,
+    Self,
     Traits,
     abs,
     add,
@@ -88,6 +89,7 @@ __all__ = [
     "Memory",
     "Partition",
     "Schedule",
+    "Self",
     "Traits",
     "abs",
     "add",

@@ -133,6 +133,10 @@ class Bundle:
         return cls
 
 
+Self: Any = Param("Self")
+"""In the fields of a bundle: the object whose attribute the bundle is."""
+
+
 class Traits:
     """A compile-time record that a kernel may take as a template argument.
 
@@ -197,6 +201,7 @@ def meta_for(*bounds: int) -> Generator[int]:
 __all__ = [
     "Bundle",
     "Param",
+    "Self",
     "Traits",
     "abs",
     "add",

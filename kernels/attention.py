@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexllm_allo import Bundle, exp, meta_else, meta_if, params, reduction, round, template
+from flexllm_allo import Bundle, Self, exp, meta_else, meta_if, params, reduction, round, template
 from flexllm_allo.ir.types import UInt, float32, int32
 
 from .linear import accumulator

@@ -9,7 +9,7 @@ G groups in a row, Q = G + P - 1 terms per output channel: the scales, then what
 
 from __future__ import annotations
 
-from flexllm_allo import Bundle, grid, meta_else, meta_for, meta_if, params, template
+from flexllm_allo import Bundle, Self, grid, meta_else, meta_for, meta_if, params, template
 from flexllm_allo.ir.types import Int, UInt, float32, int8, uint8
 
 from .linear import accumulator
@@ -53,6 +53,7 @@ class SparseWeight(Bundle, of="N, K"):
     terms: float32[N, Self.terms(K)]
 
 
+uint2 = UInt(2)
 FIRST = [0, 0, 0, 1, 1, 2, 0, 0]
 SECOND = [1, 2, 3, 2, 3, 3, 0, 0]
 """The six ways to keep two of four, in order; patterns 6 and 7 do not occur."""
@@ -140,8 +141,8 @@ def linear_sparse(
     w_terms: float32[N, Q],
 ) -> float32[T, N]:  # fmt: skip
     """2:4 sparse weights: H = K / 2 codes meet the inputs at their positions, half the products."""
-    first: UInt(2)[8] = FIRST
-    second: UInt(2)[8] = SECOND
+    first: uint2[8] = FIRST
+    second: uint2[8] = SECOND
     Y: float32[T, N]
     for n in range(N, name="row"):
         total: float32[T] = 0.0

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flexllm_allo import Bundle, Traits, grid, meta_for, params, template
+from flexllm_allo import Bundle, Self, Traits, grid, meta_for, params, template
 from flexllm_allo.ir.types import DType, float32, int32
 
 F, Tx, Tw, T, N, K, P = params("F, Tx, Tw, T, N, K, P")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flexllm_allo import Bundle, Traits, abs, params, round, template
+from flexllm_allo import Bundle, Self, Traits, abs, params, round, template
 from flexllm_allo.ir.types import DType, float32, int32
 
 A, R, K, C, H, U, P = params("A, R, K, C, H, U, P")

@@ -30,7 +30,7 @@ def constant_arrays(model: QuantizedModel) -> dict[str, Array]:
         **head,
         "cosine": model.cos,
         "sine": model.sin,
-        "eps": np.float32(model.config.rms_norm_eps),
+        "eps": np.asarray(model.config.rms_norm_eps, np.float32),
     }
 
 

@@ -1,5 +1,8 @@
 """The kernels, types and storage that a recipe asks for: the template argument `R` of the graph."""
 
+# Kernels have types of their own, which no checker knows.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from flexllm_allo.quant.passes import LowRank, Outliers, Rotate
 from flexllm_allo.quant.recipes import SITES, Recipe
 
 Kernel = Callable[..., Any]
+_FLOAT32: Any = float32
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,10 @@ def operators(recipe: Recipe) -> Operators:
     check_formats(recipe)
     turns = recipe.find(Rotate) or Rotate("none", "none", r4=False)
     online = {"out": turns.out, "down": turns.r4}
-    sites = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
-    weights = {w: _linear(recipe, w, sites[site]) for site, kinds in SITES.items() for w in kinds}
+    sites: dict[str, Any] = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
+    weights: dict[str, Any] = {
+        kind: _linear(recipe, kind, sites[site]) for site, kinds in SITES.items() for kind in kinds
+    }
     static = recipe.kv is not None and not recipe.kv.dynamic
     return Operators(
         recipe.name,
@@ -141,7 +147,7 @@ def _linear(recipe: Recipe, kind: str, site: Activation) -> Linear:
 
 def _code_type(fmt: WeightFormat | None) -> DType:
     if fmt is None:
-        return float32
+        return _FLOAT32
     return Int(fmt.bits) if fmt.signed else UInt(fmt.bits)
 
 

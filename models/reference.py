@@ -185,7 +185,8 @@ class ReferenceLlama:
             keys, values = (self.codes[n][layer, kv_head, :end] for n in "kv")
             acc = self._heads_dot(q_codes[:, heads], keys)
             p = self._softmax(acc * (scales["q"][heads] * scales["k"][kv_head]), begin, end)
-            codes = np.minimum(round_half_away(p / scales["p"][heads]), np.float32(255)).astype(np.uint8)
+            steps: FloatArray = p / scales["p"][heads]
+            codes = np.minimum(round_half_away(steps), np.float32(255)).astype(np.uint8)
             mixed = self._heads_dot(codes, values.T)
             result[:, heads] = mixed * (scales["p"][heads] * scales["v"][kv_head])
         return result

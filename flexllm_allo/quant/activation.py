@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .formats import ActivationFormat, FloatFormat
 from .rtn import quantize_rows, round_half_away
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[Any]  # float32; NumPy's stubs lose the width in products with scalars
 
 
 def quantize_activation(
@@ -35,10 +35,11 @@ def quantize_activation(
     low, high = x.min(axis=-1), x.max(axis=-1)
     if fmt.zero == "integer":
         low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
-    step = ((high - low) / np.float32(fmt.high)).astype(np.float32)
-    step = np.where(step == 0, np.float32(1), step)
+    step: FloatArray = (high - low) / np.float32(fmt.high)
+    step = np.where(step == 0, np.float32(1), step).astype(np.float32, copy=False)
     if fmt.zero == "float":
-        return round_half_away((x - low[..., None]) / step[..., None]).astype(np.uint8), step, low
+        above: FloatArray = x - low[..., None]
+        return round_half_away(above / step[..., None]).astype(np.uint8), step, low
     zero = round_half_away(-low / step)
     codes = np.clip(round_half_away(x / step[..., None]) + zero[..., None], 0, fmt.high)
     return codes.astype(np.uint8), step, -zero * step

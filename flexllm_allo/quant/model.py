@@ -57,10 +57,10 @@ class QuantizedModel:
     """The tensors of a model under a recipe, by name.
 
     Attributes:
-        tensors: ``embed`` float32 [V, E]; ``layers.{i}.attn_norm`` and ``mlp_norm`` [E]; ``layers.{i}.wq`` ...
-            ``w_down`` as `QuantizedWeight`s; ``final_norm``, ``w_head``. Where the recipe has such things:
-            ``layers.{i}.{site}.outliers`` int32 [C] and ``.low_rank`` [r, K] (sites: `recipes.SITES`, the head's
-            without layer), ``layers.{i}.{weight}.side`` [N, C + r], ``layers.{i}.{q,k,v,p}_scale``.
+        tensors: ``embed`` float32 [V, E]; ``layers.{i}.attn_norm`` and ``mlp_norm`` [E]; ``layers.{i}.wq``
+            ... ``w_down`` as `QuantizedWeight`s; ``final_norm``, ``w_head``. Where the recipe has them:
+            ``layers.{i}.{site}.outliers`` int32 [C] and ``.low_rank`` [r, K] (sites: `recipes.SITES`, the
+            head's without layer), ``layers.{i}.{weight}.side`` [N, C + r], ``layers.{i}.{q,k,v,p}_scale``.
         cos, sin: rotary tables, float32 [S, D / 2]; S is the longest sequence.
     """
 

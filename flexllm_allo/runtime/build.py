@@ -16,7 +16,7 @@ from ..errors import BackendError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Words, hybrid
 from ..ir.layout import laid_out
-from ..kernels.linear import Linear, linear
+from ..kernels import linear as linear_kernels
 from ..models import Model, load
 from ..schedules import decode, prefill
 
@@ -42,10 +42,11 @@ def weight_words(model: Model) -> dict[str, Words]:
     Weights with scales per group are multiplied row by row, so their words lie along the row.
     """
     layout: dict[str, Words] = {}
+    by_rows: Any = getattr(linear_kernels, "linear")  # noqa: B009
     for kind in LINEAR_KINDS:
-        storage: Linear = getattr(model.operators, kind)
+        storage: linear_kernels.Linear = getattr(model.operators, kind)
         if not storage.dtype.is_float:
-            along = "rows" if storage.linear is linear else "columns"
+            along = "rows" if storage.linear is by_rows else "columns"
             layout[f"{kind}_codes"] = Words(WORD_ROWS, along)
     return layout
 
@@ -54,7 +55,7 @@ def build_project(
     directory: Path,
     out: Path,
     *,
-    recipe: str = "w8a8kv8",
+    recipe: str | None = None,
     device: str = "u280",
     target: str = "vitis_hls",
     mode: str | None = None,
