@@ -1,4 +1,4 @@
-"""Operators with an online Hadamard rotation, which spreads outliers over all channels before quantization."""
+"""Operators with an online Hadamard rotation, which spreads outliers over all channels before rounding."""
 
 from __future__ import annotations
 
