@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flexllm_allo import Bundle, Self, Traits, grid, meta_for, params, template
-from flexllm_allo.ir.types import DType, float32, int32
+from flexllm_allo import Bundle, Self, Traits, grid, meta_else, meta_for, meta_if, params, template
+from flexllm_allo.ir.types import DType, float16, float32, int32
 
 F, Tx, Tw, T, N, K, P = params("F, Tx, Tw, T, N, K, P")
 
@@ -70,7 +70,11 @@ def linear(X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N,
     """The product of the module's formula; the terms are added in order."""
     acc: accumulator(Tx, Tw)[T, N] = 0
     for t, n, k in grid(T, N, K, name="mac"):
-        acc[t, n] += X[t, k] * W[n, k]
+        with meta_if(Tx == float16):  # whose product with an integer would be rounded to half precision
+            x: float32 = X[t, k]
+            acc[t, n] += x * W[n, k]
+        with meta_else():
+            acc[t, n] += X[t, k] * W[n, k]
     Y: float32[T, N]
     for t, n in grid(T, N, name="scale"):
         y: float32 = acc[t, n] * (x_terms[t, 0] * w_terms[n, 0])

@@ -109,7 +109,7 @@ def progressive_codes(rng: np.random.Generator, rows: int, width: int, groups: i
     return [a.astype(np.uint8) for a in (made, zero, step)]
 
 
-activations = st.sampled_from([int8, UInt(4), UInt(8)])
+activations = st.sampled_from([int8, UInt(4), UInt(8), float16])
 any_activation = st.sampled_from([int8, UInt(4), float16, float32])
 term_counts = st.integers(1, 4)
 weights = st.sampled_from([int8, Int(4)])

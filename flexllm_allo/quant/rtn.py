@@ -31,7 +31,7 @@ _SMALLEST = {
 }
 
 
-def round_half_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def round_half_away(x: NDArray[Any]) -> NDArray[Any]:
     """C's `roundf`: to the nearest integer, halves away from zero, exact for every float32."""
     whole = np.trunc(x)
     # x - whole is exact, whereas x + 0.5 would carry 0.49999997 up to 1.
