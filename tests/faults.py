@@ -471,15 +471,16 @@ FAULTS: dict[str, Fault] = {
         """,
     ),
     "FX606": Fault(
-        "A weight matrix has no codes under the format asked for: NaN or infinity in it, no channels, rows "
-        "that do not divide into groups. Commands put the name of the tensor in front.",
-        "Mend the checkpoint, or choose another format for this kind of layer.",
+        "A tensor does not fit the format that it is given: a group that does not divide its rows, a mask "
+        "that keeps too much, NaN or infinity, a scale too large for its type. The message names the tensor.",
+        "Give this tensor a format that fits, or mend the checkpoint.",
         """
         import numpy as np
-        from flexllm_allo.quant.formats import INT4_WEIGHT
-        from flexllm_allo.quant.rounding import round_weight
+        from flexllm_allo.quant.formats import ProgressiveFormat
+        from flexllm_allo.quant.progressive import quantize_progressive
 
-        round_weight(np.array([[1, np.nan]], np.float32), INT4_WEIGHT)
+        weight = np.ones((64, 96), np.float32)
+        quantize_progressive(weight, ProgressiveFormat(4, group=64), "layers.0.wq")
         """,
     ),
     "FX607": Fault(
@@ -490,6 +491,22 @@ FAULTS: dict[str, Fault] = {
         from flexllm_allo.quant.calibration import calibration_samples
 
         calibration_samples(range(1000), bos=0, samples=16, length=256)
+        """,
+    ),
+    "FX608": Fault(
+        "A file of quantized weights is missing, truncated, damaged, or holds a type that is not supported; "
+        "or what should be written cannot be stored in it, and then nothing is.",
+        "Fetch or make the file again, with one of the supported types.",
+        """
+        import numpy as np
+        from pathlib import Path
+        from flexllm_allo.quant.gguf import GgufTensor, read_gguf, write_gguf
+
+        weight = np.ones((4, 256), np.float32)
+        path = Path("model.gguf")
+        write_gguf(path, {}, [GgufTensor.quantize("blk.0.attn_q.weight", weight, "Q4_K")])
+        path.write_bytes(path.read_bytes()[:600])
+        read_gguf(path)
         """,
     ),
     "FX701": Fault(

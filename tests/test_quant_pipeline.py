@@ -184,6 +184,8 @@ def fast(r):
 @pytest.mark.parametrize("name", recipes)
 def test_every_recipe_runs_on_the_shipped_model(name, tiny, tokens):
     r = fast(recipes[name])
+    if name == "w4a4kv4":
+        pytest.importorskip("torch")  # its rotations are learned
     steps = []
     samples = calibration_samples(tokens, 0, 4, 64)
     found = list(quantize_tensors(tiny, r, samples, lambda *step: steps.append(step)))

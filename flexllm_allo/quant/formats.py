@@ -148,7 +148,7 @@ class ProgressiveFormat:
 
 @dataclass(frozen=True)
 class NestedFormat:
-    """Bit planes (Any-Precision): the top m bits of a code are a code of m bits, for every m from `low` to `bits`.
+    """Bit planes (Any-Precision): the top m bits of a code are a code of m bits, m from `low` to `bits`.
 
     A code of m bits names one of 2**m float centroids of its row. Whoever reads the first m planes reads the
     model at m bits; precision is chosen at run time.

@@ -115,12 +115,18 @@ def dequantize_blocks(data: Bytes, kind: str, name: str = "") -> FloatArray:
     if form.unpack is None:
         values = _from_bfloat16(records) if kind == "BF16" else records["x"].astype(np.float32)
     else:
-        fields = form.unpack(records)
+        values = _values(form.unpack(records))
+    width = data.shape[-1] // form.nbytes * form.weights
+    return values.reshape(*data.shape[:-1], width)
+
+
+def _values(fields: Fields) -> FloatArray:
+    """float32 [B, S, L], rounded after each operation as ggml's reference is."""
+    with np.errstate(invalid="ignore"):  # a damaged scale may be infinite
         values = (fields.d[:, None] * fields.scales)[..., None] * fields.codes
         if fields.mins is not None and fields.dmin is not None:
             values -= (fields.dmin[:, None] * fields.mins)[..., None]
-    width = data.shape[-1] // form.nbytes * form.weights
-    return values.reshape(*data.shape[:-1], width)
+    return values
 
 
 def block_dot(weight: Bytes, kind: str, x: Bytes) -> FloatArray:
@@ -143,7 +149,9 @@ def block_dot(weight: Bytes, kind: str, x: Bytes) -> FloatArray:
     form = block_type(kind)
     other = BLOCK_TYPES["Q8_K" if form.weights == 256 else "Q8_0"]
     if form.unpack is None or other.unpack is None:
-        raise QuantError("FX608", f"{kind} has no integer product", hint="dequantize_blocks makes floats of it")
+        raise QuantError(
+            "FX608", f"{kind} has no integer product", hint="dequantize_blocks makes floats of it"
+        )
     activations = as_records(x, other, "x")
     vector = other.unpack(activations)
     fields = form.unpack(as_records(weight, form, ""))
@@ -273,8 +281,8 @@ def _unpack_pairs(data: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int
 def _pack_pairs(f: Fields) -> Bytes:
     assert f.mins is not None
     both = np.stack([f.scales, f.mins], axis=1).astype(np.uint8)
-    first = both[:, :, :4] | both[:, :, 4:] >> 4 << 6
-    rest = both[:, 0, 4:] & 15 | both[:, 1, 4:] << 4
+    first: NDArray[Any] = both[:, :, :4] | both[:, :, 4:] >> 4 << 6
+    rest: NDArray[Any] = both[:, 0, 4:] & 15 | both[:, 1, 4:] << 4
     return np.concatenate([first.reshape(-1, 8), rest], axis=1)
 
 

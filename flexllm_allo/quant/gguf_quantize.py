@@ -46,8 +46,9 @@ def quantize_blocks(values: FloatArray, kind: str, name: str = "") -> Bytes:
         if form.pack is None:
             records = _floats(part, kind, name)
         else:
-            fields = _QUANTIZERS[kind](part)
-            _check_scale(fields, kind, name)
+            with np.errstate(invalid="ignore"):  # of scales beyond float16, which are refused next
+                fields = _QUANTIZERS[kind](part)
+            _check_scale(fields, part, kind, name)
             records = form.pack(fields)
         out[begin : begin + step] = records.view(np.uint8).reshape(len(part), -1)
     return out.reshape(*values.shape[:-1], width)
@@ -60,7 +61,7 @@ def _floats(values: FloatArray, kind: str, name: str) -> NDArray[np.generic]:
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if not np.isfinite(half).all():
-            raise _too_large(float(np.abs(values).max()), kind, name)
+            raise _too_large(values, kind, name)
         return half
     bits = values.view(np.uint32)
     # To nearest, ties to even: half an ulp of the upper half, less one bit where that half is even.
@@ -141,7 +142,7 @@ def _symmetric(low: int, scale_low: int) -> Callable[[FloatArray], Fields]:
 
 
 def _fit_range(x: FloatArray, high: int) -> tuple[FloatArray, FloatArray]:
-    """Scales and mins [B, S], not negative, of x [B, S, L] for codes 0 .. high: value = scale * code - min."""
+    """Scales and mins [B, S], not negative, of x [B, S, L] for codes 0 .. high: scale * code - min."""
     low = np.minimum(x.min(axis=-1), 0)
     span = x.max(axis=-1) - low
     best, best_min = np.zeros_like(span), -low
@@ -153,12 +154,12 @@ def _fit_range(x: FloatArray, high: int) -> tuple[FloatArray, FloatArray]:
         codes = np.clip(codes, 0, high)
         sum_c, square, product = codes.sum(axis=-1), (codes * codes).sum(axis=-1), (codes * x).sum(axis=-1)
         spread = length * square - sum_c * sum_c
-        scale = (length * product - sum_c * sum_x) * _inverse(spread)
+        scale: FloatArray = (length * product - sum_c * sum_x) * _inverse(spread)
         least = (scale * sum_c - sum_x) / length
         # A min cannot be negative; where it would be, the line goes through zero.
         scale = np.where(least < 0, product * _inverse(square), scale)
-        least = np.maximum(least, 0)
-        error = ((scale[..., None] * codes - least[..., None] - x) ** 2).sum(axis=-1)
+        least = np.maximum(least, np.float32(0))
+        error: FloatArray = ((scale[..., None] * codes - least[..., None] - x) ** 2).sum(axis=-1)
         better = (error < best_error) & (scale >= 0)
         best[better], best_min[better], best_error[better] = scale[better], least[better], error[better]
     return best, best_min
@@ -202,18 +203,17 @@ def _check_finite(values: FloatArray, name: str) -> None:
         )
 
 
-def _check_scale(fields: Fields, kind: str, name: str) -> None:
+def _check_scale(fields: Fields, values: FloatArray, kind: str, name: str) -> None:
     if kind == "Q8_K":  # whose scale is float32
         return
-    largest = max(float(np.abs(d).max(initial=0.0)) for d in (fields.d, fields.dmin) if d is not None)
-    if largest >= 65520:  # what rounds to infinity
-        raise _too_large(largest, kind, name)
+    if not all(np.isfinite(_stored(d)).all() for d in (fields.d, fields.dmin) if d is not None):
+        raise _too_large(values, kind, name)
 
 
-def _too_large(value: float, kind: str, name: str) -> QuantError:
+def _too_large(values: FloatArray, kind: str, name: str) -> QuantError:
     return QuantError(
         "FX606",
-        f"{_prefix(name)}{value:.4g} is beyond the float16 of {kind}",
+        f"{_prefix(name)}weights up to {float(np.abs(values).max()):.4g} are beyond the float16 of {kind}",
         hint="store this tensor as BF16 or F32",
     )
 

@@ -28,8 +28,8 @@ class NestedWeight:
     Attributes:
         format: the precisions.
         width: K.
-        planes: uint8 [bits, N, ceil(K / 8)], the highest bit of the codes first; weight k of a row is bit k % 8
-            of byte k // 8.
+        planes: uint8 [bits, N, ceil(K / 8)], the highest bit of the codes first; weight k of a row is
+            bit k % 8 of byte k // 8.
         centroids: per precision m float32 [N, 2**m], ascending in a row.
     """
 
@@ -76,7 +76,9 @@ class NestedWeight:
         if precision not in self.format.precisions:
             known = ", ".join(map(str, self.format.precisions))
             raise QuantError(
-                "FX604", f"the weight cannot be read at {precision} bits", hint=f"it has the precisions {known}"
+                "FX604",
+                f"the weight cannot be read at {precision} bits",
+                hint=f"it has the precisions {known}",
             )
         return precision
 
@@ -86,8 +88,8 @@ def quantize_nested(weight: FloatArray, fmt: NestedFormat | None = None, name: s
 
     Per row: 2**low clusters of least squared error (split in two again and again, then Lloyd's iterations);
     then every cluster is cut in two at its best place, once per further bit. The centroid is the mean of the
-    cluster, so a further bit never raises the squared error. The source is Any-Precision LLM (ICML 2024),
-    incremental upscaling.
+    cluster, so a further bit never raises the squared error, but for the rounding of the centroids to the
+    type they are stored in. The source is Any-Precision LLM (ICML 2024), incremental upscaling.
 
     Args:
         weight: float32 [N, K].
@@ -95,12 +97,14 @@ def quantize_nested(weight: FloatArray, fmt: NestedFormat | None = None, name: s
         name: of the tensor, put before the message of an error; empty where the caller adds it.
 
     Raises:
-        QuantError: FX606, NaN, infinity or a value beyond the type of the centroids; FX604, impossible widths.
+        QuantError: FX606, NaN, infinity or a value beyond the type of the centroids; FX604, bad widths.
     """
     fmt = fmt or NestedFormat()
     if not 1 <= fmt.low <= fmt.bits <= 8:
         raise QuantError(
-            "FX604", f"there are no bit planes from {fmt.low} to {fmt.bits} bits", hint="1 <= low <= bits <= 8"
+            "FX604",
+            f"there are no bit planes from {fmt.low} to {fmt.bits} bits",
+            hint="1 <= low <= bits <= 8",
         )
     _check_values(weight, fmt, name)
     rows, width = weight.shape
@@ -128,7 +132,7 @@ class _Rows:
     sums: Sums  # [R, K + 1]
 
     def means(self, edges: Places) -> Sums:
-        """[R, C] means of the clusters between edges [R, C + 1], ascending; an empty one takes the mean before it."""
+        """[R, C] means of the clusters between edges [R, C + 1]; an empty one takes the mean before it."""
         totals = np.diff(np.take_along_axis(self.sums, edges, 1), axis=1)
         counts = np.diff(edges, axis=1)
         # Rounding of the running sums may carry a mean past its neighbour, or past the values themselves.
@@ -140,17 +144,17 @@ class _Rows:
         """Edges [R, 2 C + 1]: every cluster cut where the squared error falls most."""
         rows, width = self.values.shape
         clusters = edges.shape[1] - 1
-        label = np.repeat(np.tile(np.arange(clusters), rows), np.diff(edges, axis=1).reshape(-1))
-        label = label.reshape(rows, width)
+        numbers: Places = np.tile(_places(clusters), rows)
+        label = np.repeat(numbers, np.diff(edges, axis=1).reshape(-1)).reshape(rows, width)
         begin, end = np.take_along_axis(edges, label, 1), np.take_along_axis(edges, label + 1, 1)
-        place = np.arange(width)
+        place = _places(width)
         left = self.sums[:, :-1] - np.take_along_axis(self.sums, begin, 1)
         right = np.take_along_axis(self.sums, end, 1) - self.sums[:, :-1]
-        # Squared error falls by left**2 / n_left + right**2 / n_right, less a constant of the cluster. Cutting
-        # before the first place of a cluster leaves its left half empty.
-        gain = left**2 / np.maximum(place - begin, 1) + right**2 / (end - place)
+        # Squared error falls by left**2 / n_left + right**2 / n_right, less a constant of the cluster.
+        # Cutting before the first place of a cluster leaves its left half empty.
+        gain: Sums = left**2 / np.maximum(place - begin, 1) + right**2 / (end - place)
         starts, present = edges[:, :-1], np.diff(edges, axis=1) > 0
-        flat = (starts + np.arange(rows)[:, None] * width)[present]
+        flat: Places = (starts + _places(rows)[:, None] * width)[present]
         best = np.maximum.reduceat(gain.reshape(-1), flat)
         lengths = np.diff(edges, axis=1)[present]
         hits = np.flatnonzero(gain.reshape(-1) == np.repeat(best, lengths))
@@ -172,6 +176,10 @@ class _Rows:
                 break
             edges = moved
         return edges
+
+
+def _places(count: int) -> Places:
+    return np.arange(count, dtype=np.intp)
 
 
 def _cluster(weight: FloatArray, fmt: NestedFormat) -> tuple[NDArray[np.uint8], dict[int, Sums]]:
@@ -206,7 +214,7 @@ def _check_values(weight: FloatArray, fmt: NestedFormat, name: str) -> None:
             f"{prefix}NaN or infinity in row {row}",
             hint="the checkpoint is damaged, or overflowed when it was saved as float16",
         )
-    if fmt.scale == "float16" and float(largest.max(initial=0.0)) > np.finfo(np.float16).max:
+    if fmt.scale == "float16" and float(largest.max(initial=0.0)) > float(np.finfo(np.float16).max):
         raise QuantError(
             "FX606",
             f"{prefix}{float(largest.max()):.4g} is beyond float16, the type of the centroids",

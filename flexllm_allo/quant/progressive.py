@@ -1,4 +1,4 @@
-"""Progressive quantization (QoQ, QServe): 4-bit codes that become int8 weights by integer arithmetic alone."""
+"""Progressive quantization (QoQ, QServe): 4-bit codes that become int8 weights by integer arithmetic."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def quantize_progressive(
 ) -> QuantizedWeight:
     """Quantize a matrix in two levels.
 
-    Level 1, per row: ``scale = max |w| / fmt.limit`` (1 where that is 0, rounded to the type it is stored in),
-    ``w8 = round(w / scale)`` within +-`fmt.limit`. Level 2, per group: `quantize_groups`. The source is QServe
-    (MLSys 2025), sections on progressive group quantization.
+    Level 1, per row: ``scale = max |w| / fmt.limit`` (1 where that is 0, rounded to the type it is stored
+    in), ``w8 = round(w / scale)`` within +-`fmt.limit`. Level 2, per group: `quantize_groups`. The source is
+    QServe (MLSys 2025), progressive group quantization.
 
     Args:
         weight: float32 [N, K], K a multiple of `fmt.group`.
@@ -51,9 +51,7 @@ def quantize_progressive(
     for begin in range(0, rows, rows_at_once):
         part = slice(begin, begin + rows_at_once)
         level1 = np.clip(round_half_away(weight[part] / scale[part]), -fmt.limit, fmt.limit).astype(np.int16)
-        codes[part], zero[part], step[part] = quantize_groups(
-            level1.reshape(-1, groups, fmt.group), fmt.bits
-        )
+        codes[part], zero[part], step[part] = quantize_groups(level1.reshape(-1, groups, fmt.group), fmt.bits)
     return QuantizedWeight(fmt, codes.reshape(rows, width), scale, zero, step)
 
 

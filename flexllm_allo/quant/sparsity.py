@@ -105,7 +105,8 @@ def encode_index(index: Index, nm: NM) -> Index:
         uint8 [..., K * n / m] for ``2bit``, [..., K / 4] for ``3bit``.
 
     Raises:
-        QuantError: FX606, positions out of range, twice, or not ascending; FX604, ``3bit`` for other than 2:4.
+        QuantError: FX606, positions out of range, twice, or not ascending; FX604, ``3bit`` for other
+            than 2:4.
     """
     pairs = index.reshape(*index.shape[:-1], -1, nm.n)
     if index.size and (int(index.max()) >= nm.m or bool((pairs[..., 1:] <= pairs[..., :-1]).any())):
