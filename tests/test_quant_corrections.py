@@ -98,6 +98,16 @@ def test_corrections_of_full_rank_are_exact():
     assert relative(logits(model, dict(quantize_tensors(model, cut)), cut, window), plain) > 0.05
 
 
+def test_the_weight_of_the_last_site_ends_a_layer():
+    model = RandomModel()
+    names = [name for name, _ in quantize_tensors(model, recipe(Rtn(), LowRank(2)))]
+    ends = [i for i, name in enumerate(names) if name.endswith("w_down")]
+    assert [name.split(".")[1] for name in names[1 : ends[0] + 1]] == ["0"] * ends[0]
+    assert names[ends[0] + 1].startswith("layers.1.")
+    assert names[ends[1] + 1] == "final_norm"
+    assert names[-1] == "w_head"
+
+
 def test_pruning_takes_the_sparse_kinds_or_all_in_the_blocks():
     model = RandomModel()
     samples = random_samples(model)
