@@ -3,7 +3,7 @@ a kill midway leaves; all measured, through the command line.
 
 python -P benchmarks/quantize_1b.py [--folder FOLDER] [--json FILE]
 
-The checkpoint has Llama-3.2-1B's shape, random bfloat16 weights, and lies in shards. 8 GB of disk are used and
+The checkpoint has Llama-3.2-1B's shape, random bfloat16 weights, in shards. 8 GB of disk are used and
 given back.
 """
 

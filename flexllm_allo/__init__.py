@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .customize import customize
 from .dsl import (
     Bundle,
+    Traits,
     abs,
     add,
     bmm,
@@ -87,6 +88,7 @@ __all__ = [
     "Memory",
     "Partition",
     "Schedule",
+    "Traits",
     "abs",
     "add",
     "bmm",

@@ -116,12 +116,30 @@ class Bundle:
 
     A subclass lists them by name and type (``wq: int8[N, K]``). A kernel's parameter of that type
     stands for all of them, ``p.wq`` is one; a parameter ``p: Layer[L]`` is a stack of L, of which
-    ``p[i]`` passes one on. The modules of such classes and kernels need
-    ``from __future__ import annotations``.
+    ``p[i]`` passes one on. A field may be a bundle itself. The modules of such classes and kernels
+    need ``from __future__ import annotations``.
+
+    A bundle with parameters, ``class Matrix(Bundle, of="N, K")``, is written ``Matrix[W, E]``. One that
+    is an attribute of a template argument, ``w: R.Weight[W, E]``, has that object (``R``) as ``Self``
+    in its fields.
     """
+
+    __of__: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, of: str = "") -> None:
+        cls.__of__ = tuple(of.replace(",", " ").split())
 
     def __class_getitem__(cls, extents: Any) -> Any:
         return cls
+
+
+class Traits:
+    """A compile-time record that a kernel may take as a template argument.
+
+    A frozen dataclass derived from it holds types, numbers, kernels and bundles by name; the kernel
+    reads ``R.dtype[N]``, calls ``R.quantize(x)``, takes ``w: R.Weight[N, K]``. So one kernel serves
+    many recipes. Two equal records give the same kernel instance.
+    """
 
 
 def template(
@@ -177,7 +195,9 @@ def meta_for(*bounds: int) -> Generator[int]:
 
 
 __all__ = [
+    "Bundle",
     "Param",
+    "Traits",
     "abs",
     "add",
     "bmm",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .ir import nodes as ir
 from .ir.walk import walk
@@ -55,7 +55,24 @@ class HybridTop:
         )
 
 
-def hybrid(model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, int] | None = None) -> HybridTop:
+@dataclass(frozen=True)
+class Words:
+    """How a weight [.., N, K] lies in memory words.
+
+    Attributes:
+        elements: in a word. Take a power of two: where it does not divide the dimension, the largest
+            part of it that does is used, and AXI ports want such widths.
+        along: ``rows``, a word holds the same column of neighbouring output channels, or ``columns``, it
+            holds neighbours in a row.
+    """
+
+    elements: int
+    along: Literal["rows", "columns"] = "rows"
+
+
+def hybrid(
+    model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, Words] | None = None
+) -> HybridTop:
     """Schedule both stages of a model.
 
     Args:
@@ -63,13 +80,11 @@ def hybrid(model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, int
         prefill: schedules for the instances that work on blocks of tokens.
         decode: schedules for the instances that work on one token; instances that both stages
             call are scheduled with it.
-        layout: parameter of the top -> elements per memory word, packed along the rows (the
-            second last dimension). Take a power of two: where it does not divide the rows, the
-            largest part of it that does is used, and AXI ports want such widths.
+        layout: parameter of the top -> its memory words.
     """
     schedule = Schedule(model.program(prefill.token_parallel))
-    for name, factor in (layout or {}).items():
-        pack_rows(schedule, name, factor)
+    for name, words in (layout or {}).items():
+        pack_words(schedule, name, words)
     first, second = stages(schedule.program, prefill.token_parallel)
     prefill.apply(schedule, first)
     decode.apply(schedule, second)
@@ -102,8 +117,8 @@ def reachable(program: ir.Program, top: str) -> ir.Program:
     return ir.Program(tuple(f for f in program.functions if f.name in wanted), top)
 
 
-def pack_rows(schedule: Schedule, name: str, factor: int) -> None:
-    """Pack a weight [.., N, K] so that a word holds `factor` rows at one column.
+def pack_words(schedule: Schedule, name: str, words: Words) -> None:
+    """Pack a weight [.., N, K] into words.
 
     Weights that meet in one kernel instance are packed together, so a later one may be done.
     """
@@ -111,6 +126,7 @@ def pack_rows(schedule: Schedule, name: str, factor: int) -> None:
     buffer = next(p for p in schedule.top_func.params if p.name == name)
     if buffer.words > 1:
         return
-    fits = gcd(buffer.shape[-2], factor)
+    dim = len(buffer.shape) - (words.along == "rows")
+    fits = gcd(buffer.shape[dim - 1], words.elements)
     if fits > 1:
-        schedule.pack(target, factor=fits, dim=len(buffer.shape) - 1)
+        schedule.pack(target, factor=fits, dim=dim)

@@ -1,11 +1,60 @@
-"""Linear layers: integer (or float) matrix products with scales per token and per output channel."""
+"""Linear layers: integer (or float) matrix products with scales per token and per output channel.
+
+Numbers in float come as *terms*, float32 values per token and per output channel: the scale first,
+then what is added in float. A product of dequantized numbers is
+
+    Y[t, n] = (sum_k X[t, k] W[n, k]) * x_terms[t, 0] * w_terms[n, 0] + sum_j>0 x_terms[t, j] * w_terms[n, j]
+
+which covers the offset of asymmetric activations (times the sum of a row of weights), input channels
+that stay in float, and low-rank corrections.
+"""
 
 from __future__ import annotations
 
-from flexllm_allo import grid, params, template
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flexllm_allo import Bundle, Traits, grid, meta_for, params, template
 from flexllm_allo.ir.types import DType, float32, int32
 
-Tx, Tw, T, N, K = params("Tx, Tw, T, N, K")
+F, Tx, Tw, T, N, K, P = params("F, Tx, Tw, T, N, K, P")
+
+
+@dataclass(frozen=True)
+class Linear(Traits):
+    """How the weights of linear layers are stored, and the kernel that multiplies them.
+
+    Attributes:
+        dtype: of a code.
+        linear: ``linear(x, x_terms, *weight) -> float32[T, N]``.
+        Weight: the arrays of a weight [N, K].
+        extra: terms per output channel after the scales, as many as a token has after its own.
+        group: neighbours in a row that share a scale (and a zero point); 0 for the whole row.
+        index: type of a position of sparse weights.
+    """
+
+    dtype: DType
+    linear: Callable[..., Any]
+    Weight: type[Bundle]
+    extra: int = 0
+    group: int = 0
+    index: DType | None = None
+
+    def groups(self, size: int) -> int:
+        """Groups in a row of `size` weights."""
+        return size // self.group if self.group else 1
+
+    def terms(self, size: int) -> int:
+        """Terms of an output channel."""
+        return self.groups(size) + self.extra
+
+
+class ChannelWeight(Bundle, of="N, K"):
+    """Codes [out, in] as in a checkpoint, with one scale per output channel."""
+
+    codes: Self.dtype[N, K]
+    terms: float32[N, 1 + Self.extra]
 
 
 def accumulator(x: DType, w: DType) -> DType:
@@ -17,14 +66,19 @@ def accumulator(x: DType, w: DType) -> DType:
 
 
 @template(Tx, Tw, T, N, K)
-def linear(X: Tx[T, K], x_scale: float32[T], W: Tw[N, K], w_scale: float32[N]) -> float32[T, N]:
-    """Y[t, n] = (sum_k X[t, k] W[n, k]) * (x_scale[t] * w_scale[n]); W is [out, in] as in a checkpoint."""
+def linear(
+    X: Tx[T, K], x_terms: float32[T, P], W: Tw[N, K], w_terms: float32[N, P]
+) -> float32[T, N]:
+    """The product of the module's formula; the terms are added in order."""
     acc: accumulator(Tx, Tw)[T, N] = 0
     for t, n, k in grid(T, N, K, name="mac"):
         acc[t, n] += X[t, k] * W[n, k]
     Y: float32[T, N]
     for t, n in grid(T, N, name="scale"):
-        Y[t, n] = acc[t, n] * (x_scale[t] * w_scale[n])
+        y: float32 = acc[t, n] * (x_terms[t, 0] * w_terms[n, 0])
+        with meta_for(1, P) as j:
+            y += x_terms[t, j] * w_terms[n, j]
+        Y[t, n] = y
     return Y
 
 
@@ -37,11 +91,11 @@ def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
     return Z
 
 
-@template(Tx, Tw, T, N, K)
+@template(F)
 def linear_add(
-    X: Tx[T, K], x_scale: float32[T], W: Tw[N, K], w_scale: float32[N], skip: float32[T, N]
+    X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N]
 ) -> float32[T, N]:
-    """`linear` plus the residual stream that goes around it."""
-    Y = linear(X, x_scale, W, w_scale)
+    """A linear layer of any storage plus the residual stream that goes around it."""
+    Y = F.linear(X, x_terms, w)
     Z = residual(skip, Y)
     return Z

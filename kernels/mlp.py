@@ -5,9 +5,7 @@ from __future__ import annotations
 from flexllm_allo import exp, grid, params, template
 from flexllm_allo.ir.types import float32
 
-from .quantize import quantize
-
-Ty, T, N = params("Ty, T, N")
+A, T, N = params("A, T, N")
 
 
 @template(T, N)
@@ -20,9 +18,11 @@ def swiglu(gate: float32[T, N], up: float32[T, N]) -> float32[T, N]:
     return Y
 
 
-@template(Ty, T, N)
-def swiglu_quantize(gate: float32[T, N], up: float32[T, N]) -> (Ty[T, N], float32[T]):
-    """`swiglu`, then `quantize`: what the down projection reads."""
+@template(A)
+def swiglu_quantize(
+    gate: float32[T, N], up: float32[T, N], site: A.Site[N]
+) -> (A.dtype[T, N], float32[T, A.terms]):
+    """`swiglu`, then the quantization of an `Activation`: what the down projection reads."""
     hidden = swiglu(gate, up)
-    codes, scale = quantize[Ty](hidden)
-    return codes, scale
+    codes, terms = A.quantize[A](hidden, site)
+    return codes, terms

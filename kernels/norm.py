@@ -5,9 +5,7 @@ from __future__ import annotations
 from flexllm_allo import params, sqrt, template
 from flexllm_allo.ir.types import float32
 
-from .quantize import quantize
-
-Ty, T, E = params("Ty, T, E")
+A, T, E = params("A, T, E")
 
 
 @template(T, E)
@@ -27,9 +25,11 @@ def rms_norm(X: float32[T, E], gamma: float32[E], eps: float32) -> float32[T, E]
     return Y
 
 
-@template(Ty, T, E)
-def norm_quantize(X: float32[T, E], gamma: float32[E], eps: float32) -> (Ty[T, E], float32[T]):
-    """`rms_norm`, then `quantize`: what every linear layer of a decoder reads."""
+@template(A)
+def norm_quantize(
+    X: float32[T, E], gamma: float32[E], eps: float32, site: A.Site[E]
+) -> (A.dtype[T, E], float32[T, A.terms]):
+    """`rms_norm`, then the quantization of an `Activation`: what every linear layer of a decoder reads."""
     normed = rms_norm(X, gamma, eps)
-    codes, scale = quantize[Ty](normed)
-    return codes, scale
+    codes, terms = A.quantize[A](normed, site)
+    return codes, terms

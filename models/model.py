@@ -12,13 +12,14 @@ import numpy as np
 from flexllm_allo.customize import lower_all
 from flexllm_allo.errors import ModelError
 from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.dtypes import DType, Int
-from flexllm_allo.ir.types import float32
-from flexllm_allo.quant.formats import IntFormat
-from flexllm_allo.quant.model import QuantizedModel, quantize_checkpoint
+from flexllm_allo.quant.model import QuantizedModel
+from flexllm_allo.quant.quantize import quantize
+from flexllm_allo.quant.recipes import Recipe
 
 from . import llama as graph
+from .arrays import constant_arrays
 from .hf import Checkpoint, load_checkpoint
+from .operators import Operators, operators
 
 STOP_TOKENS = 4
 """Entries of the design's table of stop tokens; unused ones are -1."""
@@ -57,13 +58,10 @@ class Model:
 
     def _sizes(self) -> dict[str, Any]:
         """Template arguments of `llama.generate` but the block size."""
-        c, recipe = self.config, self.weights.recipe
+        c = self.config
         heads, kv = c.num_attention_heads, c.num_key_value_heads
         return {
-            "Ta": _dtype(recipe.activation),
-            "Tw": _dtype(recipe.weight),
-            "Th": _dtype(recipe.head),
-            "Tc": _dtype(recipe.kv),
+            "R": self.operators,
             "E": c.hidden_size,
             "W": heads * c.head_dim,
             "U": kv * c.head_dim,
@@ -78,25 +76,26 @@ class Model:
         }
 
     @cached_property
+    def operators(self) -> Operators:
+        """The kernels and types of the recipe."""
+        return operators(self.weights.recipe)
+
+    @cached_property
     def constants(self) -> dict[str, Any]:
         """What never changes between runs, by parameter name: weights, scales, tables, eps."""
-        w = self.weights
-        names = "embed attn_norm mlp_norm final_norm".split()
-        linear = "wq wk wv wo w_gate w_up w_down w_head".split()
-        arrays = {n: getattr(w, n) for n in [*names, *linear, *(f"{n}_scale" for n in linear)]}
-        return {**arrays, "cosine": w.cos, "sine": w.sin, "eps": float(self.config.rms_norm_eps)}
+        return constant_arrays(self.weights)
 
     def cache(self) -> dict[str, np.ndarray[Any, Any]]:
         """An empty KV cache, by parameter name."""
-        c = self.config
+        c, fmt = self.config, self.weights.recipe.kv
         shape = (c.num_hidden_layers, c.num_key_value_heads, self.max_seq_len)
-        codes = np.int8 if self.weights.recipe.kv else np.float32
-        return {
-            "k_cache": np.zeros((*shape, c.head_dim), codes),
-            "k_scale": np.zeros(shape, np.float32),
-            "v_cache": np.zeros((*shape, c.head_dim), codes),
-            "v_scale": np.zeros(shape, np.float32),
-        }
+        dtype = np.float32 if fmt is None else np.int8 if fmt.signed else np.uint8
+        made: dict[str, np.ndarray[Any, Any]] = {}
+        for kind in ("k", "v"):
+            made[f"{kind}_codes"] = np.zeros((*shape, c.head_dim), dtype)
+            if fmt is None or fmt.dynamic:
+                made[f"{kind}_terms"] = np.zeros((*shape, self.operators.cache.terms), np.float32)
+        return made
 
     def stop_table(self) -> np.ndarray[Any, Any]:
         """The stop tokens as the design takes them.
@@ -112,11 +111,7 @@ class Model:
         return table
 
 
-def _dtype(fmt: IntFormat | None) -> DType:
-    return float32 if fmt is None else Int(fmt.bits)
-
-
-def load(folder: Path | str, recipe: str = "w8a8kv8", max_seq_len: int | None = None) -> Model:
+def load(folder: Path | str, recipe: str | Recipe = "w8a8kv8", max_seq_len: int | None = None) -> Model:
     """A Hugging Face Llama folder under a recipe.
 
     Args:
@@ -129,4 +124,4 @@ def load(folder: Path | str, recipe: str = "w8a8kv8", max_seq_len: int | None = 
         QuantError: FX604, no such recipe.
     """
     checkpoint = load_checkpoint(Path(folder))
-    return Model(checkpoint, quantize_checkpoint(checkpoint, recipe, max_seq_len))
+    return Model(checkpoint, quantize(checkpoint, recipe, max_seq_len=max_seq_len))

@@ -19,6 +19,11 @@ def linear(s: Schedule) -> None:
         s.reassociate("mac.k")
 
 
+def grouped(s: Schedule) -> None:
+    """Dot products along the groups of a row."""
+    s.reorder("t", "k")
+
+
 def attention(s: Schedule) -> None:
     """Dot products along the head; the sum over values is a row operation already."""
     if is_float(s, "dot"):
@@ -27,4 +32,11 @@ def attention(s: Schedule) -> None:
 
 def blocked(token_parallel: int = 16) -> Stage:
     """Blocks of `token_parallel` tokens; 1 for decode."""
-    return Stage("cpu", token_parallel, {"linear": linear, "attention": attention})
+    kernels = {
+        "linear": linear,
+        "linear_group": grouped,
+        "linear_zero": grouped,
+        "linear_progressive": grouped,
+        "attention": attention,
+    }
+    return Stage("cpu", token_parallel, kernels)

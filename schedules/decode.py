@@ -14,12 +14,12 @@ from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
 from . import hadamard
-from .common import elementwise, lanes, stream
+from .common import elementwise, grouped, lanes, stream
 
 
 def linear(s: Schedule, weight_parallel: int = 64) -> None:
     """One input element meets `weight_parallel` rows of W in every cycle."""
-    wide = lanes(buffers(s.top_func)["w_scale"].shape[0], weight_parallel)
+    wide = lanes(buffers(s.top_func)["w_terms"].shape[0], weight_parallel)
     s.split("mac.n", wide)
     s.reorder("n.outer", "k", "n.inner")
     s.pipeline("k")
@@ -33,9 +33,14 @@ def temporal(weight_parallel: int = 64) -> Stage:
     """Decode with one engine per layer shape, reused by all layers."""
     kernels = {
         "linear": partial(linear, weight_parallel=weight_parallel),
-        "norm_quantize": partial(stream, buffer="normed", consumer="quantize"),
-        "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
-        "linear_add": partial(stream, buffer="Y", consumer="residual"),
+        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
+        "norm_quantize": partial(stream, buffer="normed"),
+        "swiglu_quantize": partial(stream, buffer="hidden"),
+        "rotate_quantize": partial(stream, buffer="rotated"),
+        "linear_add": partial(stream, buffer="Y", producer="linear"),
         **elementwise,
         **hadamard.temporal(),
     }

@@ -14,12 +14,12 @@ from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
 from . import hadamard
-from .common import elementwise, lanes, stream
+from .common import elementwise, grouped, lanes, stream
 
 
 def linear(s: Schedule, weight_parallel: int = 16) -> None:
     """One column of inputs meets `weight_parallel` rows of W for all tokens in every cycle."""
-    wide = lanes(buffers(s.top_func)["w_scale"].shape[0], weight_parallel)
+    wide = lanes(buffers(s.top_func)["w_terms"].shape[0], weight_parallel)
     s.split("mac.n", wide)
     s.reorder("n.outer", "k", "mac.t", "n.inner")
     s.pipeline("k")
@@ -36,9 +36,14 @@ def spatial(token_parallel: int = 8, weight_parallel: int = 16) -> Stage:
     """Prefill in blocks of `token_parallel` tokens (at least 2), operators joined by FIFOs."""
     kernels = {
         "linear": partial(linear, weight_parallel=weight_parallel),
-        "norm_quantize": partial(stream, buffer="normed", consumer="quantize"),
-        "swiglu_quantize": partial(stream, buffer="hidden", consumer="quantize"),
-        "linear_add": partial(stream, buffer="Y", consumer="residual"),
+        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
+        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
+        "norm_quantize": partial(stream, buffer="normed"),
+        "swiglu_quantize": partial(stream, buffer="hidden"),
+        "rotate_quantize": partial(stream, buffer="rotated"),
+        "linear_add": partial(stream, buffer="Y", producer="linear"),
         **elementwise,
         **hadamard.streamed(),
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 
 import flexllm_allo as allo
-from flexllm_allo import Bundle, params
+from flexllm_allo import Bundle, Traits, params, template
 from flexllm_allo.errors import FrontendError
 from flexllm_allo.ir.types import int8, int32
 
-N, L = params("N, L")
+N, L, K, T, F = params("N, L, K, T, F")
 
 
 class Pair(Bundle):
@@ -69,3 +72,88 @@ def test_an_array_that_the_bundle_lacks_is_named_at_its_place():
         allo.customize(wrong, instantiate=[3])
     assert caught.value.code == "FX102"
     assert "p.a" in caught.value.hint
+
+
+@dataclass(frozen=True)
+class Format(Traits):
+    """How a matrix is stored, and the kernel that multiplies it."""
+
+    dtype: Any
+    multiply: Any
+    Matrix: type[Bundle]
+    columns: int = 1
+
+    def width(self, size: int) -> int:
+        return size * self.columns
+
+
+class Plain(Bundle, of="N, K"):
+    codes: Self.dtype[N, K]
+    row: int32[Self.width(N)]
+
+
+class Nothing(Bundle, of="N, K"):
+    pass
+
+
+def dot(x: int32[K], w: T[N, K], row: int32[N]) -> int32[N]:
+    y: int32[N]
+    for n in range(N):
+        y[n] = row[n]
+        for k in range(K):
+            y[n] += w[n, k] * x[k]
+    return y
+
+
+def copy(x: int32[K]) -> int32[K]:
+    y: int32[K]
+    for k in range(K):
+        y[k] = x[k]
+    return y
+
+
+class Block(Bundle):
+    bias: int32[N]
+    w: F.Matrix[N, N]
+
+
+@template(F)
+def block(x: int32[N], b: Block) -> int32[N]:
+    y: int32[N]
+    z = F.multiply(x, b.w)
+    for n in range(N):
+        y[n] = z[n] + b.bias[n]
+    return y
+
+
+@template(F)
+def blocks(x: int32[N], all: Block[L]) -> int32[N]:
+    y: int32[N] = 0
+    for n in range(N):
+        y[n] = x[n]
+    for l in range(L):
+        y = block[F](y, all[l])
+    return y
+
+
+def test_a_template_argument_chooses_bundle_and_kernel():
+    int8s = Format(int8, dot, Plain)
+    s = allo.customize(blocks, instantiate={"F": int8s, "N": 3, "L": 2})
+    assert [(b.name, b.shape) for b in s.top_func.inputs] == [
+        ("x", (3,)), ("bias", (2, 3)), ("w_codes", (2, 3, 3)), ("w_row", (2, 3)),
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, bias, row = (rng.integers(-9, 9, n).astype(np.int32) for n in (3, (2, 3), (2, 3)))
+    w = rng.integers(-9, 9, (2, 3, 3)).astype(np.int8)
+    expected = x
+    for l in range(2):
+        expected = w[l] @ expected + row[l] + bias[l]
+    np.testing.assert_array_equal(s.build()(x, bias, w, row), expected)
+
+
+def test_a_bundle_may_be_empty():
+    s = allo.customize(blocks, instantiate={"F": Format(int8, copy, Nothing), "N": 3, "L": 2})
+    assert [b.name for b in s.top_func.inputs] == ["x", "bias"]
+    np.testing.assert_array_equal(
+        s.build()(np.zeros(3, np.int32), np.ones((2, 3), np.int32)), np.full(3, 2, np.int32)
+    )

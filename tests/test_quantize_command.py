@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,14 +13,15 @@ from typer.testing import CliRunner
 
 from flexllm_allo import cli, models
 from flexllm_allo.errors import QuantError
+from flexllm_allo.models.calibrate import DEFAULT_TEXT, calibration_tokens
 from flexllm_allo.models.hf import load_checkpoint
+from flexllm_allo.quant.calibration import calibration_samples
 from flexllm_allo.quant.manifest import read_manifest
-from flexllm_allo.quant.perplexity import text_sha256
 from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipe_file import parse_recipe, recipe_to_toml
 from flexllm_allo.quant.recipes import recipes
 from flexllm_allo.quant.store import read_quantized
-from flexllm_allo.runtime.quantize import DEFAULT_TEXT, Calibration, quantize_folder
+from flexllm_allo.runtime.quantize import quantize_folder
 
 TINY = Path(models.__path__[0]) / "tiny"
 SMOOTH = """\
@@ -96,8 +98,10 @@ def test_a_recipe_of_ones_own_and_a_text(tmp_path):
     manifest = read_manifest(tmp_path / "out")
     assert manifest.recipe["name"] == "mine"
     text = "class First: ...\n" * 50 + "\n\n" + "def second(): pass\n" * 50
+    checkpoint = load_checkpoint(TINY)
+    tokens = calibration_samples(checkpoint.encode(text)[1:], 0, samples=2, length=32, seed=5)
     assert manifest.calibration == {
-        "text_sha256": text_sha256(text),
+        "tokens_sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
         "samples": 2,
         "length": 32,
         "seed": 5,
@@ -109,7 +113,6 @@ def test_a_recipe_of_ones_own_and_a_text(tmp_path):
 
 def test_the_shipped_text_is_not_the_held_out_one():
     shipped, held_out = DEFAULT_TEXT.read_text(), (TINY / "heldout.txt").read_text()
-    assert Calibration().read() == shipped
     paragraphs = {" ".join(p.split()) for p in held_out.split("\n\n")}
     assert not paragraphs & {" ".join(p.split()) for p in shipped.split("\n\n")}
 
@@ -126,7 +129,7 @@ def refused(code: str, *arguments: object) -> str:
     [
         (None, "No such file or directory"),
         (b"\xff", "it is not UTF-8"),
-        (b" \n", "is empty"),
+        (b"", "calibration text has 0 tokens"),
         (b"too short", "calibration text has "),
     ],
 )
@@ -142,8 +145,9 @@ def test_calibration_texts_that_cannot_be_used(tmp_path, content, says):
 
 def test_a_folder_without_text(tmp_path):
     with pytest.raises(QuantError) as caught:
-        Calibration(tmp_path).read()
-    assert caught.value.message == f'the calibration text "{tmp_path}" holds no .txt file with text'
+        calibration_tokens(load_checkpoint(TINY), tmp_path)
+    assert caught.value.code == "FX607"
+    assert caught.value.message == f"{tmp_path} holds no *.txt file"
 
 
 def copied(tmp_path: Path) -> Path:

@@ -143,7 +143,7 @@ def test_nothing_to_quantize():
     [
         (np.nan, INT4_WEIGHT, "NaN or infinity"),
         (-np.inf, UINT4, "NaN or infinity"),
-        (1e6, HALF, "the scale of a weight of 1e+06 does not fit float16"),
+        (1e6, HALF, "magnitude 1e+06 overflows the float16 scale"),
     ],
 )
 def test_values_that_cannot_be_quantized(value, fmt, says):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shutil
@@ -11,92 +10,36 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from stored_model import (
+    FORMATS,
+    LAYERS,
+    RECIPE,
+    Tensors,
+    contents,
+    edited,
+    float_model,
+    hidden,
+    model,
+    refusal,
+    weight,
+    write,
+)
 
-from flexllm_allo.errors import FlexError, QuantError
+from flexllm_allo.errors import QuantError
 from flexllm_allo.quant import staging
-from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, NM, IntFormat, ProgressiveFormat
+from flexllm_allo.quant.formats import INT8_WEIGHT
 from flexllm_allo.quant.manifest import MANIFEST, read_manifest
-from flexllm_allo.quant.progressive import quantize_progressive
-from flexllm_allo.quant.recipes import Recipe, recipes
-from flexllm_allo.quant.rounding import round_weight
+from flexllm_allo.quant.recipes import recipes
 from flexllm_allo.quant.store import Source, file_of, read_quantized, write_quantized
-from flexllm_allo.quant.weight import QuantizedWeight
-
-LAYERS = 3
-FORMATS = [
-    INT4_WEIGHT,
-    INT8_WEIGHT,
-    IntFormat(3, "per_channel"),
-    IntFormat(5, "per_group", zero="integer", group=16),
-    IntFormat(4, "per_group", full_range=True, group=8, scale="float16"),
-    IntFormat(2, "per_group", zero="integer", group=16, sparsity=NM(2, 4, "3bit")),
-    IntFormat(8, "per_channel", sparsity=NM(1, 4)),
-    ProgressiveFormat(4, 16),
-    None,
-]
-Tensors = dict[str, "QuantizedWeight | np.ndarray"]
-
-
-def weight(seed: int, shape=(6, 32), fmt=INT4_WEIGHT) -> QuantizedWeight:
-    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    if fmt is None:
-        return QuantizedWeight(None, values, np.ones((shape[0], 1), np.float32))
-    return (
-        quantize_progressive(values, fmt) if isinstance(fmt, ProgressiveFormat) else round_weight(values, fmt)
-    )
-
-
-def model(seed: int = 0, layers: int = LAYERS) -> Tensors:
-    """A small model's tensors, file by file."""
-    rng = np.random.default_rng(seed)
-    tensors: Tensors = {"embed": rng.normal(size=(7, 32)).astype(np.float32)}
-    for i in range(layers):
-        tensors[f"layers.{i}.attn_norm"] = np.ones(32, np.float32)
-        tensors[f"layers.{i}.wq"] = weight(seed + i)
-        tensors[f"layers.{i}.attn.outliers"] = np.array([3, 5], np.int32)
-        tensors[f"layers.{i}.w_down"] = weight(seed + i, (32, 48), FORMATS[i])
-    return tensors | {"final_norm": np.ones(32, np.float32), "w_head": weight(seed, fmt=INT8_WEIGHT)}
 
 
 @pytest.fixture
 def source(tmp_path) -> Source:
-    folder = tmp_path / "float"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"hidden_size": 32}')
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    (folder / "README.md").write_text("not copied")
-    return Source.of(folder)
-
-
-RECIPE = recipes["w4a8kv8"]
-
-
-def write(out: Path, source: Source, tensors: Tensors, recipe: Recipe = RECIPE, calibration=None) -> None:
-    def stream(done: frozenset[str]) -> Iterator:
-        yield from ((name, value) for name, value in tensors.items() if name not in done)
-
-    write_quantized(out, source, recipe, stream, calibration)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def hidden(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
-
-
-def refusal(code: str, call: Callable[[], object]) -> str:
-    with pytest.raises(FlexError) as caught:
-        call()
-    assert caught.value.code == code
-    return str(caught.value)
+    return float_model(tmp_path)
 
 
 # ---- what comes back -------------------------------------------------------------------------------------
@@ -432,93 +375,3 @@ def test_a_link_stays_a_link(tmp_path, source):
     write(tmp_path / "out", source, model(9))
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "disk" / MANIFEST).exists()
-
-
-# ---- what cannot be read ---------------------------------------------------------------------------------
-
-
-def edited(folder: Path, **changes: object) -> None:
-    path = folder / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-DAMAGES: list[tuple[Callable[[Path], object], str]] = [
-    (
-        lambda f: (f / MANIFEST).unlink(),
-        "holds no quantized model: cannot read quantization.json (No such file",
-    ),
-    (lambda f: (f / MANIFEST).write_text("{"), "quantization.json is damaged: it is not JSON"),
-    (lambda f: (f / MANIFEST).write_text("[]"), "is not of a model that this tool quantized"),
-    (lambda f: edited(f, format="other"), "is not of a model that this tool quantized"),
-    (lambda f: edited(f, version=2), "has version 2, this release reads up to 1"),
-    (lambda f: edited(f, version="1"), "is damaged: version: input should be 1"),
-    (lambda f: edited(f, sauce={}), "is damaged: sauce: extra inputs are not permitted"),
-    (lambda f: edited(f, tensors={"embed": {}}), "is damaged: tensors.embed.kind: field required"),
-    (lambda f: edited(f, complete=False), "is not complete"),
-    (lambda f: edited(f, recipe={"name": "x", "wieght": 1}), 'wieght is unknown: did you mean "weight"?'),
-    (lambda f: (f / "config.json").unlink(), "is damaged: "),
-    (lambda f: (f / "layer-01.safetensors").unlink(), "layer-01.safetensors: No such file or directory"),
-    (
-        lambda f: truncate(f / "layer-01.safetensors"),
-        "layer-01.safetensors: Error while deserializing header",
-    ),
-    (
-        lambda f: (f / "head.safetensors").write_bytes(b"x"),
-        "head.safetensors: Error while deserializing header",
-    ),
-    (
-        lambda f: shutil.copy(f / "layer-01.safetensors", f / "layer-02.safetensors"),
-        "layer-02.safetensors is damaged at layers.2.attn_norm: layers.2.attn_norm is missing",
-    ),
-]
-
-
-@pytest.mark.parametrize(("damage", "says"), DAMAGES)
-def test_damaged_folders(tmp_path, source, damage, says):
-    write(tmp_path / "out", source, model())
-    damage(tmp_path / "out")
-    assert says in refusal("FX608", lambda: read_quantized(tmp_path / "out"))
-
-
-def test_files_outside_of_the_folder_are_not_read(tmp_path, source):
-    write(tmp_path / "out", source, model())
-    text = (tmp_path / "out" / MANIFEST).read_text()
-    (tmp_path / "out" / MANIFEST).write_text(text.replace("embed.safetensors", "../embed.safetensors"))
-    assert "tensors.embed.file" in refusal("FX608", lambda: read_quantized(tmp_path / "out"))
-
-
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [("layers.0.wq", "codes"), ("layers.2.wq", "scale"), ("embed", None), ("layers.1.attn.outliers", None)],
-)
-def test_a_flipped_bit_is_found_where_it_is(tmp_path, source, name, part):
-    write(tmp_path / "out", source, model())
-    array = f"{name}.{part}" if part else name
-    path = tmp_path / "out" / file_of(name)
-    data = bytearray(path.read_bytes())
-    length = int.from_bytes(data[:8], "little")
-    begin, end = json.loads(data[8 : 8 + length])[array]["data_offsets"]
-    data[8 + length + (begin + end) // 2] ^= 4
-    path.write_bytes(data)
-    tensors = read_quantized(tmp_path / "out").tensors
-    text = refusal("FX608", lambda: tensors[name])
-    assert f"{path} is damaged at {name}: the checksum of {array} is wrong" in text
-    others = [tensors[other] for other in tensors if other != name]
-    assert len(others) == len(tensors) - 1
-
-
-def test_a_shape_that_is_not_the_codes(tmp_path, source):
-    write(tmp_path / "out", source, model())
-    fields = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    fields["tensors"]["layers.0.wq"]["shape"] = [6, 30]
-    fields["tensors"]["layers.1.wq"]["shape"] = [5, 32]
-    fields["tensors"]["layers.2.wq"]["format"]["bits"] = 12
-    edited(tmp_path / "out", tensors=fields["tensors"])
-    tensors = read_quantized(tmp_path / "out").tensors
-    assert "16 bytes do not hold 30 codes of 4 bits" in refusal("FX608", lambda: tensors["layers.0.wq"])
-    assert "it has shape [6, 32], the manifest says [5" in refusal("FX608", lambda: tensors["layers.1.wq"])
-    assert "bits is 12: 2 to 8 are supported" in refusal("FX608", lambda: tensors["layers.2.wq"])

@@ -114,7 +114,7 @@ def template_parameters(node: ast.FunctionDef, names: Mapping[str, Any], declare
     Declared ones (PEP 695 or ``@template``) come first; undeclared `params` objects follow in the
     order of their first appearance in the signature.
     """
-    order = [str(getattr(p, "__name__", None) or p.name) for p in declared or ()]
+    order = parameter_names(declared)
     annotations = [a.annotation for a in node.args.args if a.annotation is not None]
     for annotation in [*annotations, *result_annotations(node)]:
         for n in ast.walk(annotation_expr(annotation)):
@@ -122,6 +122,11 @@ def template_parameters(node: ast.FunctionDef, names: Mapping[str, Any], declare
                 if type(names.get(n.id)).__name__ == "Param":
                     order.append(n.id)
     return order
+
+
+def parameter_names(declared: Any) -> list[str]:
+    """Names of the template parameters that a kernel declares (PEP 695 or ``@template``)."""
+    return [str(getattr(p, "__name__", None) or p.name) for p in declared or ()]
 
 
 def check_bound(ctx: Context, name: str, value: Any, node: ast.AST) -> FrontendError | None:

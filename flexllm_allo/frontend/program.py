@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..dsl import Traits
 from ..errors import UNKNOWN, FrontendError, Place, Span, did_you_mean
 from ..ir import nodes as ir
 from ..ir.convert import cast
@@ -17,6 +19,7 @@ from . import expressions
 from .annotations import (
     annotated_type,
     deduce,
+    parameter_names,
     result_annotations,
     template_parameters,
 )
@@ -24,6 +27,7 @@ from .array_expressions import element, is_array, lower_array, makes_buffer
 from .array_statements import stored_array
 from .arrays import copy_array
 from .axes import whole
+from .bundles import expand_bundles, visible_names
 from .calls import lower_call, view_of
 from .context import Context
 from .names import Names, function_names
@@ -109,6 +113,7 @@ class ProgramBuilder:
         args: Sequence[Any],
         at: Span,
     ) -> ir.Function:
+        source, names = _with_bundles(fn, source, names, declared, explicit)
         parameters = template_parameters(source.tree, names, declared)
         ids: list[str] = []
         if isinstance(explicit, Mapping):
@@ -193,11 +198,22 @@ class ProgramBuilder:
             raise FrontendError("FX108", message, places, hint)
         bounds = {p.name: p for p in source.parameters}
         for name, value in bindings.items():
-            usable = isinstance(value, DType | float) or hasattr(value, "__index__")
+            usable = isinstance(value, DType | Traits | float) or hasattr(value, "__index__")
             if not usable or (name in bounds and not bounds[name].accepts(value, {**names, **bindings})):
                 raise FrontendError("FX108", f"Cannot resolve type {name} with {value!r}", places)
         check_conditions(fn, bindings, places)
         return {p: bindings[p] for p in parameters}
+
+
+def _with_bundles(
+    fn: Callable[..., Any], source: Source, names: Names, declared: Any, explicit: Explicit
+) -> tuple[Source, Names]:
+    """The source with one parameter per array of a bundle, and the names its parameters' types use."""
+    if not isinstance(explicit, Mapping):
+        values = (e for e in explicit if not isinstance(e, str))
+        explicit = dict(zip(parameter_names(declared), values, strict=False))
+    tree, known = expand_bundles(source.tree, ChainMap({**explicit}, {**visible_names(fn)}, names))
+    return (source, names) if tree is source.tree else (replace(source, tree=tree), {**known, **names})
 
 
 def _lower_function(
@@ -239,7 +255,7 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         depth, token = (t.depth, t.token) if isinstance(t, StreamType) else (None, ())
         memory = t.memory if isinstance(t, ArrayType) else None
         span = ctx.span(arg)
-        name = ctx.fresh(arg.arg.rpartition(".")[2])  # an array of a bundle goes by its own name
+        name = ctx.fresh(arg.arg.partition(".")[2].replace(".", "_") or arg.arg)  # w.wq.codes: wq_codes
         buffer = ir.Buffer(name, t.dtype, t.shape, depth, memory=memory, token=token, span=span)
         ctx.bind(arg.arg, buffer, arg)
         params.append(buffer)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FrontendError, Span, register_source
-from .bundles import expand_bundles
 from .generics import TypeParameter, split_headers
 from .prompt import typed_source
 
@@ -94,7 +93,6 @@ def _parsed(fn: Callable[..., Any], name: str, lines: list[str], first: int, fil
     if not isinstance(tree, ast.FunctionDef):
         hint = "a kernel is an ordinary function made with def"
         raise FrontendError("FX100", f"{name} is not a function definition", hint=hint)
-    tree = expand_bundles(tree, fn)
     return Source(tree, file, first, indent, headers, getattr(fn, "__annotations__", {}))
 
 

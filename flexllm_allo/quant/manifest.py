@@ -44,7 +44,7 @@ class Manifest(BaseModel):
         tool: name and version of the software that made it.
         recipe: in full, as in a recipe file.
         source: sha256 of every file of the float model, by name.
-        calibration: sha256 of the text, seed, number and length of the samples; None without data.
+        calibration: sha256 of the tokens looked at, and how they were chosen; None for recipes without data.
         complete: False while the folder is being written.
         tensors: by name, in the order in which they were written.
     """

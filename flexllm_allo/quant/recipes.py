@@ -65,6 +65,19 @@ class Recipe:
         """The format of a kind of linear layer: ``wq`` ... ``w_down``, ``w_head``."""
         return self.head if kind == "w_head" else self.kinds.get(kind, self.weight)
 
+    def activation_of(self, site: str) -> ActivationFormat | None:
+        """The format of the input of a site (`SITES`); a head in float reads its input in float."""
+        return None if site == "head" and self.head is None else self.activation
+
+    def rounds(self, site: str) -> bool:
+        """Whether some weight of a site becomes integers."""
+        return any(self.weight_of(kind) is not None for kind in SITES[site])
+
+    @property
+    def query(self) -> IntFormat | None:
+        """The format of queries: 8 bits beside an asymmetric cache, else that of the cache."""
+        return self.kv if self.kv is None or self.kv.signed else INT8_KV
+
     def find(self, kind: type[P]) -> P | None:
         """The pass of that kind, if the recipe has it."""
         return next((p for p in self.passes if isinstance(p, kind)), None)

@@ -219,7 +219,7 @@ def _candidates(rows: FloatArray, fmt: IntFormat, ratios: tuple[float, ...]) -> 
     if not np.isfinite(stored).all():
         raise QuantError(
             "FX606",
-            f"the scale of a weight of {max(high.max(), -low.min()):.3g} does not fit {fmt.scale}",
+            f"a weight of magnitude {max(high.max(), -low.min()):.3g} overflows the {fmt.scale} scale",
             hint='the checkpoint is damaged, or needs scale = "float32" in the format',
         )
     smallest = np.float32(_SMALLEST[fmt.scale])

@@ -14,8 +14,9 @@ from ..backend.hls.vitis import vitis_project
 from ..backend.llvm import LLVMModule
 from ..errors import BackendError, did_you_mean
 from ..hardware.devices import device as find_device
-from ..hybrid import HybridTop, hybrid
+from ..hybrid import HybridTop, Words, hybrid
 from ..ir.layout import laid_out
+from ..kernels.linear import Linear, linear
 from ..models import Model, load
 from ..schedules import decode, prefill
 
@@ -26,14 +27,27 @@ WORD_ROWS = 64
 GOLDEN_PROMPT = 11
 """Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
 GOLDEN_TOKENS = 6
-_WEIGHTS = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down", "w_head")
+LINEAR_KINDS = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down", "w_head")
 
 
 def hardware_top(model: Model, token_parallel: int = 8, weight_parallel: int = 16) -> HybridTop:
     """The design `build_project` writes: spatial prefill, temporal decode, weights in words of rows."""
-    layout: dict[str, int] = dict.fromkeys(_WEIGHTS, WORD_ROWS) if model.weights.recipe.weight else {}
     first = prefill.spatial(token_parallel, weight_parallel)
-    return hybrid(model, first, decode.temporal(WORD_ROWS), layout)
+    return hybrid(model, first, decode.temporal(WORD_ROWS), weight_words(model))
+
+
+def weight_words(model: Model) -> dict[str, Words]:
+    """The memory words of every integer weight: rows side by side where a whole row has one scale.
+
+    Weights with scales per group are multiplied row by row, so their words lie along the row.
+    """
+    layout: dict[str, Words] = {}
+    for kind in LINEAR_KINDS:
+        storage: Linear = getattr(model.operators, kind)
+        if not storage.dtype.is_float:
+            along = "rows" if storage.linear is linear else "columns"
+            layout[f"{kind}_codes"] = Words(WORD_ROWS, along)
+    return layout
 
 
 def build_project(
@@ -117,7 +131,7 @@ def plan_project(
     before = {b.name: laid_out(b, arguments[b.name]) for b in function.inputs}
     after = {n: a.copy() if hasattr(a, "copy") else a for n, a in before.items()}
     count = LLVMModule(top.top)(*(after[b.name] for b in function.inputs))
-    written = ("tokens", "k_cache", "k_scale", "v_cache", "v_scale")
+    written = ("tokens", *top.model.cache())
     golden: dict[str, Any] = {n: after[n] for n in written}
     golden[function.outputs[0].name] = np.array(count, np.int32)
     data = {n: np.asarray(a) for n, a in before.items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QuantError
+from ..models.calibrate import LENGTH, SAMPLES, calibration_tokens
 from ..models.hf import Checkpoint, load_checkpoint
-from ..quant.calibration import calibration_samples
 from ..quant.manifest import MANIFEST
 from ..quant.passes import needs_data
-from ..quant.perplexity import text_sha256
 from ..quant.pipeline import quantize_tensors
 from ..quant.recipes import Recipe, get_recipe
 from ..quant.store import Source, check_output, read_quantized, write_quantized
 from ..quant.stored import Value
-
-DEFAULT_TEXT = Path(__file__).parent.parent / "models" / "tiny" / "calibration.txt"
-"""Calibration text that ships with the package: documentation of Python, none of it in ``heldout.txt``."""
 
 Advance = Callable[[int, int | None], None]
 
@@ -42,27 +39,9 @@ class Calibration:
     """
 
     text: Path | None = None
-    samples: int = 64
-    length: int = 256
+    samples: int = SAMPLES
+    length: int = LENGTH
     seed: int = 0
-
-    def read(self) -> str:
-        """The text.
-
-        Raises:
-            QuantError: FX607, there is none.
-        """
-        path = self.text or DEFAULT_TEXT
-        files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-        try:
-            text = "\n\n".join(file.read_text(encoding="utf-8") for file in files)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise QuantError("FX607", f'cannot read the calibration text "{path}": {reason}') from error
-        if not text.strip():
-            what = "holds no .txt file with text" if path.is_dir() else "is empty"
-            raise QuantError("FX607", f'the calibration text "{path}" {what}')
-        return text
 
 
 def quantize_folder(
@@ -124,19 +103,11 @@ def _samples(
     """Token ids [B, T] and what they were made of, for the manifest; None when no pass looks at them."""
     if not needs_data(recipe.passes):
         return None, None
-    text = calibration.read()
-    bos = checkpoint.config.bos_token_id
-    tokens = checkpoint.encode(text)
-    if tokens[:1] == [bos]:
-        tokens = tokens[1:]
-    length = min(calibration.length, checkpoint.config.max_position_embeddings)
-    samples = calibration_samples(tokens, bos, calibration.samples, length, calibration.seed)
-    return samples, {
-        "text_sha256": text_sha256(text),
-        "samples": calibration.samples,
-        "length": length,
-        "seed": calibration.seed,
-    }
+    chosen = asdict(calibration)
+    samples = calibration_tokens(checkpoint, **chosen)
+    del chosen["text"]  # a path says nothing about its content
+    digest = hashlib.sha256(samples.astype("<i4").tobytes()).hexdigest()
+    return samples, {"tokens_sha256": digest, **chosen, "length": samples.shape[1]}
 
 
 def _sizes(out: Path) -> dict[str, Any]:

@@ -60,7 +60,6 @@ BOS, EOT = "<|begin_of_text|>", "<|end_of_text|>"
 VOCAB, FFN = 2048, 512
 BATCH_TOKENS, LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2048, 4e-3, 100, 0.1
 DROPOUT, QAT_SHARE = 0.1, 0.3
-EXCERPT = 14  # one training document in so many is shipped as calibration text
 SKIPPED = {"test", "tests", "idlelib", "site-packages", "lib2to3", "idle_test", "__pycache__"}
 
 
@@ -234,8 +233,6 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "heldout.txt").write_text("\n\n".join(kept_out), encoding="utf-8")
-    excerpt = "\n\n".join(documents[::EXCERPT])
-    (args.out / "calibration.txt").write_text(excerpt, encoding="utf-8")
     tokenizer.save(str(args.out / "tokenizer.json"))
     dump(
         args.out / "tokenizer_config.json",

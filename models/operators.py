@@ -1,0 +1,180 @@
+"""The kernels, types and storage that a recipe asks for: the template argument `R` of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flexllm_allo import Bundle, Traits
+from flexllm_allo.errors import QuantError
+from flexllm_allo.ir.dtypes import DType, Int, UInt
+from flexllm_allo.ir.types import float16, float32
+from flexllm_allo.kernels import attention, grouped, quantize, rope, rotate
+from flexllm_allo.kernels.linear import ChannelWeight, Linear, linear
+from flexllm_allo.kernels.quantize import Activation
+from flexllm_allo.quant.formats import (
+    ActivationFormat,
+    FloatFormat,
+    IntFormat,
+    ProgressiveFormat,
+    WeightFormat,
+)
+from flexllm_allo.quant.passes import LowRank, Outliers, Rotate
+from flexllm_allo.quant.recipes import SITES, Recipe
+
+Kernel = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Operators(Traits):
+    """What a recipe makes of the graph.
+
+    Attributes:
+        attn, out, mlp, down, head: how the inputs of the linear layers are quantized, by site.
+        query, cache: the same for queries, and for keys and values.
+        wq ... w_head: how the weights are stored and multiplied.
+        rope: the rotary embedding, with or without a Hadamard rotation of the heads behind it.
+        attend: attention with dynamic or fixed scales.
+        Cache, Scales: the arrays these take.
+    """
+
+    name: str
+    attn: Activation
+    out: Activation
+    mlp: Activation
+    down: Activation
+    head: Activation
+    query: Activation
+    cache: Activation
+    wq: Linear
+    wk: Linear
+    wv: Linear
+    wo: Linear
+    w_gate: Linear
+    w_up: Linear
+    w_down: Linear
+    w_head: Linear
+    rope: Kernel
+    attend: Kernel
+    Cache: type[Bundle]
+    Scales: type[Bundle]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def operators(recipe: Recipe) -> Operators:
+    """The operators of a recipe.
+
+    Raises:
+        QuantError: FX604, a format that no kernel computes.
+    """
+    turns = recipe.find(Rotate) or Rotate("none", "none", r4=False)
+    online = {"out": turns.out, "down": turns.r4}
+    sites = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
+    weights = {w: _linear(recipe, w, sites[site]) for site, kinds in SITES.items() for w in kinds}
+    static = recipe.kv is not None and not recipe.kv.dynamic
+    return Operators(
+        recipe.name,
+        **sites,
+        query=_activation(recipe.query),
+        cache=_activation(recipe.kv),
+        **weights,
+        rope=rotate.rope_rotate if turns.r3 else rope.rope,
+        attend=attention.attend_static if static else attention.attend,
+        Cache=attention.StaticCache if static else attention.DynamicCache,
+        Scales=attention.StaticScales if static else attention.NoScales,
+    )
+
+
+def _activation(fmt: ActivationFormat | None) -> Activation:
+    """The plain quantizer of a format."""
+    if fmt is None or isinstance(fmt, FloatFormat):
+        return Activation(float32 if fmt is None or fmt.bits == 32 else float16, quantize.keep)
+    if fmt.zero == "none":
+        return Activation(Int(fmt.bits), quantize.quantize)
+    kernel = quantize.quantize_zero if fmt.zero == "integer" else quantize.quantize_minimum
+    return Activation(UInt(fmt.bits), kernel, offset=True)
+
+
+def _site(recipe: Recipe, site: str, rotated: bool) -> Activation:
+    """How the input of some linear layers is quantized: rotation, float channels, rule, low rank."""
+    plain = _activation(recipe.activation_of(site))
+    rounds = recipe.rounds(site)  # else there is nothing to correct
+    outliers = recipe.find(Outliers) if rounds else None
+    low_rank = recipe.find(LowRank) if rounds else None
+    count, rank = outliers.count if outliers else 0, low_rank.rank if low_rank else 0
+    made = plain
+    if count:
+        made = replace(
+            plain,
+            quantize=quantize.quantize_outliers,
+            Site=quantize.OutlierSite,
+            outliers=count,
+            inner=plain,
+        )
+    if rank:
+        kernel = quantize.quantize_mixed if count else quantize.quantize_low_rank
+        arrays = quantize.MixedSite if count else quantize.LowRankSite
+        made = replace(made, quantize=kernel, Site=arrays, rank=rank, inner=made)
+    return replace(made, quantize=rotate.rotate_quantize, inner=made) if rotated else made
+
+
+def _linear(recipe: Recipe, kind: str, site: Activation) -> Linear:
+    """Storage and kernel of a kind of weight."""
+    fmt = recipe.weight_of(kind)
+    extra = site.terms - 1
+    dtype = _code_type(fmt)
+    if fmt is None or (isinstance(fmt, IntFormat) and fmt.granularity != "per_group" and fmt.signed):
+        return Linear(dtype, linear, ChannelWeight, extra)
+    if isinstance(fmt, ProgressiveFormat):
+        return Linear(dtype, grouped.linear_progressive, grouped.ProgressiveWeight, extra, fmt.group)
+    if fmt.sparsity:
+        index = UInt(2 if fmt.sparsity.index == "2bit" else 3)
+        return Linear(dtype, grouped.linear_sparse, grouped.SparseWeight, extra, fmt.group, index)
+    if fmt.signed:
+        return Linear(dtype, grouped.linear_group, grouped.GroupWeight, extra, fmt.group)
+    return Linear(dtype, grouped.linear_zero, grouped.ZeroWeight, extra, fmt.group)
+
+
+def _code_type(fmt: WeightFormat | None) -> DType:
+    if fmt is None:
+        return float32
+    return Int(fmt.bits) if fmt.signed else UInt(fmt.bits)
+
+
+def check_formats(recipe: Recipe) -> None:
+    """Refuse formats that no kernel computes.
+
+    Raises:
+        QuantError: FX604, with every one of them.
+    """
+    problems: list[str] = []
+    for kind in ("weight", "head", *recipe.kinds):
+        fmt = recipe.weight_of("w_head" if kind == "head" else kind)
+        if fmt is None:
+            continue
+        if not 2 <= fmt.bits <= 8:
+            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
+        if isinstance(fmt, IntFormat):
+            problems += [f"{kind}: {p}" for p in _weight_problems(fmt)]
+    for kind in ("activation", "kv"):
+        fmt = getattr(recipe, kind)
+        if isinstance(fmt, IntFormat) and not 2 <= fmt.bits <= 8:
+            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
+    if problems:
+        raise QuantError("FX604", f"recipe {recipe.name!r} cannot be computed: {'; '.join(problems)}")
+
+
+def _weight_problems(fmt: IntFormat) -> list[str]:
+    problems: list[str] = []
+    if fmt.granularity not in ("per_tensor", "per_channel", "per_group"):
+        problems.append(f"a weight cannot be {fmt.granularity}")
+    if fmt.granularity == "per_group" and fmt.group < 1:
+        problems.append("per_group needs a group")
+    if fmt.zero == "float":
+        problems.append("a weight has no float zero; use an integer zero point")
+    if fmt.sparsity and ((fmt.sparsity.n, fmt.sparsity.m) != (2, 4) or fmt.signed):
+        problems.append("sparse weights are 2:4 with an integer zero point")
+    return problems
