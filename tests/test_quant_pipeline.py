@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from quant_models import KINDS, TINY, RandomModel, logits, random_samples, rebuilt, recipe, relative
 
-from flexllm_allo import models
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.models.spec import LlamaConfig, rope_tables
 from flexllm_allo.quant import quantize_checkpoint
 from flexllm_allo.quant.calibration import SiteStatistics, calibration_samples
 from flexllm_allo.quant.decoder import (
-    AttentionScales,
-    DecoderLayer,
-    Site,
     decode_layer,
     float_layer,
-    rms_norm,
 )
 from flexllm_allo.quant.float_passes import apply_float_passes, decoder_of, online_of
-from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_ACTIVATION, INT8_KV, INT8_WEIGHT, NM, IntFormat
+from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_ACTIVATION, IntFormat
 from flexllm_allo.quant.gptq import gptq
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.passes import (
@@ -42,87 +35,9 @@ from flexllm_allo.quant.passes import (
     needs_data,
 )
 from flexllm_allo.quant.pipeline import quantize_tensors
-from flexllm_allo.quant.planting import plant_outliers
-from flexllm_allo.quant.recipes import SITES, Recipe, recipes
+from flexllm_allo.quant.recipes import SITES, recipes
 from flexllm_allo.quant.rounding import round_weight
-from flexllm_allo.quant.smooth import smooth
 from flexllm_allo.quant.weight import QuantizedWeight
-
-TINY = Path(models.__path__[0]) / "tiny"
-KINDS = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")
-UINT4 = IntFormat(4, "per_token", dynamic=True, zero="integer")
-
-
-class RandomModel:
-    """A small float model: four query heads per key/value head, gains that are not 1, an untied head."""
-
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=24,
-    )
-
-    def __init__(self, seed=0):
-        rng, c = np.random.default_rng(seed), self.config
-        e, i, h, kv = c.hidden_size, c.intermediate_size, 32, 8
-        shapes = {"wq": (h, e), "wk": (kv, e), "wv": (kv, e), "wo": (e, h)}
-        shapes |= {"w_gate": (i, e), "w_up": (i, e), "w_down": (e, i), "attn_norm": (e,), "mlp_norm": (e,)}
-        named = {tensor_name(kind, n): s for n in range(c.num_hidden_layers) for kind, s in shapes.items()}
-        for kind, shape in {"embed": (40, e), "w_head": (40, e), "final_norm": (e,)}.items():
-            named[tensor_name(kind)] = shape
-        self.tensors = {
-            name: (rng.normal(size=s) * 0.3 + (len(s) == 1)).astype(np.float32) for name, s in named.items()
-        }
-
-    def rope_tables(self, max_seq_len):
-        return rope_tables(self.config, max_seq_len)
-
-
-def recipe(*passes, weight=INT4_WEIGHT, activation=UINT4, kv=INT8_KV, head=INT8_WEIGHT, **more):
-    return Recipe("test", weight, activation, kv, head, passes=passes, **more)
-
-
-def random_samples(model, count=4, length=16, seed=0):
-    return np.random.default_rng(seed).integers(0, model.config.vocab_size, (count, length))
-
-
-def rebuilt(found, i, r):
-    """Layer i of the results as the decoder computes it."""
-    prefix = f"layers.{i}."
-    scales = None
-    if prefix + "q_scale" in found:
-        scales = AttentionScales(*(found[f"{prefix}{name}_scale"] for name in "qkvp"))
-    sites = {site: rebuilt_site(found, site, prefix, r) for site in SITES if site != "head"}
-    return DecoderLayer(found[prefix + "attn_norm"], found[prefix + "mlp_norm"], sites, r.kv, scales)
-
-
-def rebuilt_site(found, site, prefix, r):
-    sides = {k: found[f"{prefix}{k}.side"] for k in SITES[site] if f"{prefix}{k}.side" in found}
-    return Site(
-        {kind: found[prefix + kind].dequantize() for kind in SITES[site]},
-        r.activation,
-        found.get(f"{prefix}{site}.outliers"),
-        found.get(f"{prefix}{site}.low_rank"),
-        sides,
-    )
-
-
-def logits(model, found, r, tokens):
-    """Logits [T, V] of the results of a recipe."""
-    decoder = decoder_of(model, len(tokens), online_of(r))
-    x = found["embed"][np.asarray(tokens)]
-    for i in range(model.config.num_hidden_layers):
-        x = decoder.forward(rebuilt(found, i, r), x)
-    return rebuilt_site(found, "head", "", r)(rms_norm(x, found["final_norm"], model.config.rms_norm_eps))[0]
-
-
-def relative(a, b):
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +99,8 @@ def fast(r):
 @pytest.mark.parametrize("name", recipes)
 def test_every_recipe_runs_on_the_shipped_model(name, tiny, tokens):
     r = fast(recipes[name])
+    if name == "w4a4kv4":
+        pytest.importorskip("torch")  # its rotations are learned
     steps = []
     samples = calibration_samples(tokens, 0, 4, 64)
     found = list(quantize_tensors(tiny, r, samples, lambda *step: steps.append(step)))
@@ -343,141 +260,6 @@ def test_gptq_helps_the_model_on_text_it_has_not_seen(tiny, tokens):
             logits(tiny, dict(quantize_tensors(tiny, r, samples)), r, window), plain
         )
     assert errors[Gptq] < 0.9 * errors[Rtn]
-
-
-# ---- corrections ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", [Rtn(), Gptq()])
-@pytest.mark.parametrize(
-    "fmt",
-    [INT4_WEIGHT, IntFormat(3, "per_group", zero="integer", group=16, sparsity=NM())],
-    ids=["int4", "2:4"],
-)
-def test_outlier_channels_leave_the_integers(method, fmt):
-    model = plant_outliers(RandomModel(), 0.06, 40.0, seed=3)
-    samples = random_samples(model)
-    r = recipe(Outliers(2), method, weight=fmt)
-    found = dict(quantize_tensors(model, r, samples))
-    planted = np.flatnonzero(model.tensors[tensor_name("attn_norm", 0)] > 10)
-    assert found["layers.0.attn.outliers"].tolist() == planted.tolist()
-    for i, site in ((i, site) for i in range(2) for site in SITES if site != "head"):
-        outliers = found[f"layers.{i}.{site}.outliers"]
-        assert outliers.dtype == np.int32
-        for kind in SITES[site]:
-            weight = model.tensors[tensor_name(kind, i)]
-            assert not found[f"layers.{i}.{kind}"].integers()[:, outliers].any()
-            assert (found[f"layers.{i}.{kind}.side"] == weight[:, outliers]).all()
-    assert (found["w_head.side"] == model.tensors[tensor_name("w_head")][:, found["head.outliers"]]).all()
-
-
-def test_outliers_in_float_save_the_outlier_model():
-    model = plant_outliers(RandomModel(), 0.06, 40.0)
-    samples, window = random_samples(model), random_samples(model, 1, 20, seed=9)[0]
-    none = recipes["none"]
-    plain = logits(model, dict(quantize_tensors(model, none)), none, window)
-    eight = {"weight": INT8_WEIGHT, "activation": INT8_ACTIVATION}
-    kept, cut = recipe(Outliers(2), Rtn(), **eight), recipe(Rtn(), **eight)
-    with_them = relative(logits(model, dict(quantize_tensors(model, kept, samples)), kept, window), plain)
-    without = relative(logits(model, dict(quantize_tensors(model, cut)), cut, window), plain)
-    assert with_them < 0.5 * without
-
-
-def test_corrections_of_full_rank_are_exact():
-    model = RandomModel()
-    samples, window = random_samples(model), random_samples(model, 1, 20, seed=9)[0]
-    none = recipes["none"]
-    plain = logits(model, dict(quantize_tensors(model, none)), none, window)
-    for passes, width in (
-        ((Rtn(), LowRank(48)), 32),  # no more than there are inputs: 32, and 48 in front of w_down
-        ((Outliers(3), Rtn(), LowRank(48)), 35),
-        ((Outliers(48), Rtn()), 32),
-    ):
-        r = recipe(*passes, activation=None, kv=None)
-        found = dict(quantize_tensors(model, r, samples))
-        assert found["layers.0.wk.side"].shape == (8, width)
-        assert found["layers.0.wk.side"].dtype == np.float32
-        assert relative(logits(model, found, r, window), plain) < 1e-4
-    cut = recipe(Rtn(), activation=None, kv=None)
-    assert relative(logits(model, dict(quantize_tensors(model, cut)), cut, window), plain) > 0.05
-
-
-def test_pruning_takes_the_sparse_kinds_or_all_in_the_blocks():
-    model = RandomModel()
-    samples = random_samples(model)
-    for method in (Rtn(), Gptq()):
-        found = dict(quantize_tensors(model, recipe(Prune("magnitude"), method), samples))
-        kept = found["layers.0.wq"].integers().reshape(32, -1, 4) != 0
-        assert kept.sum(axis=-1).max() == 2
-        assert (found["w_head"].integers().reshape(40, -1, 4) != 0).sum(axis=-1).max() == 4
-    sparse = replace(INT4_WEIGHT, sparsity=NM())
-    r = recipe(Prune(), Rtn(), weight=sparse, kinds={"w_down": INT4_WEIGHT})
-    found = dict(quantize_tensors(model, r, samples))
-    assert found["layers.1.w_up"].index is not None
-    assert (found["layers.1.w_down"].integers().reshape(32, -1, 4) != 0).sum(axis=-1).max() == 4
-
-
-# ---- float passes --------------------------------------------------------------------------
-
-
-def function_of(model, window):
-    none = recipes["none"]
-    return logits(model, dict(quantize_tensors(model, none)), none, window)
-
-
-def test_smoothing_and_planting_do_not_change_the_function():
-    model = RandomModel()
-    window = random_samples(model, 1, 24)[0]
-    plain = function_of(model, window)
-    rng = np.random.default_rng(4)
-    scales = {(i, site): rng.uniform(0.1, 9, 32) for i in range(2) for site in ("attn", "mlp")}
-    assert relative(function_of(smooth(model, scales), window), plain) < 1e-5
-    planted = plant_outliers(model, 0.1, 50.0, seed=1, inner=20.0)
-    assert relative(function_of(planted, window), plain) < 1e-5
-    gain, wider = (m.tensors[tensor_name("mlp_norm", 1)] for m in (model, planted))
-    assert np.isclose(wider / gain, 50).sum() == 3
-    down, smaller = (m.tensors[tensor_name("w_down", 1)] for m in (model, planted))
-    assert np.isclose(down / smaller, 20).all(axis=0).sum() == 5
-    assert planted.tensors.keys() == model.tensors.keys()
-    assert planted.config is model.config
-
-
-@pytest.mark.parametrize("first", [Smooth(), Awq(grid=4)])
-def test_smoothing_evens_out_the_planted_channels(first):
-    model = plant_outliers(RandomModel(), 0.06, 40.0)
-    samples, window = random_samples(model), random_samples(model, 1, 20, seed=9)[0]
-    plain = function_of(model, window)
-    errors = {}
-    for passes in ((first, Rtn()), (Rtn(),)):
-        r = recipe(*passes)
-        found = dict(quantize_tensors(model, r, samples))
-        errors[passes] = relative(logits(model, found, r, window), plain)
-    assert errors[first, Rtn()] < 0.6 * errors[Rtn(),]
-    changed = apply_float_passes(model, recipe(first, Rtn()), samples)
-    assert relative(function_of(changed, window), plain) < 1e-5
-
-
-def test_the_ladder_on_planted_outliers(tiny, tokens):
-    model = plant_outliers(tiny, factor=20.0)
-    samples = calibration_samples(tokens[6000:], 0, 6, 128)
-    windows = [[0, *tokens[at : at + 255]] for at in range(0, 4500, 1500)]
-    rotated = (FoldNorms(), Rotate(r3=True))
-
-    def ppl(r):
-        found, total, scored = dict(quantize_tensors(model, r, samples)), 0.0, 0
-        for window in windows:
-            out = logits(model, found, r, window)[:-1].astype(np.float64)
-            out -= out.max(axis=1, keepdims=True)
-            chosen = out[np.arange(len(out)), window[1:]] - np.log(np.exp(out).sum(axis=1))
-            total, scored = total - chosen.sum(), scored + len(out)
-        return math.exp(total / scored)
-
-    plain = ppl(recipes["none"])
-    rtn, corrected = ppl(recipe(Rtn())), ppl(recipe(Gptq()))
-    smoothed, hadamard = ppl(recipe(Smooth(), Rtn())), ppl(recipe(*rotated, Gptq()))
-    assert min(rtn, corrected) > 2 * plain
-    assert hadamard < smoothed < min(rtn, corrected)
-    assert hadamard < 1.08 * plain
 
 
 # ---- refusals ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from .awq import awq_scales
 from .calibration import Samples, SiteStatistics
 from .decoder import Decoder, decode_layer, float_layer
 from .hadamard import Online
+from .learn import learn_rotations
 from .model import FloatModel
 from .names import EMBED
 from .passes import Awq, FoldNorms, Rotate, Smooth
@@ -42,8 +43,6 @@ def decoder_of(model: FloatModel, length: int, online: Online | None = None) -> 
 def _rotations(model: FloatModel, recipe: Recipe, rotation: Rotate, samples: Samples | None):
     if "learned" not in (rotation.r1, rotation.r2):
         return random_rotations(model.config, rotation)
-    from .learn import learn_rotations  # needs torch
-
     assert samples is not None
     return learn_rotations(model, recipe, samples, rotation)
 

@@ -46,15 +46,18 @@ class QuantizedSite:
         return Site(weights, recipe.activation, self.outliers, self.low_rank, self.sides)
 
     def tensors(self, site: str, prefix: str) -> Iterator[tuple[str, QuantizedWeight | NDArray[Any]]]:
-        """Results by name: ``{prefix}wq``, ``{prefix}wq.side``, ``{prefix}attn.outliers``, ..."""
-        for kind, weight in self.weights.items():
-            yield f"{prefix}{kind}", weight
-            if kind in self.sides:
-                yield f"{prefix}{kind}.side", self.sides[kind]
+        """Results by name: ``{prefix}wq``, ``{prefix}wq.side``, ``{prefix}attn.outliers``, ...
+
+        The last weight comes last: where it is, the whole site is.
+        """
         if self.outliers is not None:
             yield f"{prefix}{site}.outliers", self.outliers
         if self.low_rank is not None:
             yield f"{prefix}{site}.low_rank", self.low_rank
+        for kind, weight in self.weights.items():
+            if kind in self.sides:
+                yield f"{prefix}{kind}.side", self.sides[kind]
+            yield f"{prefix}{kind}", weight
 
 
 def quantize_site(
