@@ -78,7 +78,8 @@ class Expressions:
             return f.op(f"xor i1 {operators.truth(f, value, e.value.type)}, true")
         if isinstance(e.type, Float):
             return f.op(f"fneg {kind} {value}")
-        return f.op(f"sub {kind} 0, {value}" if e.op == "-" else f"xor {kind} {value}, -1")
+        changed = f.op(f"sub {kind} 0, {value}" if e.op == "-" else f"xor {kind} {value}, -1")
+        return casts.wrap_to(f, changed, e.type)
 
     def _logic(self, e: ir.Logic) -> str:
         f, left = self.frame, self.condition(e.left)
