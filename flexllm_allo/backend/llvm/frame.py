@@ -30,8 +30,8 @@ def register_bits(bits: int) -> int:
         %m = and i31 %t, -4                 ; -256
         %r = zext i31 %m to i32             ; 2147483392
 
-    Nothing wraps here, so the flags are right; without any one of them the result is.  They are not
-    ours: LLVM's own passes add them at every level.
+    Nothing wraps here, so the flags are right; with any of them removed the result is, too.  They
+    are not ours: from level 2 on, LLVM's passes narrow sums to such widths and add them.
     """
     return bits if bits == 1 else max(8, 1 << (bits - 1).bit_length())
 
