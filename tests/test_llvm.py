@@ -309,7 +309,7 @@ ARITHMETIC = re.compile(
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_integers_are_computed_in_widths_that_c_has(seed: int) -> None:
+def test_integers_are_computed_in_the_usual_widths(seed: int) -> None:
     """Before LLVM's optimisation and after it, which may narrow again."""
     r = random.Random(seed)
     s = allo.customize(random_kernels.RandomKernel(r).source, global_vars=random_kernels.NAMES)

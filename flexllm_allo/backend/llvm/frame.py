@@ -20,9 +20,9 @@ STACK_LIMIT = 1 << 16  # bytes of local arrays on the stack of one function; mor
 def register_bits(bits: int) -> int:
     """The width that integers of `bits` bits are computed in: 1, or the next of 8, 16, 32, 64, 128 ...
 
-    LLVM has a type for every width, but C has none in between, and what C does not do is little
-    tried.  This returns 0 in LLVM 20 and 22, on x86-64, AArch64 and RISC-V, whenever SelectionDAG
-    optimises (code generation above level 0); so it does for i15 and i63, not for i32:
+    LLVM has a type for every width, but C seldom asks for those in between, and what is seldom asked
+    is little tried.  LLVM 20 and 22 make 0 of this, on x86-64 and AArch64, whenever SelectionDAG
+    optimises (code generation above level 0); of i63 too, on x86-64 also of i15, but not of i32:
 
         %z = zext i8 %a to i31              ; %a loaded, 1 for example
         %s = add nuw nsw i31 %z, -128       ; -127
