@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from collections.abc import Callable
 import ir_random
 import numpy as np
 import pytest
+import random_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_build import (
@@ -31,6 +34,8 @@ from ir_build import (
     store,
 )
 
+import flexllm_allo as allo
+import flexllm_allo.ir.types as T
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import BackendError
@@ -254,9 +259,22 @@ def test_a_while_loop_with_a_bool_scalar() -> None:
 
 
 def test_an_unsigned_conversion_sees_all_bits_of_a_sign_extended_value():
-    """Found by random kernels: LLVM's SLP vectoriser made 2**32 of 2**33 - 1."""
-    import flexllm_allo as allo
-    import flexllm_allo.ir.types as T
+    """LLVM's SLP vectoriser makes 2**32 of 2**64 - 4: it narrows, and forgets that the sign goes on."""
+
+    def kernel(A: T.int8[8]) -> T.float32[8]:
+        out: T.float32[8] = 0
+        for n in range(8):
+            v: T.uint64 = A[n]
+            out[n] = v + 0.5
+        return out
+
+    s = allo.customize(kernel)
+    A = np.arange(-4, 4, dtype=np.int8)
+    np.testing.assert_array_equal(LLVMModule(s.program)(A), Interpreter(s.program)(A))
+
+
+def test_an_unsigned_conversion_of_33_bits():
+    """Found by random kernels: 2**32 for 2**33 - 1, for the same reason."""
 
     def kernel(A: T.Int(1)[6]) -> T.UInt(33)[6]:
         out: T.UInt(33)[6] = 0
@@ -271,9 +289,7 @@ def test_an_unsigned_conversion_sees_all_bits_of_a_sign_extended_value():
 
 
 def test_a_negative_sum_wraps_into_unsigned_fixed_point():
-    """Found by random kernels: LLVM's second level of optimisation made zeros of these."""
-    import flexllm_allo as allo
-    import flexllm_allo.ir.types as T
+    """Found by random kernels: LLVM makes zeros of these if they are computed as i15 (`register_bits`)."""
 
     def kernel(A: T.UInt(2)[6], B: T.UInt(2)[6]) -> T.UFixed(15, 3)[6]:
         out: T.UFixed(15, 3)[6] = 0
@@ -285,3 +301,20 @@ def test_a_negative_sum_wraps_into_unsigned_fixed_point():
     s = allo.customize(kernel)
     A, B = np.array([0, 3, 0, 2, 1, 1], np.uint8), np.array([0, 3, 0, 3, 2, 3], np.uint8)
     np.testing.assert_array_equal(LLVMModule(s.program)(A, B), Interpreter(s.program)(A, B))
+
+
+ARITHMETIC = re.compile(
+    r"= (?:add|sub|mul|[su]div|[su]rem|shl|lshr|ashr|and|or|xor)(?: [a-z]+)* (?:<\d+ x )?i(\d+)\b"
+)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_integers_are_computed_in_the_usual_widths(seed: int) -> None:
+    """Before LLVM's optimisation and after it, which may narrow again."""
+    r = random.Random(seed)
+    s = allo.customize(random_kernels.RandomKernel(r).source, global_vars=random_kernels.NAMES)
+    random_kernels.schedule(s, r)
+    module = LLVMModule(s.program)
+    given, optimised = ({int(w) for w in ARITHMETIC.findall(x)} for x in (module.ir, module.optimised))
+    assert given
+    assert given | optimised <= {1, 8, 16, 32, 64, 128, 256}

@@ -36,7 +36,7 @@ class Expressions:
                 return casts.load(f, self.pointer(slot, e.indices), slot.dtype, alignment(slot.dtype))
             case ir.Binary():
                 a, b = self.value(e.left), self.value(e.right)
-                flags = "nsw " if e.op in "+-*" and e.type == INDEX and _is_affine(e) else ""
+                flags = "nsw " if e.op in "+-*" and e.type == INDEX and _magnitude(e) < 64 else ""
                 return operators.binary(f, e, a, b, flags)
             case ir.Cast():
                 return casts.cast(f, self.value(e.value), e.value.type, e.type)
@@ -78,7 +78,8 @@ class Expressions:
             return f.op(f"xor i1 {operators.truth(f, value, e.value.type)}, true")
         if isinstance(e.type, Float):
             return f.op(f"fneg {kind} {value}")
-        return f.op(f"sub {kind} 0, {value}" if e.op == "-" else f"xor {kind} {value}, -1")
+        changed = f.op(f"sub {kind} 0, {value}" if e.op == "-" else f"xor {kind} {value}, -1")
+        return casts.wrap_to(f, changed, e.type)
 
     def _logic(self, e: ir.Logic) -> str:
         f, left = self.frame, self.condition(e.left)
@@ -116,18 +117,18 @@ def _may_trap(e: ir.Expr) -> bool:
     return any(isinstance(n, ir.Load) and n.indices for n in walk(e))
 
 
-def _is_affine(e: ir.Expr) -> bool:
-    """Built from loop variables and small literals only, so that it cannot overflow 64 bits."""
+def _magnitude(e: ir.Expr) -> int:
+    """Bits of the magnitude of an index made of loop variables and literals; of anything else, too many."""
     if isinstance(e, ir.LoopVar):
-        return True
+        return 32
     if isinstance(e, ir.Const):
-        return abs(e.value) < 1 << 31
-    if isinstance(e, ir.Cast):
-        return e.type == INDEX and e.value.type.is_integer and _is_affine(e.value)
-    if not isinstance(e, ir.Binary) or e.op not in ("+", "-", "*") or e.type != INDEX:
-        return False
-    factor = e.op != "*" or isinstance(e.left, ir.Const) or isinstance(e.right, ir.Const)
-    return factor and _is_affine(e.left) and _is_affine(e.right)
+        return int(e.value).bit_length()
+    if isinstance(e, ir.Cast) and e.type == INDEX and e.value.type.is_integer:
+        return _magnitude(e.value)
+    if isinstance(e, ir.Binary) and e.op in "+-*" and e.type == INDEX:
+        a, b = _magnitude(e.left), _magnitude(e.right)
+        return a + b if e.op == "*" else max(a, b) + 1
+    return 64
 
 
 def same(a: Any, b: Any) -> bool:

@@ -17,11 +17,33 @@ from ..scalars import constant
 STACK_LIMIT = 1 << 16  # bytes of local arrays on the stack of one function; more go to the heap
 
 
+def register_bits(bits: int) -> int:
+    """The width that integers of `bits` bits are computed in: 1, or the next of 8, 16, 32, 64, 128 ...
+
+    LLVM has a type for every width, but C seldom asks for those in between, and what is seldom asked
+    is little tried.  LLVM 20 and 22 make 0 of this, on x86-64 and AArch64, whenever SelectionDAG
+    optimises (code generation above level 0); of i63 too, on x86-64 also of i15, but not of i32:
+
+        %z = zext i8 %a to i31              ; %a loaded, 1 for example
+        %s = add nuw nsw i31 %z, -128       ; -127
+        %t = shl nsw i31 %s, 1              ; -254
+        %m = and i31 %t, -4                 ; -256
+        %r = zext i31 %m to i32             ; 2147483392
+
+    Nothing wraps here, so the flags are right; with any of them removed the result is, too.  They
+    are not ours: from level 2 on, LLVM's passes narrow sums to such widths and add them.
+    """
+    return bits if bits == 1 else max(8, 1 << (bits - 1).bit_length())
+
+
 def register_type(dtype: DType) -> str:
-    """The LLVM type of a value; float16 and bfloat16 are computed as float."""
+    """The LLVM type of a value; float16 and bfloat16 are computed as float.
+
+    Bits of an integer register above the type's width are the sign or zero extension.
+    """
     if isinstance(dtype, Float):
         return "double" if dtype.bits == 64 else "float"
-    return f"i{width(dtype)}"
+    return f"i{register_bits(width(dtype))}"
 
 
 def memory_type(dtype: DType) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ...ir import nodes as ir
 from ...ir.dtypes import DType, Float
 from ..containers import is_signed, width
-from .casts import resize, round_half
-from .frame import Frame, register_type
+from .casts import resize, round_half, wrap, wrap_to
+from .frame import Frame, register_bits, register_type
 from .prelude import library_symbol
 
 _INTEGER = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
@@ -45,7 +45,7 @@ def binary(f: Frame, e: ir.Binary, a: str, b: str, flags: str = "") -> str:
         return floor_divide(f, a, b, bits, is_signed(dtype), isinstance(e.right, ir.Const))[1]
     a = resize(f, a, width(ta), bits, is_signed(ta))
     b = resize(f, b, width(tb), bits, is_signed(tb))
-    return f.op(f"{_INTEGER[op]} {flags}{kind} {a}, {b}")
+    return wrap_to(f, f.op(f"{_INTEGER[op]} {flags}{kind} {a}, {b}"), dtype)
 
 
 def _float(f: Frame, op: str, a: str, b: str, kind: str, flags: str) -> str:
@@ -68,31 +68,32 @@ def _divide(f: Frame, op: str, a: str, b: str, e: ir.Binary) -> str:
     dtype, ta, tb = e.type, e.left.type, e.right.type
     constant = isinstance(e.right, ir.Const)
     if ta == tb == dtype and not dtype.fracs:
-        return floor_divide(f, a, b, width(dtype), is_signed(dtype), constant)[0]
+        return wrap_to(f, floor_divide(f, a, b, width(dtype), is_signed(dtype), constant)[0], dtype)
     # quotient of a * 2**up and b * 2**down, exact in `wide` bits
     scale = tb.fracs - ta.fracs + (dtype.fracs if op == "/" else 0)
     up, down = max(0, scale), max(0, -scale)
     wide = max(width(ta) + up, width(tb) + down) + 1
     a = resize(f, a, width(ta), wide, is_signed(ta))
     b = resize(f, b, width(tb), wide, is_signed(tb))
-    a = f.op(f"shl i{wide} {a}, {up}") if up else a
-    b = f.op(f"shl i{wide} {b}, {down}") if down else b
+    a = f.op(f"shl i{register_bits(wide)} {a}, {up}") if up else a
+    b = f.op(f"shl i{register_bits(wide)} {b}, {down}") if down else b
     quotient = floor_divide(f, a, b, wide, signed=True, nonzero=False)[0]
-    bits = width(dtype)
-    quotient = resize(f, quotient, wide, bits, signed=True)
+    quotient = resize(f, quotient, wide, width(dtype), signed=True)
     if op == "//" and dtype.fracs:
-        return f.op(f"shl i{bits} {quotient}, {dtype.fracs}") if dtype.fracs < bits else "0"
-    return quotient
+        if dtype.fracs >= width(dtype):
+            return "0"
+        quotient = f.op(f"shl {register_type(dtype)} {quotient}, {dtype.fracs}")
+    return wrap_to(f, quotient, dtype)
 
 
 def floor_divide(f: Frame, a: str, b: str, bits: int, signed: bool, nonzero: bool) -> tuple[str, str]:
-    """Floor quotient and the remainder that goes with it; by zero: 0 and `a`.
+    """Floor quotient (to be wrapped) and the remainder that goes with it; by zero: 0 and `a`.
 
     `nonzero` tells that the divisor is a constant, which is looked at here.
     """
     if nonzero and b not in ("0", "-1"):
         return _floor(f, a, b, bits, signed)
-    kind = f"i{bits}"
+    kind = f"i{register_bits(bits)}"
     zero = f.op(f"icmp eq {kind} {b}, 0")
     bad = zero
     if signed:  # the least value / -1 would trap
@@ -109,7 +110,7 @@ def floor_divide(f: Frame, a: str, b: str, bits: int, signed: bool, nonzero: boo
 
 
 def _floor(f: Frame, a: str, b: str, bits: int, signed: bool) -> tuple[str, str]:
-    kind = f"i{bits}"
+    kind = f"i{register_bits(bits)}"
     if bits > 64:
         quotient, rest = _long_divide(f, a, b, bits, signed)
     else:
@@ -132,22 +133,23 @@ def _long_divide(f: Frame, a: str, b: str, bits: int, signed: bool) -> tuple[str
 
     By a function of our own: LLVM would call one of the compiler's library, which may be missing.
     """
-    kind, wide = f"i{bits}", f"i{bits + 1}"
+    kind, wide = (f"i{register_bits(n)}" for n in (bits, bits + 1))
     f.names.dividers.add(bits + 1)
 
     def magnitude(x: str) -> tuple[str, str]:
         negative = f.op(f"icmp slt {kind} {x}, 0") if signed else "false"
         minus = f.op(f"sub {kind} 0, {x}")
         size = f.op(f"select i1 {negative}, {kind} {minus}, {kind} {x}")
-        return f.op(f"zext {kind} {size} to {wide}"), negative
+        return resize(f, size, bits, bits + 1, signed=False), negative
 
     def signed_again(pair: str, part: int, negative: str) -> str:
-        value = f.op(f"trunc {wide} {f.op(f'extractvalue {{ {wide}, {wide} }} {pair}, {part}')} to {kind}")
+        value = f.op(f"extractvalue {{ {wide}, {wide} }} {pair}, {part}")
+        value = resize(f, value, bits + 1, bits, signed=False)
         return f.op(f"select i1 {negative}, {kind} {f.op(f'sub {kind} 0, {value}')}, {kind} {value}")
 
     x, x_negative = magnitude(a)
     y, y_negative = magnitude(b)
-    pair = f.op(f"call {{ {wide}, {wide} }} @flex.divide.{wide}({wide} {x}, {wide} {y})")
+    pair = f.op(f"call {{ {wide}, {wide} }} @flex.divide.{bits + 1}({wide} {x}, {wide} {y})")
     differ = f.op(f"xor i1 {x_negative}, {y_negative}")
     return signed_again(pair, 0, differ), signed_again(pair, 1, x_negative)
 
@@ -157,25 +159,27 @@ def _shift(f: Frame, op: str, a: str, amount: str, e: ir.Binary) -> str:
     bits, signed, kind = width(e.type), is_signed(e.type), register_type(e.type)
     word = "shl" if op == "<<" else ("ashr" if signed else "lshr")
     tb = e.right.type
-    wide = max(bits, width(tb))
+    wide = register_bits(max(bits, width(tb)))
     amount = resize(f, amount, width(tb), wide, is_signed(tb))
     fits = f.op(f"icmp ult i{wide} {amount}, {bits}")
     last = bits - 1 if word == "ashr" else 0
     safe = f.op(f"select i1 {fits}, i{wide} {amount}, i{wide} {last}")
     shifted = f.op(f"{word} {kind} {a}, {resize(f, safe, wide, bits, signed=False)}")
-    return shifted if word == "ashr" else f.op(f"select i1 {fits}, {kind} {shifted}, {kind} 0")
+    if word == "ashr":
+        return shifted
+    return wrap(f, f.op(f"select i1 {fits}, {kind} {shifted}, {kind} 0"), bits, signed)
 
 
 def bit_slice(f: Frame, value: str, low: str, e: ir.BitSlice) -> str:
     """Bits from `low` (an i64) on; those outside of the value are 0."""
     bits, out = width(e.value.type), width(e.type)
-    wide = max(bits, 64)
-    value = resize(f, value, bits, wide, signed=False)
+    wide = register_bits(max(bits, 64))
+    value = resize(f, wrap(f, value, bits, signed=False), bits, wide, signed=False)
     fits = f.op(f"icmp ult i64 {low}, {bits}")
     safe = f.op(f"select i1 {fits}, i64 {low}, i64 0")
     moved = f.op(f"lshr i{wide} {value}, {resize(f, safe, 64, wide, signed=False)}")
     kept = f.op(f"select i1 {fits}, i{wide} {moved}, i{wide} 0")
-    return resize(f, kept, wide, out, signed=False)
+    return wrap(f, resize(f, kept, wide, out, signed=False), out, signed=False)
 
 
 def math_function(f: Frame, name: str, args: list[str], dtype: DType) -> str:
@@ -186,7 +190,7 @@ def math_function(f: Frame, name: str, args: list[str], dtype: DType) -> str:
             return args[0]
         minus = f.op(f"sub {kind} 0, {args[0]}")
         negative = f.op(f"icmp slt {kind} {args[0]}, 0")
-        return f.op(f"select i1 {negative}, {kind} {minus}, {kind} {args[0]}")
+        return wrap_to(f, f.op(f"select i1 {negative}, {kind} {minus}, {kind} {args[0]}"), dtype)
     single = kind == "float"
     intrinsics = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "round": "round"}
     if name in intrinsics:

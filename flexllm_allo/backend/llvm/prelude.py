@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..scalars import C_FUNCTIONS
+from .frame import register_bits
 
 _HELPERS = """
 declare ptr @malloc(i64)
@@ -182,18 +183,19 @@ def prelude() -> str:
 
 def divider(bits: int) -> str:
     """Long division of unsigned numbers below ``2**(bits - 1)``: quotient and remainder."""
-    kind = f"i{bits}"
-    head = f"{{ {kind}, {kind} }} @flex.divide.{kind}({kind} %a, {kind} %b)"
+    kind, size = f"i{register_bits(bits)}", register_bits(bits)
+    head = f"{{ {kind}, {kind} }} @flex.divide.{bits}({kind} %a, {kind} %b)"
     return f"""
 define internal {head} noinline nounwind memory(none) {{
 entry:
+  %first = shl {kind} %a, {size - bits}
   br label %step
 step:
   %i = phi i32 [ {bits}, %entry ], [ %j, %step ]
-  %x = phi {kind} [ %a, %entry ], [ %x2, %step ]
+  %x = phi {kind} [ %first, %entry ], [ %x2, %step ]
   %q = phi {kind} [ 0, %entry ], [ %q2, %step ]
   %r = phi {kind} [ 0, %entry ], [ %r3, %step ]
-  %top = lshr {kind} %x, {bits - 1}
+  %top = lshr {kind} %x, {size - 1}
   %x2 = shl {kind} %x, 1
   %r1 = shl {kind} %r, 1
   %r2 = or {kind} %r1, %top
