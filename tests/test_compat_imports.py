@@ -100,6 +100,12 @@ assert allo.dataflow is df
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
+def test_all_types_come_with_a_star():
+    names: dict[str, object] = {}
+    exec("from flexllm_allo.ir.types import *", names)
+    assert not [name for name in PATHS["ir.types"] if name not in names]
+
+
 def test_functions_that_share_the_name_of_their_module():
     from flexllm_allo.customize import Partition, Schedule
     from flexllm_allo.template import meta_for

@@ -149,6 +149,7 @@ def no_vitis(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_vitis")
 def test_without_vitis_the_project_stays(tmp_path: Path) -> None:
     module = HLSModule(programs.two_layers(), "vitis_hls", "csyn", tmp_path / "p")
+    assert module.project == str(tmp_path / "p")
     with pytest.raises(ToolError, match="vitis_hls and vitis-run") as caught:
         module()
     assert caught.value.code == "FX501"

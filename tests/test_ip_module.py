@@ -135,6 +135,29 @@ def test_pointers_take_the_shape_of_the_argument(file: Path) -> None:
         np.testing.assert_array_equal(module(X), X.sum(2))
 
 
+def test_pointers_take_arrays_of_several_dimensions(tmp_path: Path) -> None:
+    (tmp_path / "double.cpp").write_text(
+        "void twice(const float *X, float *Y, int n) { for (int i = 0; i < n; ++i) Y[i] = 2 * X[i]; }\n"
+    )
+    twice = allo.IPModule("twice", tmp_path / "double.cpp")
+
+    def kernel(X: float32[2, 3], Y: float32[2, 3]):
+        Z: float32[2, 3]
+        twice(X, Z, 6)
+        twice(Z, Y, 6)
+
+    X = np.arange(6, dtype=np.float32).reshape(2, 3)
+    s = allo.customize(kernel)
+    csim = [s.build("vitis_hls", mode="csim", wrap_io=wrap) for wrap in (False, True)]
+    for module in [s.build(), s.build("interpreter"), *csim]:
+        Y = np.zeros_like(X)
+        module(X, Y)
+        np.testing.assert_array_equal(Y, 4 * X)
+    Y = np.zeros_like(X)
+    twice(X, Y, 6)
+    np.testing.assert_array_equal(Y, 2 * X)
+
+
 def test_refusals_point_at_the_call_and_at_the_module(file: Path) -> None:
     vadd = allo.IPModule("vadd", file)
 

@@ -19,6 +19,7 @@ from flexllm_allo.ir.types import (
     Float,
     Int,
     Stateful,
+    Stream,
     Struct,
     UFixed,
     UInt,
@@ -477,3 +478,27 @@ def test_constant_arrays_are_checked():
             allo.customize(kernel)
         assert caught.value.code == code
         assert caught.value.span is not None
+
+
+def test_infinities_by_name():
+    def largest(A: float32[4]) -> (float32, float32):
+        m: float32 = float("-inf")
+        for i in range(4):
+            m = max(m, A[i])
+        return m, float("inf")
+
+    assert agree(largest, np.array([-3, -1, -7, -2], np.float32)) == [-1, math.inf]
+
+    def other() -> float32:
+        return float("12")
+
+    with pytest.raises(FrontendError, match="FX101: literal '12' is no number"):
+        allo.customize(other)
+
+
+def test_a_stream_type_by_a_call():
+    assert Stream(int32) == Stream[int32]
+    assert Stream(int32, (4, 4), 8) == Stream[int32[4, 4], 8]
+    assert Stream(int32, depth=3, size=5) == Stream[int32, 3][5]
+    with pytest.raises(DTypeError, match="FX103: the depth of a stream is a positive integer, got 0"):
+        Stream(int32, (), 0)

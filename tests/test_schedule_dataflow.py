@@ -165,6 +165,96 @@ def test_fork_duplicates_the_writes():
     check(split_and_join, lambda s: s.to(s.B, "sum"))
 
 
+def filled(X: int32[6]) -> int32[6]:
+    Y: int32[6] = 0
+    for i in range(6):
+        Y[i] = X[i] + 1
+    return Y
+
+
+def calls_that_fill(A: int32[6]) -> (int32[6], int32[6]):
+    B = filled(A)
+    C = filled(B)
+    D = double(C)
+    E: int32[6]
+    for i in range(6, name="sum"):
+        E[i] = C[i] + 1
+    return D, E
+
+
+def test_an_initialiser_in_the_producing_function_is_not_sent():
+    def check_both(schedule):
+        s = allo.customize(calls_that_fill)
+        a = vector(calls_that_fill)
+        schedule(s)
+        verify(s.program)
+        for target in ("interpreter", None):
+            d, e = s.build(target)(a)
+            np.testing.assert_array_equal([d, e], [2 * a + 4, a + 3])
+        return s
+
+    s = check_both(lambda s: (s.to(s.B, "filled", depth=2), s.to(s.C, "double", depth=8), s.to(s.C, "sum")))
+    assert len(s.instances("filled")) == 2
+    check_both(lambda s: s.to(s.C, "double", depth=8))  # the array stays for the other reader
+
+
+def accumulate(A: int32[4, 4], C: int32[4, 4]):
+    for i, j in allo.grid(4, 4):
+        for k in allo.reduction(4):
+            C[i, j] += A[i, k] * A[k, j]
+
+
+def filled_by_the_caller(A: int32[4, 4]) -> int32[4, 4]:
+    B: int32[4, 4] = 3
+    accumulate(A, B)
+    C: int32[4, 4]
+    for i, j in allo.grid(4, 4, name="Q"):
+        C[i, j] = B[i, j] * 2
+    return C
+
+
+def test_what_the_caller_filled_is_a_constant_in_the_producing_function():
+    inner = allo.customize(accumulate)
+    inner.reorder("k", "j")
+    inner.buffer_at(inner.C, "i")
+    s = check(filled_by_the_caller, lambda s: (s.compose(inner), s.to(s.B, "Q", depth=4)))
+    assert "C_buf[j_init] = 3" in str(s)
+    # Without the buffer every sum is stored, and read, four times.
+    assert "reads it as well" in refused(filled_by_the_caller, lambda s: s.to(s.B, "Q"))
+
+
+def half_filled(X: int32[6]) -> int32[6]:
+    Y: int32[6] = 7
+    for i in range(3):
+        Y[i] = X[i]
+    return Y
+
+
+def reads_the_fill(A: int32[6]) -> int32[6]:
+    B = half_filled(A)
+    C = double(B)
+    return C
+
+
+def test_an_initialiser_that_is_read_stays():
+    text = refused(reads_the_fill, lambda s: s.to(s.B, "double"))
+    assert "FX301: B[0] is written more than once" in text
+
+
+def test_a_fill_after_the_producer_is_no_initialiser():
+    def cleared(A: int32[6]) -> int32[6]:
+        B: int32[6]
+        C: int32[6]
+        for i in range(6, name="P"):
+            B[i] = A[i] + 1
+        B[:] = 0
+        for i in range(6, name="Q"):
+            C[i] = B[i]
+        return C
+
+    assert 'FX302: "B" has 2 producers' in refused(cleared, lambda s: s.to(s.B, "Q"))
+
+
 def test_inside_a_callee_row_by_row():
     check(rows, lambda s: s.to(s.B, "Q"))
     check(rows, lambda s: s.to(s.T, "S_j_0"))

@@ -125,6 +125,8 @@ def test_partition_twice_otherwise():
         s.partition(s.A, dim=1, partition_type=2, factor=2)
     with pytest.raises(ScheduleError, match=r"Cannot mix all-dim partitioning \(dim=0\)"):
         s.partition(s.A, partition_type=2, factor=2)
+    with pytest.raises(ScheduleError, match=r"Cannot mix all-dim partitioning \(dim=0\)"):
+        s.partition(s.A)
     with pytest.raises(ScheduleError, match="Target Q not found"):
         s.partition("gemm:Q")
 

@@ -80,16 +80,37 @@ def sequence(program: ir.Program, stmt: ir.Stmt, buffer: ir.Buffer, write: bool)
         NotEnumerable: the order is not known at compile time.
     """
     walker = _Walker(program, write)
-    start = _Env(1, arrays={buffer.name: _Tracked(np.zeros(1, np.int64), buffer.shape)})
-    _, elements, sites = walker.body((stmt,), start)
+    _, elements, sites = walker.body((stmt,), _start(buffer))
     return Sequence(elements, sites, tuple(walker.spans))
 
 
+def reads_first(program: ir.Program, stmt: ir.Stmt, buffer: ir.Buffer) -> bool:
+    """Whether one execution of a statement reads each element only before it writes it.
+
+    Raises:
+        NotEnumerable: the order is not known at compile time.
+    """
+    walker = _Walker(program, None)
+    _, elements, sites = walker.body((stmt,), _start(buffer))
+    writes = np.array(walker.writes, dtype=bool)[sites]
+    time = np.arange(len(elements))
+    written = np.full(prod(buffer.shape), len(elements))
+    np.minimum.at(written, elements[writes], time[writes])
+    return bool(np.all(time[~writes] < written[elements[~writes]]))
+
+
+def _start(buffer: ir.Buffer) -> _Env:
+    return _Env(1, arrays={buffer.name: _Tracked(np.zeros(1, np.int64), buffer.shape)})
+
+
 class _Walker:
-    def __init__(self, program: ir.Program, write: bool) -> None:
+    """Collects writes, or reads, or with `write` None both; `spans` and `writes` describe the sites."""
+
+    def __init__(self, program: ir.Program, write: bool | None) -> None:
         self.program = program
         self.write = write
         self.spans: list[Span] = []
+        self.writes: list[bool] = []
 
     def body(self, body: tuple[ir.Stmt, ...], env: _Env) -> _Events:
         parts = [self.stmt(stmt, env) for stmt in body]
@@ -102,10 +123,10 @@ class _Walker:
     def stmt(self, stmt: ir.Stmt, env: _Env) -> _Events:
         match stmt:
             case ir.Store():
-                read = self.loads((stmt.value, *stmt.indices), env)
-                if self.write and stmt.buffer in env.arrays:
-                    return self.event(stmt.buffer, stmt.indices, stmt.span, env)
-                return read
+                parts = [self.loads((stmt.value, *stmt.indices), env)]
+                if self.write is not False and stmt.buffer in env.arrays:
+                    parts.append(self.event(stmt.buffer, stmt.indices, stmt.span, env, write=True))
+                return _merge(parts)
             case ir.Put():
                 if isinstance(stmt.value, ir.View):
                     if stmt.value.buffer in env.arrays:
@@ -129,16 +150,17 @@ class _Walker:
         if self.write:
             return _none()
         parts = [
-            self.event(n.buffer, n.indices, n.span, env)
+            self.event(n.buffer, n.indices, n.span, env, write=False)
             for e in exprs
             for n in walk(e)
             if isinstance(n, ir.Load) and n.buffer in env.arrays
         ]
         return _merge(parts)
 
-    def event(self, name: str, indices: tuple[ir.Expr, ...], span: Span, env: _Env) -> _Events:
+    def event(self, name: str, indices: tuple[ir.Expr, ...], span: Span, env: _Env, write: bool) -> _Events:
         element = self.position(env.arrays[name], indices, env)
         self.spans.append(span)
+        self.writes.append(write)
         return np.arange(env.count), element, np.full(env.count, len(self.spans) - 1)
 
     def position(self, tracked: _Tracked, indices: tuple[ir.Expr, ...], env: _Env) -> Ints:
@@ -287,4 +309,4 @@ def _wrapped(value: Ints, expr: ir.Expr) -> Ints:
     return np.where(low >> (bits - 1), low - (1 << bits), low) if expr.type.signed else low
 
 
-__all__ = ["LIMIT", "NotEnumerable", "Sequence", "evaluate", "sequence"]
+__all__ = ["LIMIT", "NotEnumerable", "Sequence", "evaluate", "reads_first", "sequence"]

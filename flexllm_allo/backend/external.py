@@ -82,7 +82,8 @@ def _door(function: ir.Function) -> str:
         if not parameter.shape:
             args.append(f"*({ctype} *)args[{number}]")
             continue
-        inner = "".join(f"[{extent}]" for extent in parameter.shape[1:])
+        whole = parameter.name not in function.extern.pointers
+        inner = "".join(f"[{extent}]" for extent in parameter.shape[1:]) if whole else ""
         args.append(f"({ctype} (*){inner})args[{number}]" if inner else f"({ctype} *)args[{number}]")
     return f"""#include <cstdint>
 #include "{function.extern.source}"

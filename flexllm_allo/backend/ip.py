@@ -122,7 +122,8 @@ class IPModule:
             for p, t in zip(self.args, types, strict=True)
         )
         writes = tuple(p.name for p in self.args if p.shape != () and not p.is_const)
-        extern = ir.Extern(self.top, self.impl, tuple(self.include_paths), writes)
+        pointers = tuple(p.name for p in self.args if p.shape is None)
+        extern = ir.Extern(self.top, self.impl, tuple(self.include_paths), writes, pointers)
         return ir.Function(self.top, params, (), origin=self.top, extern=extern, span=self._span)
 
     def __call__(self, *args: object) -> None:

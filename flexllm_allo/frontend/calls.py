@@ -117,6 +117,11 @@ def _one_argument(ctx: Context, node: ast.Call) -> ir.Expr:
 
 def _intrinsic(ctx: Context, name: str, node: ast.Call) -> ir.Expr:
     span = ctx.span(node)
+    match name, node.args:
+        case "float", [ast.Constant(str() as text)] if text.lstrip("+-") in ("inf", "nan"):
+            return literal(float(text), span)
+        case _:
+            pass
     if name in ("int", "float"):
         t = INT32 if name == "int" else FLOAT32
         return cast(_one_argument(ctx, node), t, span, implicit=False)

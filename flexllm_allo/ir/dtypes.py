@@ -293,7 +293,14 @@ class StreamType:
 
 
 class Stream:
-    """``Stream[T, depth]`` in an annotation: a first-in first-out channel, 2 tokens deep by default."""
+    """``Stream[T, depth]`` in an annotation: a first-in first-out channel, 2 tokens deep by default.
+
+    ``Stream(T, shape, depth, size)`` is the same by a call: tokens of a shape, `size` FIFOs of them.
+    """
+
+    def __new__(cls, dtype: Any, shape: Any = (), depth: Any = 2, size: int = 1) -> StreamType:
+        made = cls.__class_getitem__((ArrayType(dtype, tuple(shape)) if shape else dtype, depth))
+        return made if size == 1 else made[size]
 
     def __class_getitem__(cls, item: Any) -> StreamType:
         token, depth = item if isinstance(item, tuple) else (item, 2)  # pyright: ignore

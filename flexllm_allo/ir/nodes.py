@@ -326,12 +326,16 @@ Stmt = Alloc | Store | Put | Get | For | While | If | Call
 
 @dataclass(frozen=True, slots=True)
 class Extern:
-    """What a function written in C++ is: `symbol` in the file `source`, which may write `writes`."""
+    """What a function written in C++ is: `symbol` in the file `source`, which may write `writes`.
+
+    `pointers` are the parameters declared ``T *``: arrays of any rank are passed by their first element.
+    """
 
     symbol: str
     source: str
     include_paths: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    pointers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

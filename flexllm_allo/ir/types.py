@@ -38,7 +38,7 @@ for _w in sorted(NAMED_WIDTHS):
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "AlloType", "ArrayType", "ConstExpr", "DType", "Fixed", "Float", "Index", "Int", "Stateful", "Stream",
-    "StreamType", "Struct", "TypeAnnotation", "UFixed", "UInt", "result_type",
+    "StreamType", "Struct", "TypeAnnotation", "UFixed", "UInt", "allo_type_from_mlir_type", "result_type",
     "bfloat16", "bool", "float16", "float32", "float64", "index",
     *(f"{sign}{w}" for w in sorted(NAMED_WIDTHS) for sign in ("int", "uint")),
 ]  # fmt: skip

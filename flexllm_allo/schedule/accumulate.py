@@ -11,9 +11,10 @@ from ..analysis.dependence import same_element_twice
 from ..analysis.syntax import same_expr
 from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
-from ..ir.simplify import binary, value_of
+from ..ir.simplify import binary
 from ..ir.walk import Node, buffers, rewrite, substitute, walk
 from .buffers import shared_parameters
+from .initial import whole_fill
 from .names import LoopSite, fresh
 from .nests import band_written, bound_reads, largest_extent, loop_vars
 
@@ -189,28 +190,12 @@ def _known_content(program: ir.Program, plan: _Plan) -> ir.Const | None:
         if isinstance(stmt, ir.Alloc) and stmt.buffer.name == plan.target.name and stmt.init is not None:
             return ir.Const(stmt.init[0], plan.target.dtype) if len(set(stmt.init)) == 1 else None
         if plan.target.name in written((stmt,), program):
-            return _fill(stmt, plan.target)
+            return whole_fill(stmt, plan.target)
     return None
 
 
 def _inside(program: ir.Program, plan: _Plan) -> list[Access]:
     return [a for a in accesses(plan.site.loop.body, program) if a.buffer == plan.target.name]
-
-
-def _fill(stmt: ir.Stmt, target: ir.Buffer) -> ir.Const | None:
-    """The constant of a nest that stores it to every element of the target."""
-    loops: list[ir.For] = []
-    while isinstance(stmt, ir.For) and len(stmt.body) == 1:
-        loops.append(stmt)
-        stmt = stmt.body[0]
-    if not isinstance(stmt, ir.Store) or stmt.buffer != target.name or not isinstance(stmt.value, ir.Const):
-        return None
-    bounds = {p.var: (value_of(p.lower), value_of(p.upper), p.step) for p in loops}
-    sizes: list[int | None] = []
-    for index in stmt.indices:
-        known = bounds.pop(index.name, None) if isinstance(index, ir.LoopVar) else None
-        sizes.append(known[1] if known is not None and known[0] == 0 and known[2] == 1 else None)
-    return stmt.value if tuple(sizes) == target.shape else None
 
 
 __all__ = ["accumulator"]

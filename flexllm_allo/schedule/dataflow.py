@@ -11,7 +11,8 @@ from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, 
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
-from .fifo import insert_fifo, is_fill
+from .fifo import insert_fifo, region_body, with_region
+from .initial import initialisers, without_initialisers
 from .names import (
     LoopBand,
     LoopWrapper,
@@ -136,6 +137,9 @@ def to(
     region = _region(function, buffer)
     if not isinstance(dst, str | LoopWrapper):
         return insert_fifos(program, function, region, buffer, dst, axis, depth)
+    program, body = without_initialisers(program, region_body(function, region), buffer)
+    function = with_region(function, region, body)
+    program = program.with_function(function)
     link = _link(program, function, buffer, region, dst)
     check_order(program, buffer, link.producer, link.consumer)
     fifo = ir.Buffer(
@@ -189,15 +193,6 @@ def _alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
     return None
 
 
-def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
-    """The statements of a region."""
-    if not region:
-        return function.body
-    loop = statement_at(function, region)
-    assert isinstance(loop, ir.For)
-    return loop.body
-
-
 def _link(
     program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper
 ) -> _Link:
@@ -212,7 +207,8 @@ def _link(
             at=buffer.span, hint=did_you_mean(name, known),
         )  # fmt: skip
     writers, readers = _users(program, body, buffer)
-    writers = [s for s in writers if not is_fill(s)]
+    fills = initialisers(program, body, buffer.name)
+    writers = [s for s in writers if s not in fills]
     if len(writers) != 1:
         many = [Place(s.span, "written here") for s in writers] or [Place(buffer.span, "never written")]
         raise StreamError(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from ..analysis.accesses import accesses
 from ..errors import Place, StreamError
 from ..ir import nodes as ir
-from ..ir.walk import Node, buffers, calls, rewrite
+from ..ir.walk import Node, buffers, rewrite
+from .initial import install
 from .names import Path, fresh, replace_at, statement_at
 
 
@@ -26,7 +27,7 @@ def insert_fifo(
 
     The array stays, next to a FIFO of another name, while other statements still read it.
     """
-    body = _region_body(function, region)
+    body = region_body(function, region)
     others = [s for s in body if s is not producer and s is not consumer and _reads(program, s, array.name)]
     keep = bool(others)
     if keep:
@@ -43,10 +44,11 @@ def insert_fifo(
             new += rewriter.gets((stmt,), array.name, fifo)
         elif keep or not any(a.buffer == array.name for a in accesses((stmt,), program)):
             new.append(stmt)  # else an initialiser of the array that is gone
-    return rewriter.program.with_function(_with_region(function, region, tuple(new)))
+    return rewriter.program.with_function(with_region(function, region, tuple(new)))
 
 
-def _region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
+def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
+    """The statements of a region: of the function, or of the loop at the path."""
     if not region:
         return function.body
     loop = statement_at(function, region)
@@ -54,7 +56,8 @@ def _region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
     return loop.body
 
 
-def _with_region(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
+def with_region(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
+    """The function with the statements of a region replaced, which run at the same time from now on."""
     if not region:
         return replace(function, body=body, dataflow=True)
     loop = statement_at(function, region)
@@ -203,19 +206,8 @@ class Rewriter:
         arg = ir.View(fifo.name, chosen, view.span)
         params, args, results = _passed(callee, call, place, channel, arg, keep)
         made = replace(callee, params=params, body=body, results=results)
-        return replace(call, func=self._install(callee, made), args=args)
-
-    def _install(self, old: ir.Function, new: ir.Function) -> str:
-        """Put a changed callee into the program: in place if this is its only call, else as a clone."""
-        functions = self.program.functions
-        if sum(call.func == old.name for f in functions for call in calls(f)) == 1:
-            self.program = self.program.with_function(new, old.name)
-            return old.name
-        name = fresh(f"{old.name}_stream", {f.name for f in functions})
-        at = next(i for i, f in enumerate(functions) if f.name == old.name)
-        made = replace(new, name=name)
-        self.program = replace(self.program, functions=(*functions[: at + 1], made, *functions[at + 1 :]))
-        return name
+        self.program, func = install(self.program, callee, made)
+        return replace(call, func=func, args=args)
 
 
 def _passed(
@@ -235,11 +227,4 @@ def _passed(
     return tuple(params), tuple(args), results
 
 
-def is_fill(stmt: ir.Stmt) -> bool:
-    """Whether a statement is an initialiser: loops that schedules cannot name, storing a constant."""
-    while isinstance(stmt, ir.For) and stmt.hidden and len(stmt.body) == 1:
-        stmt = stmt.body[0]
-    return isinstance(stmt, ir.Store) and isinstance(stmt.value, ir.Const)
-
-
-__all__ = ["Rewriter", "insert_fifo", "is_fill"]
+__all__ = ["Rewriter", "insert_fifo", "region_body", "with_region"]

@@ -64,6 +64,8 @@ def partition(
     function, buffer = find_buffer(program, func, target)
     kind = _check_partition(buffer, partition_type, dim, factor)
     banks = 0 if kind == Partition.Complete else factor
+    if dim == 0 and 0 < len(buffer.banks) < len(buffer.shape):
+        raise _mixed(buffer, f"{function.name}:{buffer.name}", buffer.banks[0])
     dims = range(1, len(buffer.shape) + 1) if dim == 0 else (dim,)
     for alias in aliases(program, function.name, buffer.name):
         new = alias.buffer
@@ -124,21 +126,22 @@ def _with_bank(buffer: ir.Buffer, bank: ir.Bank, alias: Alias, asked: int) -> ir
         return buffer  # the view drops that dimension, or it is partitioned so already
     for old in buffer.banks:
         if old.dim == bank.dim:
-            where = f"{alias.func}:{buffer.name}"
-            message = (
-                f"Cannot partition the same array on dimension {bank.dim} twice: {where}"
-                if asked
-                else "Cannot mix all-dim partitioning (dim=0) with per-dimension partitions "
-                f"for array {where}"
-            )
-            was = old.kind + (f", factor {old.factor}" if old.factor else "")
-            raise ScheduleValueError(
-                "FX205",
-                message,
-                at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}"),
-                hint="partition each dimension once, or all at once",
-            )
+            raise _mixed(buffer, f"{alias.func}:{buffer.name}", old, bank.dim if asked else 0)
     return replace(buffer, banks=(*buffer.banks, bank))
+
+
+def _mixed(buffer: ir.Buffer, where: str, old: ir.Bank, dim: int = 0) -> ScheduleValueError:
+    """The refusal of a partition of one dimension, or with 0 of all, beside that of `old`."""
+    message = (
+        f"Cannot partition the same array on dimension {dim} twice: {where}"
+        if dim
+        else f"Cannot mix all-dim partitioning (dim=0) with per-dimension partitions for array {where}"
+    )
+    was = old.kind + (f", factor {old.factor}" if old.factor else "")
+    return ScheduleValueError(
+        "FX205", message, at=Place(buffer.span, f"dimension {old.dim} is partitioned: {was}"),
+        hint="partition each dimension once, or all at once",
+    )  # fmt: skip
 
 
 def buffer_at(program: ir.Program, func: str, target: Target, axis: Axis) -> ir.Program:

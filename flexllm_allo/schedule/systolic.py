@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,8 +16,9 @@ from ..analysis.streams import NotEnumerable, sequence
 from ..errors import Place, ScheduleValueError, Span, StreamError
 from ..ir import nodes as ir
 from ..ir.walk import buffers
-from .fifo import Rewriter, is_fill
-from .names import Path, replace_at, statement_at
+from .fifo import Rewriter, region_body, with_region
+from .initial import initialisers
+from .names import Path
 
 _Ints = NDArray[np.int64]
 
@@ -41,20 +42,21 @@ def insert_fifos(
         StreamError: FX301 order or count, FX302 several writers or readers of one FIFO.
     """
     dims = _spatial(array, axes, axis)
-    body = _body(function, region)
+    body = region_body(function, region)
     _check(program, body, array, dims)
     shape = tuple(array.shape[d] for d in dims)
     length = prod(n for d, n in enumerate(array.shape) if d not in dims)
     fifo = ir.Buffer(array.name, array.dtype, shape, depth=length if depth == -1 else depth, span=array.span)
     rewriter = Rewriter(program, set(buffers(function)), dims)
-    kept = tuple(s for s in body if not (is_fill(s) and _uses(program, s, array.name)))
+    fills = initialisers(program, body, array.name)
     kept = tuple(
         ir.Alloc(fifo, span=s.span) if isinstance(s, ir.Alloc) and s.buffer.name == array.name else s
-        for s in kept
+        for s in body
+        if s not in fills
     )
     kept = rewriter.gets(kept, array.name, fifo)
     kept = rewriter.puts(kept, array.name, fifo, keep=False)
-    return rewriter.program.with_function(_with_body(function, region, kept))
+    return rewriter.program.with_function(with_region(function, region, kept))
 
 
 def _spatial(array: ir.Buffer, axes: Sequence[int], axis: int | None) -> tuple[int, ...]:
@@ -67,23 +69,6 @@ def _spatial(array: ir.Buffer, axes: Sequence[int], axis: int | None) -> tuple[i
         message = f"axis {axis} is not one of the unfolded dimensions {list(axes)}"
         raise ScheduleValueError("FX204", message, at, "the dimension along which data move on")
     return tuple(sorted(axes))
-
-
-def _body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
-    if not region:
-        return function.body
-    loop = statement_at(function, region)
-    assert isinstance(loop, ir.For)
-    return loop.body
-
-
-def _with_body(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
-    if not region:
-        return replace(function, body=body, dataflow=True)
-    loop = statement_at(function, region)
-    assert isinstance(loop, ir.For)
-    made = replace(loop, body=body, attrs=replace(loop.attrs, dataflow=True))
-    return replace_at(function, region, (made,))
 
 
 def _uses(program: ir.Program, stmt: ir.Stmt, name: str) -> bool:
@@ -109,9 +94,10 @@ class _Side:
 
 def _check(program: ir.Program, body: tuple[ir.Stmt, ...], array: ir.Buffer, dims: tuple[int, ...]) -> None:
     """Every FIFO has one writer before one reader, and gives each element once, in one order."""
+    fills = initialisers(program, body, array.name)
     processes: list[ir.Stmt] = [
         s for s in expanded(body)
-        if not isinstance(s, ir.Alloc) and not is_fill(s) and _uses(program, s, array.name)
+        if not isinstance(s, ir.Alloc) and s not in fills and _uses(program, s, array.name)
     ]  # fmt: skip
     puts = _side(program, processes, array, dims, write=True)
     gets = _side(program, processes, array, dims, write=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -69,11 +70,11 @@ class HLSModule(Signature):
         self.platform = "vitis_hls" if target == "vitis_hls" else "vivado_hls"
         self.ext_libs = [f.extern for f in program.functions if f.extern is not None]
         self.num_output_args = _output_count(program)
-        self.project = Path(project) if project is not None else None
+        self.project = str(project) if project is not None else None
         flow = "vhls" if target == "vhls" or (target == "vivado_hls" and mode is None) else "vitis"
         self.hls_code = emit(self.program, flow, self.configs.get("bundles"))
         if self.project is None and target != "vhls" and mode not in (None, "csim"):
-            self.project = Path(tempfile.mkdtemp(prefix=f"{self.top_func_name}-")) / "project"
+            self.project = os.path.join(tempfile.mkdtemp(prefix=f"{self.top_func_name}-"), "project")
         if self.project is not None:
             self.write(self.project)
 
@@ -153,7 +154,7 @@ class HLSModule(Signature):
     def _run_on_card(self, xclbin: Path, args: tuple[object, ...]) -> Any:
         assert self.project is not None
         assert self.mode is not None
-        return run_on_card(self.program, self.project, xclbin, self.mode, args, self._options())
+        return run_on_card(self.program, Path(self.project), xclbin, self.mode, args, self._options())
 
     def _options(self) -> dict[str, Any]:
         """The configuration by the names of `vitis_project`."""

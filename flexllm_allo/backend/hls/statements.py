@@ -133,8 +133,9 @@ class Body:
         for parameter, arg in zip(callee.function.params, stmt.args, strict=True):
             if isinstance(arg, ir.View):
                 address = self.scope.address(arg.buffer, [emit(i, self.scope) for i in arg.indices])
-                if callee.function.extern is not None and parameter.name in callee.memory:
-                    address = _as_array(address, parameter)
+                if callee.function.extern is not None:
+                    flat = parameter.name in callee.memory
+                    address = _as_declared(address, parameter, callee.function.extern, flat)
                 args.append(address)
             else:
                 args.append(stored(arg, parameter.dtype, self.scope))
@@ -142,10 +143,13 @@ class Body:
         self.out.line(f"{callee.name}({', '.join(args)});{note}")
 
 
-def _as_array(address: str, parameter: ir.Buffer) -> str:
-    """Flat memory as the array of several dimensions that a C++ function of the user asks for."""
+def _as_declared(address: str, parameter: ir.Buffer, extern: ir.Extern, flat: bool) -> str:
+    """An array, or `flat` memory, as the C++ function of the user declares it: array or pointer."""
     inner = "".join(f"[{extent}]" for extent in parameter.shape[1:])
-    return f"({storage_type(parameter.dtype)} (*){inner}){address}" if inner else address
+    pointer = parameter.name in extern.pointers
+    if not inner or flat == pointer:
+        return address
+    return f"({storage_type(parameter.dtype)} {'*' if pointer else f'(*){inner}'}){address}"
 
 
 def _set_before_used(alloc: ir.Alloc, following: tuple[ir.Stmt, ...]) -> bool:
