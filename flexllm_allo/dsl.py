@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,13 @@ class Traits:
     reads ``R.dtype[N]``, calls ``R.quantize(x)``, takes ``w: R.Weight[N, K]``. So one kernel serves
     many recipes. Two equal records give the same kernel instance.
     """
+
+    def __str__(self) -> str:
+        """What differs from the defaults, kernels and bundles by name: the same text in every process."""
+        record: Any = self
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(record)}
+        shown = [f"{k}={getattr(v, '__name__', v)}" for k, (v, default) in values.items() if v is not default]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def template(

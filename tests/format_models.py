@@ -83,12 +83,10 @@ def recipe(
 
 
 COMBINATIONS: dict[str, tuple[LlamaConfig, Recipe]] = {
-    "w8a8kv8": (PLAIN, recipe(INT8_WEIGHT, INT8_ACTIVATION, INT8_KV, INT8_WEIGHT)),
     "w4a4kv8 static": (PLAIN, recipe(INT4_WEIGHT, UINT4, STATIC_KV, INT4_WEIGHT)),
     "w4a4kv4": (PLAIN, recipe(INT4_WEIGHT, UINT4_ZERO, KV4, INT8_WEIGHT)),
     "progressive": (PLAIN, recipe(QOQ, INT8_ACTIVATION, KV4, INT8_WEIGHT)),
     "progressive, asymmetric inputs": (PLAIN, recipe(QOQ, UINT8, KV4_MINIMUM, QOQ)),
-    "sparse": (PLAIN, recipe(SPARSE, INT8_ACTIVATION, KV4, INT8_WEIGHT)),
     "sparse, 2-bit index": (PLAIN, recipe(SPARSE_PAIRS, UINT4, KV4, SPARSE_ROW)),
     "w4a16": (PLAIN, recipe(GROUP, HALF, None, None)),
     "w8a16 rows": (PLAIN, recipe(INT8_WEIGHT, HALF, INT8_KV, INT8_WEIGHT)),
@@ -98,9 +96,9 @@ COMBINATIONS: dict[str, tuple[LlamaConfig, Recipe]] = {
     "cache alone": (PLAIN, recipe(None, None, KV4, None)),
     "inputs alone": (PLAIN, recipe(None, INT8_ACTIVATION, STATIC_KV, None)),
     "zero points": (PLAIN, recipe(ZERO, UINT4, KV4_SYMMETRIC, ZERO_ROW)),
-    "groups": (PLAIN, recipe(GROUP, INT8_ACTIVATION, INT8_KV, GROUP8)),
-    "a format of its own for w_down": (
-        PLAIN, recipe(INT4_WEIGHT, UINT4_ZERO, INT8_KV, INT8_WEIGHT, kinds={"w_down": SPARSE, "wk": QOQ})
+    "formats by kind": (
+        PLAIN,
+        recipe(INT4_WEIGHT, UINT4_ZERO, INT8_KV, INT8_WEIGHT, kinds=dict(wk=QOQ, wo=GROUP8, w_down=SPARSE)),
     ),
     "outliers": (PLAIN, recipe(GROUP, UINT4, INT8_KV, INT8_WEIGHT, (Outliers(3), Rtn()))),
     "low rank": (PLAIN, recipe(QOQ, UINT4_ZERO, INT8_KV, INT8_WEIGHT, (Rtn(), LowRank(2)))),

@@ -157,3 +157,15 @@ def test_a_bundle_may_be_empty():
     np.testing.assert_array_equal(
         s.build()(np.zeros(3, np.int32), np.ones((2, 3), np.int32)), np.full(3, 2, np.int32)
     )
+
+
+def test_a_record_is_written_the_same_in_every_process():
+    from flexllm_allo.kernels import quantize
+    from flexllm_allo.kernels.quantize import Activation
+
+    inner = Activation(int8, quantize.quantize)
+    text = str(Activation(int8, quantize.quantize_outliers, quantize.OutlierSite, outliers=3, inner=inner))
+    assert text == (
+        "Activation(dtype=int8, quantize=quantize_outliers, Site=OutlierSite, outliers=3, "
+        "inner=Activation(dtype=int8, quantize=quantize))"
+    )

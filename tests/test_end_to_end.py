@@ -120,7 +120,7 @@ def test_build_writes_a_project_and_simulates_it(tmp_path: Path) -> None:
         "run.tcl",
         "Makefile",
         "testbench.cpp",
-        "data/wq.bin",
+        "data/wq_codes.bin",
     ):
         assert name in manifest["files"], name
     assert "PASS" in (out / "csim.log").read_text()
