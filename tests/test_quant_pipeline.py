@@ -11,7 +11,7 @@ from quant_models import KINDS, TINY, RandomModel, logits, random_samples, rebui
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.quant import quantize_checkpoint
+from flexllm_allo.quant import quantize
 from flexllm_allo.quant.calibration import SiteStatistics, calibration_samples
 from flexllm_allo.quant.decoder import (
     decode_layer,
@@ -53,18 +53,16 @@ def tokens(tiny):
 # ---- the decoder ---------------------------------------------------------------------------
 
 
-def test_decoder_is_the_reference_in_float(tiny, tokens):
-    found = dict(quantize_tensors(tiny, recipes["none"]))
-    expected = ReferenceLlama(quantize_checkpoint(tiny, "none")).prefill([0, *tokens[:60]])
-    assert relative(logits(tiny, found, recipes["none"], [0, *tokens[:60]]), expected) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["w8a8kv8", "w4a8kv8"])
-def test_fake_quantization_is_close_to_the_integer_reference(tiny, tokens, name):
-    found = dict(quantize_tensors(tiny, recipes[name]))
-    expected = ReferenceLlama(quantize_checkpoint(tiny, name)).prefill([0, *tokens[:60]])
-    # The reference rounds probabilities as well; the decoder leaves them in float.
-    assert relative(logits(tiny, found, recipes[name], [0, *tokens[:60]]), expected) < 0.02
+@pytest.mark.parametrize("name", [n for n in recipes if n != "w4a4kv4"])  # that one has to learn first
+def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
+    model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
+    expected = ReferenceLlama(model).prefill([0, *tokens[:60]])
+    found = logits(tiny, model.tensors, recipes[name], [0, *tokens[:60]])
+    # Equal up to float rounding, which now and then tips a value over to the next code: for some rows never,
+    # and for few so often that it shows.
+    each = np.sort([relative(row, wanted) for row, wanted in zip(found, expected, strict=True)])
+    assert each[2] < 1e-4
+    assert relative(found, expected) < (1e-5 if name == "none" else 0.15 if "a4" in name else 0.02)
 
 
 def test_samples_do_not_see_each_other():
