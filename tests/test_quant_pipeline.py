@@ -56,13 +56,13 @@ def tokens(tiny):
 @pytest.mark.parametrize("name", [n for n in recipes if n != "w4a4kv4"])  # that one has to learn first
 def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
     model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
-    expected = ReferenceLlama(model).prefill([0, *tokens[:60]])
-    found = logits(tiny, model.tensors, recipes[name], [0, *tokens[:60]])
-    # Equal up to float rounding, which now and then tips a value over to the next code: for some rows never,
-    # and for few so often that it shows.
-    each = np.sort([relative(row, wanted) for row, wanted in zip(found, expected, strict=True)])
-    assert each[2] < 1e-4
-    assert relative(found, expected) < (1e-5 if name == "none" else 0.15 if "a4" in name else 0.02)
+    reference, errors = ReferenceLlama(model), list[float]()
+    for at in range(0, 1000, 100):
+        window = tokens[at : at + 4]  # no BOS: one value of it tipped over would be seen in every window
+        errors.append(relative(logits(tiny, model.tensors, recipes[name], window), reference.prefill(window)))
+    # Equal up to float rounding, which now and then tips a value over to the next code.
+    assert np.median(errors) < 1e-4
+    assert max(errors) < 0.15
 
 
 def test_samples_do_not_see_each_other():
