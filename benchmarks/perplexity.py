@@ -26,7 +26,7 @@ from flexllm_allo.runtime.perplexity import text_perplexity
 from flexllm_allo.runtime.session import Session
 
 TINY = Path(__file__).parent.parent / "models" / "tiny"
-OUTLIERS = {"fraction": 0.02, "factor": 30.0, "seed": 0}
+OUTLIERS = {"fraction": 0.02, "factor": 20.0, "seed": 0, "inner": 10.0}
 _A4 = IntFormat(4, "per_token", dynamic=True, zero="integer")
 
 

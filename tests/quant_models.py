@@ -69,14 +69,14 @@ def rebuilt(found, i, r):
     if prefix + "q_scale" in found:
         scales = AttentionScales(*(found[f"{prefix}{name}_scale"] for name in "qkvp"))
     sites = {site: rebuilt_site(found, site, prefix, r) for site in SITES if site != "head"}
-    return DecoderLayer(found[prefix + "attn_norm"], found[prefix + "mlp_norm"], sites, r.kv, scales)
+    return DecoderLayer(found[prefix + "attn_norm"], found[prefix + "mlp_norm"], sites, r.kv, r.query, scales)
 
 
 def rebuilt_site(found, site, prefix, r):
     sides = {k: found[f"{prefix}{k}.side"] for k in SITES[site] if f"{prefix}{k}.side" in found}
     return Site(
         {kind: found[prefix + kind].dequantize() for kind in SITES[site]},
-        r.activation,
+        r.activation_of(site),
         found.get(f"{prefix}{site}.outliers"),
         found.get(f"{prefix}{site}.low_rank"),
         sides,

@@ -53,18 +53,19 @@ def tokens(tiny):
 # ---- the decoder ---------------------------------------------------------------------------
 
 
-def test_decoder_is_the_reference_in_float(tiny, tokens):
-    found = dict(quantize_tensors(tiny, recipes["none"]))
-    expected = ReferenceLlama(quantize(tiny, "none")).prefill([0, *tokens[:60]])
-    assert relative(logits(tiny, found, recipes["none"], [0, *tokens[:60]]), expected) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["w8a8kv8", "w4a8kv8"])
-def test_fake_quantization_is_close_to_the_integer_reference(tiny, tokens, name):
-    found = dict(quantize_tensors(tiny, recipes[name]))
-    expected = ReferenceLlama(quantize(tiny, name)).prefill([0, *tokens[:60]])
-    # The reference rounds probabilities as well; the decoder leaves them in float.
-    assert relative(logits(tiny, found, recipes[name], [0, *tokens[:60]]), expected) < 0.02
+@pytest.mark.parametrize("name", [n for n in recipes if n != "w4a4kv4"])  # that one has to learn first
+def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
+    model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
+    reference, errors = ReferenceLlama(model), list[float]()
+    for at in range(0, 1000, 100):
+        for bos in ([0], []):
+            window = [*bos, *tokens[at : at + 4]]
+            found = logits(tiny, model.tensors, recipes[name], window)
+            errors.append(float(relative(found, reference.prefill(window))))
+    # Equal up to float rounding, where that does not tip a value over to the next code; a formula that is
+    # not the same would show in every window.
+    assert sorted(errors)[2] < 1e-4
+    assert max(errors) < 0.2
 
 
 def test_samples_do_not_see_each_other():

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .activation import fake_quantize
-from .formats import INT8_ACTIVATION, ActivationFormat, IntFormat
+from .activation import fake_quantize, quantize_activation, quantize_static
+from .formats import ActivationFormat, IntFormat
 from .hadamard import Online, hadamard_transform
 from .model import FloatModel, Shape
 from .names import tensor_name
 from .recipes import SITES
-from .rtn import round_half_away
 
 FloatArray = NDArray[Any]  # float32 throughout; NumPy's stubs lose the width in products with scalars
 Tap = Callable[[str, FloatArray], None]
@@ -85,6 +84,7 @@ class DecoderLayer:
         mlp_norm: float32 [E], gain in front of the MLP.
         sites: ``attn``, ``out``, ``mlp``, ``down``.
         kv: how keys and values are rounded, per token and head; a static format needs `scales`.
+        query: how queries are rounded, and probabilities times the scales of their values.
         scales: static scales in place of those.
     """
 
@@ -92,6 +92,7 @@ class DecoderLayer:
     mlp_norm: FloatArray
     sites: Mapping[str, Site]
     kv: IntFormat | None = None
+    query: IntFormat | None = None
     scales: AttentionScales | None = None
 
 
@@ -126,7 +127,11 @@ class Decoder:
             tap("q", q)
             tap("k", k)
             tap("v", v)
-        q, k, v = _round_attention(layer, q, k, v)
+        if layer.scales:
+            scales = layer.scales
+            q, k, v = (_static(x, s[:, None]) for x, s in ((q, scales.q), (k, scales.k), (v, scales.v)))
+        elif layer.kv and layer.kv.dynamic:
+            q, k = fake_quantize(q, layer.query), fake_quantize(k, layer.kv)
         group = q.shape[1] // k.shape[1]
         keys, values = (np.repeat(y.swapaxes(0, 1), group, axis=0) for y in (k, v))
         scores = q.swapaxes(0, 1) @ keys.swapaxes(1, 2) * np.float32(d**-0.5)
@@ -135,9 +140,7 @@ class Decoder:
         p /= p.sum(axis=-1, keepdims=True)
         if tap:
             tap("p", p)
-        if layer.scales:
-            p = _static(p, layer.scales.p[:, None, None], 0, 255)
-        mixed = (p @ values).swapaxes(0, 1).reshape(rows, -1)
+        mixed = _weighted(layer, p, values).swapaxes(0, 1).reshape(rows, -1)
         return hadamard_transform(mixed) if self.online.out else mixed
 
     def mlp_input(self, layer: DecoderLayer, x: FloatArray) -> FloatArray:
@@ -192,22 +195,18 @@ def rms_norm(x: FloatArray, gain: FloatArray, eps: float) -> FloatArray:
     return x / np.sqrt(mean + np.float32(eps)) * gain
 
 
-def _round_attention(
-    layer: DecoderLayer, q: FloatArray, k: FloatArray, v: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _weighted(layer: DecoderLayer, p: FloatArray, values: FloatArray) -> FloatArray:
+    """Sums [H, T, D] of values [H, T, D] (static ones are rounded already) under probabilities [H, T, T]."""
     if layer.scales:
-        scales = layer.scales
-        q, k, v = (
-            _static(x, s[:, None], -128, 127) for x, s in ((q, scales.q), (k, scales.k), (v, scales.v))
-        )
-    elif layer.kv and layer.kv.dynamic:
-        # Queries are never stored; where keys have codes without a sign they take 8 signed bits.
-        query = layer.kv if layer.kv.signed else INT8_ACTIVATION
-        q, k, v = fake_quantize(q, query), fake_quantize(k, layer.kv), fake_quantize(v, layer.kv)
-    return q, k, v
+        return _static(p, layer.scales.p[:, None, None], 0, 255) @ values
+    if layer.kv is None or not layer.kv.dynamic:
+        return p @ values
+    # Probabilities carry the scale of their value, so that the sum is one of integers.
+    codes, scale, offset = quantize_activation(values, layer.kv)
+    mixed = fake_quantize(p * scale[:, None], layer.query) @ codes.astype(np.float32)
+    return mixed if offset is None else mixed + p @ offset[..., None]
 
 
-def _static(x: FloatArray, scale: FloatArray, low: int, high: int) -> FloatArray:
+def _static(x: FloatArray, scale: FloatArray, low: int = -128, high: int = 127) -> FloatArray:
     """Values after a trip through codes of a fixed scale."""
-    steps: FloatArray = x / scale
-    return np.clip(round_half_away(steps), low, high) * scale
+    return quantize_static(x, scale, low, high) * scale

@@ -134,14 +134,14 @@ class _Run:
         for kind, gain in norms.items():
             yield prefix + kind, gain
         sites: dict[str, Site] = {}
-        layer = DecoderLayer(norms["attn_norm"], norms["mlp_norm"], sites, self.recipe.kv)
+        layer = DecoderLayer(norms["attn_norm"], norms["mlp_norm"], sites, self.recipe.kv, self.recipe.query)
         for site in ("attn", "out", "mlp", "down"):
             if site == "out" and self.recipe.find(StaticScales):
                 layer = replace(layer, scales=self._attention_scales(layer))
                 for name, scale in vars(layer.scales).items():
                     yield f"{prefix}{name}_scale", scale
             found = self._quantize(site, index, lambda x, at=site, now=layer: self._input(at, now, x))
-            yield from found.tensors(site, prefix)
+            yield from found.tensors(prefix)
             if self.x is None:
                 continue
             sites[site] = found.simulate(self.recipe)
@@ -154,7 +154,7 @@ class _Run:
         gain = self.vector("final_norm", None)
         yield "final_norm", gain
         eps = self.model.config.rms_norm_eps
-        yield from self._quantize("head", None, lambda x: rms_norm(x, gain, eps)).tensors("head", "")
+        yield from self._quantize("head", None, lambda x: rms_norm(x, gain, eps)).tensors("")
 
     def _quantize(
         self, site: str, layer: int | None, inputs: Callable[[FloatArray], FloatArray]
@@ -176,7 +176,7 @@ class _Run:
                     f"calibration activations in front of {where} are not finite",
                     hint="the weights or the norms are damaged",
                 )
-        return quantize_site(weights, self.recipe, statistics, layer)
+        return quantize_site(site, weights, self.recipe, statistics, layer)
 
     def _input(self, site: str, layer: DecoderLayer, x: FloatArray, tap: Tap | None = None) -> FloatArray:
         """The input [T, K] of a site, from the residual stream [T, E] in front of attention or the MLP."""

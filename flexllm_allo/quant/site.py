@@ -29,12 +29,14 @@ class QuantizedSite:
     """The weights of a site as integers, and their corrections in float.
 
     Attributes:
+        name: ``attn``, ``out``, ``mlp``, ``down`` or ``head``.
         weights: by kind; with format None they are float.
         outliers: int32 [C], input channels left to `sides`; the integer weights are 0 there.
         low_rank: float32 [r, K].
         sides: float32 [N, C + r] by kind: outlier columns, then low-rank factors.
     """
 
+    name: str
     weights: Mapping[str, QuantizedWeight]
     outliers: NDArray[np.int32] | None = None
     low_rank: FloatArray | None = None
@@ -43,17 +45,18 @@ class QuantizedSite:
     def simulate(self, recipe: Recipe) -> Site:
         """The site as the decoder computes it, in float."""
         weights = {kind: weight.dequantize() for kind, weight in self.weights.items()}
-        return Site(weights, recipe.activation, self.outliers, self.low_rank, self.sides)
+        activation = recipe.activation_of(self.name)
+        return Site(weights, activation, self.outliers, self.low_rank, self.sides)
 
-    def tensors(self, site: str, prefix: str) -> Iterator[tuple[str, QuantizedWeight | NDArray[Any]]]:
+    def tensors(self, prefix: str) -> Iterator[tuple[str, QuantizedWeight | NDArray[Any]]]:
         """Results by name: ``{prefix}wq``, ``{prefix}wq.side``, ``{prefix}attn.outliers``, ...
 
         The last weight comes last: where it is, the whole site is.
         """
         if self.outliers is not None:
-            yield f"{prefix}{site}.outliers", self.outliers
+            yield f"{prefix}{self.name}.outliers", self.outliers
         if self.low_rank is not None:
-            yield f"{prefix}{site}.low_rank", self.low_rank
+            yield f"{prefix}{self.name}.low_rank", self.low_rank
         for kind, weight in self.weights.items():
             if kind in self.sides:
                 yield f"{prefix}{kind}.side", self.sides[kind]
@@ -61,11 +64,16 @@ class QuantizedSite:
 
 
 def quantize_site(
-    weights: Mapping[str, FloatArray], recipe: Recipe, statistics: SiteStatistics | None, layer: int | None
+    site: str,
+    weights: Mapping[str, FloatArray],
+    recipe: Recipe,
+    statistics: SiteStatistics | None,
+    layer: int | None,
 ) -> QuantizedSite:
     """All weights of a site under a recipe: Outliers, Prune, Rtn or Gptq, LowRank.
 
     Args:
+        site: its name.
         weights: float32 [N, K] by kind, with one K.
         recipe: formats and passes.
         statistics: of the inputs, for passes that need data.
@@ -75,7 +83,7 @@ def quantize_site(
         QuantError: FX606 with the name of the tensor that cannot be quantized.
     """
     outliers: NDArray[np.int32] | None = None
-    if (chosen := recipe.find(Outliers)) and _rounded(weights, recipe):
+    if (chosen := recipe.find(Outliers)) and recipe.rounds(site):
         assert statistics is not None
         outliers = outlier_channels(statistics.amax, chosen.count)
     quantized: dict[str, QuantizedWeight] = {}
@@ -88,7 +96,7 @@ def quantize_site(
             raise QuantError(error.code, f"{name}: {error.message}", hint=error.hint) from error
     sides = {kind: [w[:, outliers]] for kind, w in weights.items()} if outliers is not None else {}
     low_rank: FloatArray | None = None
-    if (correction := recipe.find(LowRank)) and _rounded(weights, recipe):
+    if (correction := recipe.find(LowRank)) and recipe.rounds(site):
         residuals = [
             _without(weight, outliers) - quantized[kind].dequantize() for kind, weight in weights.items()
         ]
@@ -96,7 +104,7 @@ def quantize_site(
         for kind, factor in zip(weights, factors, strict=True):
             sides.setdefault(kind, []).append(factor)
     joined = {kind: np.concatenate(parts, axis=1) for kind, parts in sides.items()}
-    return QuantizedSite(quantized, outliers, low_rank, joined)
+    return QuantizedSite(site, quantized, outliers, low_rank, joined)
 
 
 def _quantize(
@@ -140,10 +148,6 @@ def _mask(kind: str, weight: FloatArray, recipe: Recipe, statistics: SiteStatist
 
 def _sparsity(fmt: WeightFormat | None):
     return fmt.sparsity if isinstance(fmt, IntFormat) else None
-
-
-def _rounded(weights: Mapping[str, FloatArray], recipe: Recipe) -> bool:
-    return any(recipe.weight_of(kind) is not None for kind in weights)
 
 
 def _without(weight: FloatArray, outliers: NDArray[np.int32] | None) -> FloatArray:
