@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 Real = NDArray[np.float64]
 
-RATE = 1.5
+RATE = 15.0
+"""Of the first step, then a cosine down to 0. Most steps end at the bound of `cayley_step` before."""
 MOMENTUM = 0.9
 BATCH = 2
 """Sequences per step."""
@@ -74,7 +75,7 @@ def learn_rotations(
             hint="pip install 'flexllm-allo[hf]', or take Rotate(r1='hadamard', r2='hadamard')",
         ) from error
     with single_thread():
-        network = RotatedLlama(model, recipe, start.online, samples.shape[1])
+        network = RotatedLlama.of(model, recipe, start.online, samples.shape[1])
         return _Learner(network, np.asarray(samples, np.int64), start, pass_).run(on_step)
 
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 from .fake import fake_activation, fake_heads, fake_weight
 from .formats import WeightFormat
 from .hadamard import Online, hadamard_base, hadamard_matrix
-from .model import FloatModel
+from .model import FloatModel, Shape
 from .passes import Gptq
-from .recipes import Recipe
+from .recipes import Recipe, get_recipe
 
 _LINEARS = {
     "wq": "self_attn.q_proj",
@@ -76,6 +76,7 @@ def transform(x: Tensor) -> Tensor:
     return (blocks * n**-0.5).reshape(x.shape)
 
 
+@dataclass(frozen=True, eq=False)
 class RotatedLlama:
     """A Llama with folded norms; the weights are kept once, in float32.
 
@@ -84,17 +85,24 @@ class RotatedLlama:
     (SpinQuant's W16).
     """
 
-    def __init__(self, model: FloatModel, recipe: Recipe, online: Online, positions: int) -> None:
-        self.config, self.recipe, self.online = model.config, recipe, online
-        self.exact_weights = recipe.find(Gptq) is not None
+    config: Shape
+    recipe: Recipe
+    online: Online
+    weights: Mapping[str, Tensor]
+    rope: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, model: FloatModel, recipe: Recipe, online: Online, positions: int) -> RotatedLlama:
+        """The network of a model, for sequences of up to `positions` tokens."""
         names = {"embed": "model.embed_tokens.weight", "w_head": "lm_head.weight"}
         for layer in range(model.config.num_hidden_layers):
             names |= {f"{layer}.{k}": f"model.layers.{layer}.{v}.weight" for k, v in _LINEARS.items()}
-        self.weights = {key: torch.as_tensor(model.tensors[name]) for key, name in names.items()}
+        weights = {key: torch.as_tensor(model.tensors[name]) for key, name in names.items()}
         if online.r4:
             for layer in range(model.config.num_hidden_layers):
-                self.weights[f"{layer}.w_down"] = transform(self.weights[f"{layer}.w_down"])
-        self.cos, self.sin = (torch.as_tensor(t) for t in model.rope_tables(positions))
+                weights[f"{layer}.w_down"] = transform(weights[f"{layer}.w_down"])
+        cos, sin = model.rope_tables(positions)
+        return cls(model.config, recipe, online, weights, (torch.as_tensor(cos), torch.as_tensor(sin)))
 
     def evaluate(self, tokens: NDArray[np.int64], rotations: Matrices) -> float:
         """The loss of token ids [B, T] under rotations."""
@@ -111,9 +119,15 @@ class RotatedLlama:
         return loss.item(), {n: g.numpy().astype(np.float64) for n, g in zip(learned, found, strict=True)}
 
     def loss(self, tokens: Tensor, turn: Turn) -> Tensor:
-        """Mean cross-entropy (nats) of the next token; tokens int64 [B, T]."""
-        logits = self.logits(tokens[:, :-1], turn)
-        return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        """Mean cross-entropy (nats) with the float model's own predictions; tokens int64 [B, T].
+
+        SpinQuant takes the next token of the text as the target. The float model's distribution differs from
+        it by what does not depend on rotations, and by a noise that would drown their effect on small data.
+        """
+        with torch.no_grad():
+            exact = replace(self, recipe=get_recipe("none"))
+            wanted = exact.logits(tokens, Turn(None, None)).softmax(-1)
+        return functional.cross_entropy(self.logits(tokens, turn).flatten(0, 1), wanted.flatten(0, 1))
 
     def logits(self, tokens: Tensor, turn: Turn) -> Tensor:
         """float32 [B, T, V]."""
@@ -153,14 +167,14 @@ class RotatedLlama:
 
     def _position(self, x: Tensor) -> Tensor:
         """Rotary embedding of [B, heads, T, D], then R3."""
-        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
+        cos, sin = (table[: x.shape[2]] for table in self.rope)
         low, high = x.chunk(2, -1)
         x = torch.cat((low * cos - high * sin, high * cos + low * sin), -1)
         return transform(x) if self.online.r3 else x
 
     def _linear(self, a: Tensor, key: str, turn: Turn) -> Tensor:
         weight = self.rotated(key, turn)
-        if not self.exact_weights:
+        if self.recipe.find(Gptq) is None:
             weight = fake_weight(weight, self._format(key))
         return functional.linear(a, weight)
 
