@@ -32,7 +32,7 @@ class Calibration:
     """
 
     text: Path | None = None
-    samples: int = 32
+    samples: int = 64
     length: int = 256
     seed: int = 0
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from flexllm_allo import cli, models
 from flexllm_allo.errors import QuantError
-from flexllm_allo.models.calibrate import DEFAULT_TEXT, calibration_tokens
+from flexllm_allo.models.calibrate import DEFAULT_TEXT, Calibration, calibration_tokens
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.quant.calibration import calibration_samples
 from flexllm_allo.quant.manifest import read_manifest
@@ -50,7 +50,7 @@ def quantized(tmp_path_factory) -> tuple[Path, dict, str]:
 def test_the_folder_holds_what_the_pipeline_gives(quantized):
     out, _, _ = quantized
     checkpoint = load_checkpoint(TINY)
-    _, recipe, found = read_quantized(out)
+    _, recipe, found, _ = read_quantized(out)
     assert recipe == recipes["w4a8kv8"]
     expected = dict(quantize_tensors(checkpoint, recipe))
     assert list(found) == list(expected)
@@ -145,7 +145,7 @@ def test_calibration_texts_that_cannot_be_used(tmp_path, content, says):
 
 def test_a_folder_without_text(tmp_path):
     with pytest.raises(QuantError) as caught:
-        calibration_tokens(load_checkpoint(TINY), tmp_path)
+        calibration_tokens(load_checkpoint(TINY), Calibration(tmp_path))
     assert caught.value.code == "FX607"
     assert caught.value.message == f"{tmp_path} holds no *.txt file"
 

@@ -48,7 +48,7 @@ def source(tmp_path) -> Source:
 def test_every_format_comes_back(tmp_path, source):
     tensors = {f"layers.{i}.wq": weight(i, (6, 64), fmt) for i, fmt in enumerate(FORMATS)}
     write(tmp_path / "out", source, tensors)
-    config, recipe, found = read_quantized(tmp_path / "out")
+    config, recipe, found, _ = read_quantized(tmp_path / "out")
     assert config == {"hidden_size": 32}
     assert recipe == RECIPE
     assert list(found) == list(tensors)

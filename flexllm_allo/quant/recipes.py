@@ -19,7 +19,7 @@ from .formats import (
     ProgressiveFormat,
     WeightFormat,
 )
-from .passes import FoldNorms, Gptq, Pass, Prune, Rotate, Rtn, StaticScales, check_order
+from .passes import FoldNorms, Gptq, Pass, Rotate, Rtn, StaticScales, check_order
 
 P = TypeVar("P", bound=Pass)
 SITES = {
@@ -163,8 +163,8 @@ recipes: dict[str, Recipe] = {
             INT8_ACTIVATION,
             _UINT4_KV,
             INT8_WEIGHT,
-            "AccLLM: 2-bit weights per group, 2:4 sparse, 8-bit activations, 4-bit KV cache",
-            (FoldNorms(), Rotate(r3=True), Prune(), Gptq()),
+            "AccLLM: 2-bit weights per group, 2:4 sparse (SparseGPT), 8-bit activations, 4-bit KV cache",
+            (FoldNorms(), Rotate(r3=True), Gptq()),
         ),
     )
 }
