@@ -16,7 +16,7 @@ from flexllm_allo.ir import nodes as ir
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import quantize, sequence_length
 from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
-from flexllm_allo.quant.store import is_quantized, read_quantized
+from flexllm_allo.quant.store.folder import is_quantized, read_quantized
 
 from . import llama as graph
 from .arrays import constant_arrays

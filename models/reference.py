@@ -18,10 +18,10 @@ from flexllm_allo.models.arrays import SITE_OF, has_offset, weight_terms
 from flexllm_allo.models.expf import expf
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, IntFormat
-from flexllm_allo.quant.hadamard import hadamard_transform
+from flexllm_allo.quant.integer.rtn import round_half_away
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.passes import Rotate
-from flexllm_allo.quant.rtn import round_half_away
+from flexllm_allo.quant.transform.hadamard import hadamard_transform
 
 FloatArray = NDArray[Any]  # float32 throughout; NumPy's stubs lose the width in products with scalars
 Codes = NDArray[Any]  # int8 or uint8 codes, or float values where the recipe has no format

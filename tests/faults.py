@@ -477,7 +477,7 @@ FAULTS: dict[str, Fault] = {
         """
         import numpy as np
         from flexllm_allo.quant.formats import ProgressiveFormat
-        from flexllm_allo.quant.progressive import quantize_progressive
+        from flexllm_allo.quant.integer.progressive import quantize_progressive
 
         weight = np.ones((64, 96), np.float32)
         quantize_progressive(weight, ProgressiveFormat(4, group=64), "layers.0.wq")
@@ -500,7 +500,7 @@ FAULTS: dict[str, Fault] = {
         """
         import numpy as np
         from pathlib import Path
-        from flexllm_allo.quant.gguf import GgufTensor, read_gguf, write_gguf
+        from flexllm_allo.quant.gguf.container import GgufTensor, read_gguf, write_gguf
 
         weight = np.ones((4, 256), np.float32)
         path = Path("model.gguf")

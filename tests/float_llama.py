@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flexllm_allo.models.spec import LlamaConfig
-from flexllm_allo.quant.hadamard import Online, hadamard_transform
+from flexllm_allo.quant.transform.hadamard import Online, hadamard_transform
 
 PLAIN = Online()
 

@@ -11,11 +11,11 @@ import pytest
 
 from flexllm_allo.errors import FlexError
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, NM, IntFormat, ProgressiveFormat
-from flexllm_allo.quant.manifest import MANIFEST
-from flexllm_allo.quant.progressive import quantize_progressive
+from flexllm_allo.quant.integer.progressive import quantize_progressive
+from flexllm_allo.quant.integer.rounding import round_weight
 from flexllm_allo.quant.recipes import Recipe, recipes
-from flexllm_allo.quant.rounding import round_weight
-from flexllm_allo.quant.store import Source, write_quantized
+from flexllm_allo.quant.store.folder import Source, write_quantized
+from flexllm_allo.quant.store.manifest import MANIFEST
 from flexllm_allo.quant.weight import QuantizedWeight
 
 LAYERS = 3

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flexllm_allo.errors import QuantError, UsageError
-from flexllm_allo.quant.gguf import GgufTensor, read_gguf, write_gguf
-from flexllm_allo.quant.gguf_blocks import BLOCK_TYPES, block_dot, dequantize_blocks
-from flexllm_allo.quant.gguf_quantize import quantize_blocks
+from flexllm_allo.quant.gguf.blocks import BLOCK_TYPES, block_dot, dequantize_blocks
+from flexllm_allo.quant.gguf.container import GgufTensor, read_gguf, write_gguf
+from flexllm_allo.quant.gguf.encode import quantize_blocks
 
 NBYTES = {"Q4_0": 18, "Q8_0": 34, "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "Q8_K": 292}
 K_TYPES = [k for k in NBYTES if k.endswith("_K")]

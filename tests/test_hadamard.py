@@ -18,7 +18,7 @@ from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.paley import hadamard_base, hadamard_matrix
-from flexllm_allo.quant.hadamard import hadamard_transform
+from flexllm_allo.quant.transform.hadamard import hadamard_transform
 from flexllm_allo.schedules import cpu, decode, prefill
 
 STAGES = {"prefill": prefill.spatial(4), "decode": decode.temporal(), "cpu": cpu.blocked()}

@@ -13,14 +13,15 @@ from float_llama import forward, random_model
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
-from flexllm_allo.quant import get_recipe, learn
+from flexllm_allo.quant import get_recipe
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, FloatFormat, IntFormat, ProgressiveFormat
-from flexllm_allo.quant.hadamard import Online
-from flexllm_allo.quant.learn import cayley_step, learn_rotations
+from flexllm_allo.quant.integer.rtn import quantize_rows, quantize_weight
 from flexllm_allo.quant.passes import FoldNorms, Rotate, Rtn
 from flexllm_allo.quant.recipes import Recipe
-from flexllm_allo.quant.rotation import Rotations, fold_norms, random_rotations, rotate
-from flexllm_allo.quant.rtn import quantize_rows, quantize_weight
+from flexllm_allo.quant.transform import learn
+from flexllm_allo.quant.transform.hadamard import Online
+from flexllm_allo.quant.transform.learn import cayley_step, learn_rotations
+from flexllm_allo.quant.transform.rotation import Rotations, fold_norms, random_rotations, rotate
 
 torch = pytest.importorskip("torch")
 TINY = Path(__file__).parent.parent / "models" / "tiny"
@@ -50,7 +51,7 @@ def sequences(count: int, length: int) -> np.ndarray:
 
 
 def loss(model, recipe, tokens, rotations) -> float:
-    from flexllm_allo.quant.learn_model import RotatedLlama
+    from flexllm_allo.quant.transform.learn_model import RotatedLlama
 
     network = RotatedLlama.of(fold_norms(model), recipe, rotations.online, tokens.shape[1])
     return network.evaluate(tokens, {"r1": rotations.r1, "r2": rotations.r2})
@@ -201,7 +202,7 @@ def test_the_number_of_threads_is_left_as_it_was(run):
 
 @pytest.mark.parametrize("out", [False, True])
 def test_without_formats_the_network_is_the_model(out):
-    from flexllm_allo.quant.learn_model import RotatedLlama, Turn
+    from flexllm_allo.quant.transform.learn_model import RotatedLlama, Turn
 
     model = random_model(head_dim=12, num_key_value_heads=2)
     rotations = random_rotations(model.config, Rotate(r3=True, r4=True, out=out))
@@ -224,7 +225,7 @@ def test_without_formats_the_network_is_the_model(out):
 
 
 def test_weights_are_rounded_unless_gptq_follows():
-    from flexllm_allo.quant.learn_model import RotatedLlama
+    from flexllm_allo.quant.transform.learn_model import RotatedLlama
 
     model = load_checkpoint(TINY)
     tokens = sequences(2, 40)
@@ -248,7 +249,7 @@ UINT4 = IntFormat(4, "per_token", dynamic=True, zero="float")
 
 
 def test_fake_values_are_those_of_the_integer_path():
-    from flexllm_allo.quant.fake import fake_activation, fake_heads, fake_weight
+    from flexllm_allo.quant.transform.fake import fake_activation, fake_heads, fake_weight
 
     rng = np.random.default_rng(3)
     x = rng.standard_normal((5, 32)).astype(np.float32)
@@ -278,7 +279,7 @@ def test_fake_values_are_those_of_the_integer_path():
 
 
 def test_fake_groups_and_progressive_weights():
-    from flexllm_allo.quant.fake import fake_weight
+    from flexllm_allo.quant.transform.fake import fake_weight
 
     rng = np.random.default_rng(4)
     w = torch.as_tensor(rng.standard_normal((3, 128)).astype(np.float32))
@@ -294,7 +295,7 @@ def test_fake_groups_and_progressive_weights():
 
 
 def test_gradients_go_straight_through_and_into_the_scale():
-    from flexllm_allo.quant.fake import fake_activation
+    from flexllm_allo.quant.transform.fake import fake_activation
 
     x = torch.tensor([[1.0, 0.3, -0.2]], requires_grad=True)
     fake_activation(x, IntFormat(4, "per_token", dynamic=True)).sum().backward()
@@ -307,7 +308,7 @@ def test_gradients_go_straight_through_and_into_the_scale():
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "flexllm_allo.quant.learn_model", raising=False)
+    monkeypatch.delitem(sys.modules, "flexllm_allo.quant.transform.learn_model", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     model = fold_norms(random_model())
     with pytest.raises(QuantError, match="'w4a4kv4' learns its rotations, which needs torch") as caught:

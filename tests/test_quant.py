@@ -133,7 +133,7 @@ def test_weights_on_the_grid_survive():
 def test_blocks_of_rows_are_independent(monkeypatch):
     weight = np.random.default_rng(3).normal(size=(10, 12)).astype(np.float32)
     whole = quantize_weight(weight, INT4_WEIGHT)
-    monkeypatch.setattr("flexllm_allo.quant.rtn._BLOCK", 30)
+    monkeypatch.setattr("flexllm_allo.quant.integer.rtn._BLOCK", 30)
     split = quantize_weight(weight, INT4_WEIGHT)
     assert all((a == b).all() for a, b in zip(whole, split, strict=True))
 

@@ -11,7 +11,6 @@ from quant_models import TINY, RandomModel, logits, random_samples, recipe, rela
 
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.quant.calibration import calibration_samples
-from flexllm_allo.quant.float_passes import apply_float_passes
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_ACTIVATION, INT8_WEIGHT, NM, IntFormat
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.passes import (
@@ -26,9 +25,10 @@ from flexllm_allo.quant.passes import (
     Smooth,
 )
 from flexllm_allo.quant.pipeline import quantize_tensors
-from flexllm_allo.quant.planting import plant_outliers
 from flexllm_allo.quant.recipes import SITES, recipes
-from flexllm_allo.quant.smooth import smooth
+from flexllm_allo.quant.transform.float_passes import apply_float_passes
+from flexllm_allo.quant.transform.planting import plant_outliers
+from flexllm_allo.quant.transform.smooth import smooth
 
 
 @pytest.fixture(scope="module")

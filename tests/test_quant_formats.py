@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flexllm_allo.errors import QuantError
-from flexllm_allo.quant.block_sparsity import encode_blocks
-from flexllm_allo.quant.formats import NM, BlockNM, IntFormat, NestedFormat, ProgressiveFormat
-from flexllm_allo.quant.nested import quantize_nested
-from flexllm_allo.quant.packing import pack_codes, packed_bytes, unpack_codes
-from flexllm_allo.quant.progressive import quantize_groups, quantize_progressive
-from flexllm_allo.quant.recipes import recipes
-from flexllm_allo.quant.sparsity import (
+from flexllm_allo.quant.encoding.block_sparsity import encode_blocks
+from flexllm_allo.quant.encoding.nested import quantize_nested
+from flexllm_allo.quant.encoding.packing import pack_codes, packed_bytes, unpack_codes
+from flexllm_allo.quant.encoding.sparsity import (
     PATTERNS,
     check_mask,
     decode_index,
@@ -27,7 +24,10 @@ from flexllm_allo.quant.sparsity import (
     kept_positions,
     scatter_kept,
 )
-from flexllm_allo.quant.storage import storage_bytes
+from flexllm_allo.quant.encoding.storage import storage_bytes
+from flexllm_allo.quant.formats import NM, BlockNM, IntFormat, NestedFormat, ProgressiveFormat
+from flexllm_allo.quant.integer.progressive import quantize_groups, quantize_progressive
+from flexllm_allo.quant.recipes import recipes
 from flexllm_allo.quant.weight import QuantizedWeight
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.quant.activation import fake_quantize, quantize_activation
-from flexllm_allo.quant.awq import awq_scales
 from flexllm_allo.quant.calibration import SiteStatistics
 from flexllm_allo.quant.formats import (
     INT4_WEIGHT,
@@ -24,14 +23,15 @@ from flexllm_allo.quant.formats import (
     IntFormat,
     ProgressiveFormat,
 )
-from flexllm_allo.quant.gptq import gptq, inverse_factor
-from flexllm_allo.quant.lowrank import low_rank_factors
-from flexllm_allo.quant.outliers import outlier_channels
+from flexllm_allo.quant.integer.gptq import gptq, inverse_factor
+from flexllm_allo.quant.integer.lowrank import low_rank_factors
+from flexllm_allo.quant.integer.outliers import outlier_channels
+from flexllm_allo.quant.integer.prune import is_legal, prune_mask
+from flexllm_allo.quant.integer.rounding import round_weight
+from flexllm_allo.quant.integer.rtn import CLIP_RATIOS, dequantize, quantize_weight
 from flexllm_allo.quant.passes import Gptq, Prune
-from flexllm_allo.quant.prune import is_legal, prune_mask
-from flexllm_allo.quant.rounding import round_weight
-from flexllm_allo.quant.rtn import CLIP_RATIOS, dequantize, quantize_weight
-from flexllm_allo.quant.smooth import smooth_scales
+from flexllm_allo.quant.transform.awq import awq_scales
+from flexllm_allo.quant.transform.smooth import smooth_scales
 
 UINT4 = IntFormat(4, "per_channel", zero="integer")
 DENSE = [

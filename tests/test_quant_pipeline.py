@@ -17,9 +17,9 @@ from flexllm_allo.quant.decoder import (
     decode_layer,
     float_layer,
 )
-from flexllm_allo.quant.float_passes import apply_float_passes, decoder_of, online_of
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_ACTIVATION, IntFormat
-from flexllm_allo.quant.gptq import gptq
+from flexllm_allo.quant.integer.gptq import gptq
+from flexllm_allo.quant.integer.rounding import round_weight
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.passes import (
     Awq,
@@ -36,7 +36,7 @@ from flexllm_allo.quant.passes import (
 )
 from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipes import SITES, recipes
-from flexllm_allo.quant.rounding import round_weight
+from flexllm_allo.quant.transform.float_passes import apply_float_passes, decoder_of, online_of
 from flexllm_allo.quant.weight import QuantizedWeight
 
 

@@ -16,11 +16,11 @@ from flexllm_allo.errors import QuantError
 from flexllm_allo.models.calibrate import DEFAULT_TEXT, Calibration, calibration_tokens
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.quant.calibration import calibration_samples
-from flexllm_allo.quant.manifest import read_manifest
 from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipe_file import parse_recipe, recipe_to_toml
 from flexllm_allo.quant.recipes import recipes
-from flexllm_allo.quant.store import read_quantized
+from flexllm_allo.quant.store.folder import read_quantized
+from flexllm_allo.quant.store.manifest import read_manifest
 from flexllm_allo.runtime.quantize import quantize_folder
 
 TINY = Path(models.__path__[0]) / "tiny"

@@ -10,9 +10,9 @@ from float_llama import forward, random_model
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import Checkpoint, load_checkpoint
-from flexllm_allo.quant.hadamard import Online, hadamard_transform
 from flexllm_allo.quant.passes import Rotate
-from flexllm_allo.quant.rotation import fold_norms, random_rotations, rotate
+from flexllm_allo.quant.transform.hadamard import Online, hadamard_transform
+from flexllm_allo.quant.transform.rotation import fold_norms, random_rotations, rotate
 
 TINY = Path(__file__).parent.parent / "models" / "tiny"
 TOKENS = np.random.default_rng(9).integers(0, 61, 17)

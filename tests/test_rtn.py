@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flexllm_allo.errors import QuantError
-from flexllm_allo.quant import rtn
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, IntFormat
+from flexllm_allo.quant.integer import rtn
 
 UINT4 = IntFormat(4, "per_group", zero="integer", group=8)
 UINT2 = IntFormat(2, "per_group", zero="integer", group=32)

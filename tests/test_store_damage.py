@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from stored_model import edited, float_model, model, refusal, write
 
-from flexllm_allo.quant.manifest import MANIFEST
-from flexllm_allo.quant.store import Source, file_of, read_quantized
+from flexllm_allo.quant.store.folder import Source, file_of, read_quantized
+from flexllm_allo.quant.store.manifest import MANIFEST
 
 
 @pytest.fixture

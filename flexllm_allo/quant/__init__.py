@@ -1,13 +1,13 @@
 """Quantisation: formats, round-to-nearest, recipes, quantised models, perplexity."""
 
 from .formats import INT4_WEIGHT, INT8_ACTIVATION, INT8_KV, INT8_WEIGHT, IntFormat
+from .integer.rtn import dequantize, quantize_rows, quantize_weight, round_half_away
 from .model import QuantizedModel, WeightStorage, bytes_per_weight, weight_storage
 from .passes import Awq, FoldNorms, Gptq, LowRank, Outliers, Pass, Prune, Rotate, Rtn, Smooth, StaticScales
 from .perplexity import Perplexity, perplexity, text_sha256
-from .planting import plant_outliers
 from .quantize import quantize
 from .recipes import Recipe, get_recipe, recipes
-from .rtn import dequantize, quantize_rows, quantize_weight, round_half_away
+from .transform.planting import plant_outliers
 
 __all__ = [
     "INT4_WEIGHT",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .formats import ActivationFormat, FloatFormat
-from .rtn import quantize_rows, round_half_away
+from .integer.rtn import quantize_rows, round_half_away
 
 FloatArray = NDArray[Any]  # float32; NumPy's stubs lose the width in products with scalars
 

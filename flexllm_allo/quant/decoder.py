@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from .activation import fake_quantize, quantize_activation, quantize_static
 from .formats import ActivationFormat, IntFormat
-from .hadamard import Online, hadamard_transform
 from .model import FloatModel, Shape
 from .names import tensor_name
 from .recipes import SITES
+from .transform.hadamard import Online, hadamard_transform
 
 FloatArray = NDArray[Any]  # float32 throughout; NumPy's stubs lose the width in products with scalars
 Tap = Callable[[str, FloatArray], None]

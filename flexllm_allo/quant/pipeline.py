@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ..errors import QuantError
 from .calibration import Samples, SiteStatistics, check_samples
 from .decoder import AttentionScales, DecoderLayer, Site, Tap, rms_norm
-from .float_passes import apply_float_passes, decoder_of, online_of
+from .integer.site import QuantizedSite, quantize_site
 from .model import FloatModel
 from .names import EMBED, tensor_name
 from .passes import Awq, Gptq, Rtn, Smooth, StaticScales, needs_data
 from .recipes import SITES, Recipe
-from .site import QuantizedSite, quantize_site
+from .transform.float_passes import apply_float_passes, decoder_of, online_of
 from .weight import FloatArray, QuantizedWeight
 
 _NORMS = ("attn_norm", "mlp_norm")

@@ -13,11 +13,11 @@ import numpy as np
 from ..errors import QuantError
 from ..models.calibrate import Calibration, calibration_data
 from ..models.hf import load_checkpoint
-from ..quant.manifest import MANIFEST
 from ..quant.pipeline import quantize_tensors
 from ..quant.recipes import Recipe, get_recipe
-from ..quant.store import Source, check_output, read_quantized, write_quantized
-from ..quant.stored import Value
+from ..quant.store.folder import Source, check_output, read_quantized, write_quantized
+from ..quant.store.manifest import MANIFEST
+from ..quant.store.tensors import Value
 
 Advance = Callable[[int, int | None], None]
 

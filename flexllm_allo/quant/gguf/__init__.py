@@ -1,0 +1,1 @@
+"""GGUF files and the block formats of ggml."""

@@ -1,0 +1,1 @@
+"""From float matrices to integers: rounding, GPTQ, masks, corrections."""
