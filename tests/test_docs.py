@@ -1,4 +1,4 @@
-"""The Python blocks of README and docs run, each file from top to bottom; pages that list things are complete."""
+"""The Python blocks of README and docs run, each file from top to bottom; lists are complete."""
 
 from __future__ import annotations
 
@@ -83,5 +83,6 @@ def test_recipe_files_on_the_page_are_what_the_page_says() -> None:
     assert model.weight("w_head").format is None
     graph = operators(rotated)
     assert graph.down.quantize is rotate_quantize
-    assert graph.down.inner and graph.down.inner.quantize is quantize_minimum
+    assert graph.down.inner is not None
+    assert graph.down.inner.quantize is quantize_minimum
     assert graph.attend is attend_static
