@@ -57,14 +57,15 @@ def tokens(tiny):
 def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
     model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
     reference, errors = ReferenceLlama(model), list[float]()
-    for at in range(0, 1000, 100):
+    for at in range(0, 2000, 100):
         for bos in ([0], []):
-            window = [*bos, *tokens[at : at + 4]]
+            window = [*bos, *tokens[at : at + 3]]
             found = logits(tiny, model.tensors, recipes[name], window)
             errors.append(float(relative(found, reference.prefill(window))))
-    # Equal up to float rounding, where that does not tip a value over to the next code; a formula that is
-    # not the same would show in every window.
-    assert sorted(errors)[2] < 1e-4
+    # Equal up to float rounding, where that does not tip a value over to the next code (behind a 4-bit cache
+    # the first token of a window often lies on a tie); a formula that is not the same would show in every
+    # window.
+    assert sorted(errors)[9] < 1e-4
     assert max(errors) < 0.2
 
 
