@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from quant_models import KINDS, TINY, RandomModel, logits, random_samples, rebuilt, recipe, relative
+from quant_models import (
+    KINDS,
+    TINY,
+    RandomModel,
+    logits,
+    random_samples,
+    rebuilt,
+    recipe,
+    relative,
+    shortened,
+)
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
@@ -93,14 +101,9 @@ def test_taps_see_every_site_once_per_sample():
 # ---- what comes out ------------------------------------------------------------------------
 
 
-def fast(r):
-    """The recipe with fewer steps of learning."""
-    return replace(r, passes=tuple(replace(p, steps=2) if isinstance(p, Rotate) else p for p in r.passes))
-
-
 @pytest.mark.parametrize("name", recipes)
 def test_every_recipe_runs_on_the_shipped_model(name, tiny, tokens):
-    r = fast(recipes[name])
+    r = shortened(recipes[name])
     if name == "w4a4kv4":
         pytest.importorskip("torch")  # its rotations are learned
     steps = []
