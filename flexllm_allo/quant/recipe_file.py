@@ -234,9 +234,12 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.kv:
         yield from _integer_problems("kv", recipe.kv, ("per_tensor", "per_head", "per_token_and_head"))
     for layer, bits in recipe.layer_bits.items():
-        most = recipe.weight.bits if recipe.weight else 0
+        most = min((fmt.bits for fmt in (recipe.weight, *recipe.kinds.values()) if fmt), default=0)
         if layer < 0 or not 2 <= bits <= most:
-            yield f"layer_bits.{layer} is {bits}: layers count from 0 and have 2 to {most} bits (weight.bits)"
+            yield (
+                f"layer_bits.{layer} is {bits}: layers count from 0 and have 2 to {most} bits, no more than "
+                "any of their weights"
+            )
 
 
 def _integer_problems(at: str, fmt: IntFormat, granularities: tuple[str, ...]) -> Iterator[str]:
