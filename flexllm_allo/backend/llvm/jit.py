@@ -47,13 +47,15 @@ class Compiled:
         if " half " in text and features.get("f16c") is False:  # LLVM would call a missing library
             raise BackendError("FX403", "float16 needs a processor with F16C", hint="use float32 or bfloat16")
         module = _llvm.parse_assembly(text)
-        module.verify()
         machine = _llvm.Target.from_default_triple().create_target_machine(
             cpu=_llvm.get_host_cpu_name(),
             features=_wide_vectors(features),
             opt=3,
             jit=True,
         )
+        # Not told which integers the machine has, LLVM narrows sums to any width (`register_bits`).
+        module.triple, module.data_layout = machine.triple, str(machine.target_data)
+        module.verify()
         # Level 3 takes three times as long to compile as level 2 and the code is no faster.
         options = _llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = True
