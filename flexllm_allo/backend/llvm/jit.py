@@ -61,8 +61,8 @@ class Compiled:
         options.loop_vectorization = True
         # LLVM's SLP vectoriser narrows what it gathers and forgets the sign: eight of
         # ``uitofp i64 (sext i8 %x to i64)`` become ``uitofp <8 x i32> (sext <8 x i8> %x to <8 x i32>)`` in
-        # LLVM 22, which is 2**32 - 1 for -1, and ``uitofp <8 x i8> %x`` in LLVM 20. No option
-        # turns just that off. Nothing measured is faster with the pass; gemm of int8 is slower.
+        # LLVM 22, which is 2**32 - 1 for -1, and ``uitofp <8 x i8> %x`` in LLVM 20. Neither gemm nor
+        # the model was faster with it.
         options.slp_vectorization = False
         passes = _llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)
