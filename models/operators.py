@@ -23,7 +23,7 @@ from flexllm_allo.quant.formats import (
     ProgressiveFormat,
     WeightFormat,
 )
-from flexllm_allo.quant.passes import LowRank, Outliers, Rotate
+from flexllm_allo.quant.passes import LowRank, Outliers, Rotate, StaticScales
 from flexllm_allo.quant.recipes import SITES, Recipe
 
 Kernel = Callable[..., Any]
@@ -166,16 +166,35 @@ def check_formats(recipe: Recipe) -> None:
             problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
         if isinstance(fmt, IntFormat):
             problems += [f"{kind}: {p}" for p in _weight_problems(fmt)]
-    for kind in ("activation", "kv"):
-        fmt = getattr(recipe, kind)
-        if isinstance(fmt, IntFormat) and not 2 <= fmt.bits <= 8:
-            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
+    problems += _input_problems(recipe)
     if problems:
         raise QuantError(
             "FX604",
             f"recipe {recipe.name!r} cannot be computed: {'; '.join(problems)}",
             hint="change these formats, or start from one in flexllm_allo.quant.recipes",
         )
+
+
+def _input_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with the formats of activations and of the cache."""
+    problems: list[str] = []
+    for kind in ("activation", "kv"):
+        fmt = getattr(recipe, kind)
+        if isinstance(fmt, IntFormat) and not 2 <= fmt.bits <= 8:
+            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
+    activation, kv = recipe.activation, recipe.kv
+    if isinstance(activation, IntFormat) and not (
+        activation.dynamic and activation.granularity == "per_token"
+    ):
+        problems.append("activation: only dynamic formats per_token are computed")
+    static = kv is not None and not kv.dynamic
+    if static != (recipe.find(StaticScales) is not None):
+        problems.append("kv: a static format and the pass StaticScales need each other")
+    if kv is not None and static and (kv.bits, kv.granularity, kv.signed) != (8, "per_head", True):
+        problems.append("kv: a static cache is symmetric, of 8 bits, per_head")
+    if kv is not None and kv.dynamic and kv.granularity != "per_token_and_head":
+        problems.append("kv: a dynamic cache is per_token_and_head")
+    return problems
 
 
 def _weight_problems(fmt: IntFormat) -> list[str]:

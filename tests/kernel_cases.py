@@ -16,6 +16,7 @@ from flexllm_allo.kernels.linear import ChannelWeight, Linear
 from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.models.operators import operators
 from flexllm_allo.quant.formats import INT8_KV, IntFormat
+from flexllm_allo.quant.passes import StaticScales
 from flexllm_allo.quant.recipes import Recipe
 
 size = st.integers(1, 9)
@@ -278,7 +279,8 @@ def fixed_scales(rng: np.random.Generator, b: Sizes) -> list[np.ndarray]:
 
 
 def recipe_with(kv: IntFormat | None) -> Any:
-    return operators(Recipe("case", None, None, kv, None, passes=()))
+    static = () if kv is None or kv.dynamic else (StaticScales(),)
+    return operators(Recipe("case", None, None, kv, None, passes=static))
 
 
 @st.composite
