@@ -264,6 +264,51 @@ def quantize(
         result_file.write_json(result)
 
 
+@app.command()
+def report(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="The page, a .html file.")],
+    recipe: Recipe = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text that the models read, UTF-8. Default: one that ships with it.")
+    ] = None,
+    float_directory: Annotated[
+        Path | None, typer.Option("--float", help="For a quantized folder: the model it was made of.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text for recipes that look at activations, as for quantize.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of windows.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="The same as JSON. Default: beside the page.")
+    ] = None,
+) -> None:
+    """Show layer by layer where a recipe loses the signal, the first bad layer, and what to change."""
+    from .runtime.report import report_snr
+
+    page_file, data_file = _output(out), _output(json_file or out.with_suffix(".json"))
+    if page_file.path == data_file.path:
+        raise UsageError("FX703", f'--out and --json are both "{out}"', hint="name the page something.html")
+    content = _read(text) if text else None
+    with _progress("report") as advance:
+        result = report_snr(
+            directory,
+            recipe,
+            content,
+            float_directory=float_directory,
+            calibration=calibration,
+            samples=samples,
+            seed=seed,
+            advance=advance,
+        )
+    _table("signal to noise", result.summary)
+    if result.advice:
+        typer.echo("\n" + result.advice, nl=False)
+    page_file.write(result.page.encode())
+    data_file.write_json(result.content)
+
+
 @app.command("recipes")
 def show_recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe, or a TOML file: print all of it.")] = None,

@@ -60,20 +60,41 @@ def quantize_tensors(
         QuantError: FX604 for a recipe with formats but no pass that rounds, FX606 with the name of a tensor
             that cannot be quantized, FX607 when data is needed and missing or unusable.
     """
+    data = checked_samples(model, recipe, samples)
+    if on_step:
+        on_step("float passes", 0, model.config.num_hidden_layers + 2)
+    yield from round_tensors(apply_float_passes(model, recipe, data), recipe, data, on_step, done)
+
+
+def checked_samples(model: FloatModel, recipe: Recipe, samples: NDArray[np.integer] | None) -> Samples | None:
+    """The samples that the passes of a recipe look at, or None if none does.
+
+    Raises:
+        QuantError: FX604 and FX607 as `quantize_tensors`.
+    """
     _check(recipe)
-    data: Samples | None = None
-    if needs_data(recipe.passes):
-        if samples is None:
-            raise QuantError(
-                "FX607",
-                f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
-                hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
-            )
-        data = check_samples(samples, model.config)
+    if not needs_data(recipe.passes):
+        return None
+    if samples is None:
+        raise QuantError(
+            "FX607",
+            f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
+            hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
+        )
+    return check_samples(samples, model.config)
+
+
+def round_tensors(
+    model: FloatModel,
+    recipe: Recipe,
+    samples: Samples | None,
+    on_step: OnStep | None = None,
+    done: Container[str] = (),
+) -> Iterator[Result]:
+    """`quantize_tensors` of a model that has been through `apply_float_passes`."""
     step = on_step or _silent
     layers = model.config.num_hidden_layers
-    step("float passes", 0, layers + 2)
-    run = _Run(apply_float_passes(model, recipe, data), recipe, data)
+    run = _Run(model, recipe, samples)
     if run.x is not None:
         done = ()
     if "embed" not in done:
