@@ -236,7 +236,7 @@ def quantize(
         Path | None,
         typer.Option(help="Text, or a folder of .txt files, for recipes that look at activations."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 32,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 64,
     length: Annotated[int, typer.Option(min=2, help="Tokens in a window.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of windows.")] = 0,
     json_file: JsonFile = None,
