@@ -13,6 +13,7 @@ import numpy as np
 from flexllm_allo.customize import lower_all
 from flexllm_allo.errors import ModelError, QuantError
 from flexllm_allo.ir import nodes as ir
+from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import quantize, sequence_length
 from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
@@ -22,7 +23,7 @@ from . import llama as graph
 from .arrays import constant_arrays
 from .calibrate import Calibration, calibration_data
 from .hf import Checkpoint, checkpoint_without_weights, load_checkpoint
-from .operators import Operators, check_formats, operators
+from .operators import Operators, operators
 
 STOP_TOKENS = 4
 """Entries of the design's table of stop tokens; unused ones are -1."""
@@ -144,7 +145,7 @@ def load(
     if is_quantized(folder):
         return _load_quantized(Path(folder), found, max_seq_len)
     found = found or get_recipe(DEFAULT_RECIPE)
-    check_formats(found)
+    check_recipe(found)
     checkpoint = load_checkpoint(Path(folder))
     samples, settings = calibration_data(checkpoint, found, calibration)
     return Model(checkpoint, quantize(checkpoint, found, samples, max_seq_len), settings)

@@ -381,16 +381,22 @@ STATIC = IntFormat(8, "per_head", full_range=True)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"activation": IntFormat(8, "per_tensor", dynamic=True)}, "only dynamic formats per_token"),
-        ({"activation": IntFormat(8, "per_token")}, "only dynamic formats per_token"),
-        ({"kv": STATIC}, "a static format and the pass StaticScales need each other"),
-        ({"passes": (Rtn(), StaticScales())}, "a static format and the pass StaticScales need each other"),
+        (
+            {"activation": IntFormat(8, "per_tensor", dynamic=True)},
+            "activations have a scale per_token, dynamic",
+        ),
+        ({"activation": IntFormat(8, "per_token")}, "activations have a scale per_token, dynamic"),
+        ({"kv": STATIC}, "a kv that is not dynamic needs StaticScales"),
+        ({"passes": (Rtn(), StaticScales())}, "StaticScales are for a kv that is not dynamic"),
         (
             {"kv": replace(STATIC, bits=4), "passes": (Rtn(), StaticScales())},
             "symmetric, of 8 bits, per_head",
         ),
-        ({"kv": replace(STATIC, zero="integer"), "passes": (Rtn(), StaticScales())}, "symmetric, of 8 bits"),
-        ({"kv": IntFormat(8, "per_head", dynamic=True)}, "a dynamic cache is per_token_and_head"),
+        (
+            {"kv": replace(STATIC, zero="integer"), "passes": (Rtn(), StaticScales())},
+            "has 8 bits, signed, per_head",
+        ),
+        ({"kv": IntFormat(8, "per_head", dynamic=True)}, "kv cannot be per_head and dynamic"),
     ],
 )
 def test_inputs_that_no_kernel_computes_are_refused(change, text):

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from ..errors import QuantError
 from .calibration import Samples, SiteStatistics, check_samples
+from .check import check_fit, check_recipe
 from .decoder import AttentionScales, DecoderLayer, Site, Tap, rms_norm
 from .integer.site import QuantizedSite, quantize_site
 from .model import FloatModel
 from .names import EMBED, tensor_name
-from .passes import Awq, Gptq, Rtn, Smooth, StaticScales, needs_data
+from .passes import Awq, Gptq, Smooth, StaticScales, needs_data
 from .recipes import SITES, Recipe
 from .transform.float_passes import apply_float_passes, decoder_of, online_of
 from .weight import FloatArray, QuantizedWeight
@@ -57,7 +58,7 @@ def quantize_tensors(
         float32 [H], ``k_scale``, ``v_scale`` float32 [KV].
 
     Raises:
-        QuantError: FX604 for a recipe with formats but no pass that rounds, FX606 with the name of a tensor
+        QuantError: FX604 as `check_recipe` and `check_fit`, FX606 with the name of a tensor
             that cannot be quantized, FX607 when data is needed and missing or unusable.
     """
     data = checked_samples(model, recipe, samples)
@@ -72,7 +73,8 @@ def checked_samples(model: FloatModel, recipe: Recipe, samples: NDArray[np.integ
     Raises:
         QuantError: FX604 and FX607 as `quantize_tensors`.
     """
-    _check(recipe)
+    check_recipe(recipe)
+    check_fit(recipe, model.config)
     if not needs_data(recipe.passes):
         return None
     if samples is None:
@@ -110,16 +112,6 @@ def round_tensors(
 
 def _silent(name: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
-
-
-def _check(recipe: Recipe) -> None:
-    formats = (recipe.weight, recipe.head, *recipe.kinds.values())
-    if any(formats) and not (recipe.find(Rtn) or recipe.find(Gptq)):
-        raise QuantError(
-            "FX604",
-            f"recipe {recipe.name!r} has formats for weights but no pass that rounds them",
-            hint="add Rtn or Gptq to its passes",
-        )
 
 
 @dataclass

@@ -268,9 +268,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         elif fmt is not None and fmt.group < 1:
             yield f"{at}.group is {fmt.group}: a group has at least one weight"
     if isinstance(recipe.activation, IntFormat):
-        yield from _integer_problems("activation", recipe.activation, ("per_tensor", "per_token"))
+        yield from _integer_problems("activation", recipe.activation, ("per_token",))
     if recipe.kv:
-        yield from _integer_problems("kv", recipe.kv, ("per_tensor", "per_head", "per_token_and_head"))
+        yield from _integer_problems("kv", recipe.kv, ("per_head", "per_token_and_head"))
     for layer, bits in recipe.layer_bits.items():
         most = min((fmt.bits for fmt in (recipe.weight, *recipe.kinds.values()) if fmt), default=0)
         if layer < 0 or not 2 <= bits <= most:
