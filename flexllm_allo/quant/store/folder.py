@@ -21,7 +21,7 @@ from ..recipe_file import recipe_from_dict, recipe_to_dict
 from ..recipes import Recipe
 from .files import Raw, file_chunks, open_tensors
 from .manifest import MANIFEST, Entry, Manifest, read_manifest
-from .staging import StagedFolder, refusal
+from ...staging import StagedFolder, refusal
 from .tensors import StoredTensors, Value, to_raw
 
 COMPANIONS = (

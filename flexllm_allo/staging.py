@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from ...errors import FlexError, UsageError
+from .errors import FlexError, UsageError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux' renameat2
 
