@@ -196,16 +196,30 @@ def test_placement_is_balanced_and_checked() -> None:
     mega = 1 << 20
     sizes = {f"w{i}": (i + 1) * mega for i in range(40)}
     placed = place(sizes, card, {"w0": 31, "w1": "DDR[0]"})
-    assert placed["w0"] == "HBM[31]"
-    assert placed["w1"] == "DDR[0]"
+    assert str(placed["w0"]) == "HBM[31]"
+    assert str(placed["w1"]) == "DDR[0]"
     load: dict[str, int] = {}
-    for name, where in placed.items():
-        load[where] = load.get(where, 0) + sizes[name]
+    for name, slot in placed.items():
+        assert slot.offset == load.get(str(slot), 0)
+        load[str(slot)] = load.get(str(slot), 0) + sizes[name]
     assert max(load.values()) == 40 * mega
     big = place({"kv": 700 * mega, "w": 200 * mega}, card)
-    assert big == {"kv": "HBM[0:2]", "w": "HBM[3]"}
-    with pytest.raises(BackendError, match="does not fit into the memory"):
-        place({"huge": 9000 * mega}, card)
+    assert {name: str(slot) for name, slot in big.items()} == {"kv": "HBM[0:2]", "w": "HBM[3]"}
+    with pytest.raises(BackendError, match="does not fit into the memory") as caught:
+        place({"huge": 99000 * mega}, card)
+    assert f"{99000 * mega - (32 << 30) - (8 << 30)} too many" in caught.value.message
+
+
+def test_what_is_seldom_read_goes_to_the_second_memory() -> None:
+    card, mega = device("u280"), 1 << 20
+    placed = place({"embed": 1002 * mega, "w": 128 * mega}, card, traffic={"embed": 8192, "w": 128 * mega})
+    assert {name: str(slot) for name, slot in placed.items()} == {"embed": "DDR[0]", "w": "HBM[0]"}
+    rest = place({f"w{i}": 256 * mega for i in range(33)}, card)
+    assert sum(slot.memory == "DDR" for slot in rest.values()) == 1  # the one that HBM has no room for
+
+
+def test_fixed_places_are_checked() -> None:
+    card = device("u280")
     with pytest.raises(BackendError, match="is no memory channel"):
         place({"a": 1}, card, {"a": 32})
     with pytest.raises(BackendError, match='no memory argument "b"'):

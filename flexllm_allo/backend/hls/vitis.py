@@ -20,10 +20,10 @@ from ..external import source_files
 from .csim import csim_bytes, to_csim_bytes
 from .emit import emit, emit_header, top_name, top_parameters, uses_ap
 from .interface import is_memory_port
-from .placement import place
+from .placement import Slot, place
 from .project import BuildPlan
 from .templates import template
-from .testbench import host, ports, testbench
+from .testbench import Image, host, ports, testbench
 from .toolchain import AP_HEADERS_VARIABLE, SHIM
 
 Array = NDArray[Any]
@@ -37,6 +37,8 @@ def vitis_project(
     golden: Mapping[str, Array] | None = None,
     bundles: Mapping[str, str] | None = None,
     memory: Mapping[str, int | str] | None = None,
+    placement: Mapping[str, Slot] | None = None,
+    images: Mapping[str, Image] | None = None,
 ) -> BuildPlan:
     """Plan the Vitis project of a program.
 
@@ -49,6 +51,8 @@ def vitis_project(
         bundles: AXI bundle by argument; by default each has its own.
         memory: memory channel by argument (a number, or text such as ``"HBM[3]"``); ``"output_0"`` is
             the first result.
+        placement: the places of all memory arguments, decided by the caller (else `memory` and `place` do).
+        images: arguments that lie in the file of a channel, which the caller writes.
 
     Raises:
         BackendError: FX402, unknown device or the arguments do not fit into its memory.
@@ -58,15 +62,16 @@ def vitis_project(
     top = program.function(program.top)
     _check_top(top)
     data, golden = data or {}, golden or {}
-    stored = Effects(program).stored(top)
+    written = Effects(program).stored(top)
     _check_names(top, data, {b.name for b in top.inputs}, "an input")
-    _check_names(top, golden, stored, "a result or written argument")
+    _check_names(top, golden, written, "a result or written argument")
     names = top_parameters(program, "vitis")
     spelled = {b.name: name for b, name in zip(top.params, names, strict=True)}
     sizes = {b.name: _bytes(b) for b in top.params if is_memory_port(top, b)}
-    placed = place(sizes, card, _by_name(top, memory or {}))
+    slots = placement or place(sizes, card, _by_name(top, memory or {}))
+    placed = {n: str(slot) for n, slot in slots.items()}
     name = top_name(program)
-    all_ports = ports(top, names, stored, data.keys(), golden.keys())
+    all_ports = ports(top, names, written, data.keys(), golden.keys(), images)
     values = _settings(name, card, frequency)
     text = {
         "kernel.cpp": emit(program, "vitis", bundles),
