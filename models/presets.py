@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from flexllm_allo.errors import ModelError, did_you_mean
+from flexllm_allo.models.hf import Checkpoint
+from flexllm_allo.models.model import Model
+from flexllm_allo.models.spec import LlamaConfig
+from flexllm_allo.models.tensors import Tensors
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import sequence_length
 from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 
-from .hf import Checkpoint
-from .model import Model
 from .operators import check_formats
-from .spec import LlamaConfig
-from .tensors import Tensors
 
 _LLAMA_3_2: dict[str, Any] = {
     "model_type": "llama",

@@ -199,7 +199,7 @@ def test_placement_is_balanced_and_checked() -> None:
     assert str(placed["w0"]) == "HBM[31]"
     assert str(placed["w1"]) == "DDR[0]"
     load: dict[str, int] = {}
-    for name, slot in placed.items():
+    for name, slot in sorted(placed.items(), key=lambda item: item[1].offset):
         assert slot.offset == load.get(str(slot), 0)
         load[str(slot)] = load.get(str(slot), 0) + sizes[name]
     assert max(load.values()) == 40 * mega
