@@ -216,6 +216,7 @@ def plan_project(
         bundles={n: p.bundle for n, p in where.placements.items()},
         placement={n: p.slot for n, p in where.placements.items()},
         images=images,
+        trace=top.schedule.trace,
     )
     details = {
         "recipe": top.model.weights.recipe.name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ...hardware.devices import device as find_device
 from ...ir import nodes as ir
 from ...ir.dtypes import ArrayType
 from ...ir.layout import logical_shape, pack_array
+from ...schedule.trace import Primitive
 from ..arguments import encode
 from ..effects import Effects
 from ..external import source_files
@@ -21,6 +23,7 @@ from .csim import csim_bytes, to_csim_bytes
 from .emit import emit, emit_header, top_name, top_parameters, uses_ap
 from .interface import is_memory_port
 from .placement import Slot, place
+from .pragmas import check_directives, check_ports, check_text
 from .project import BuildPlan
 from .templates import template
 from .testbench import Image, host, ports, testbench
@@ -39,6 +42,7 @@ def vitis_project(
     memory: Mapping[str, int | str] | None = None,
     placement: Mapping[str, Slot] | None = None,
     images: Mapping[str, Image] | None = None,
+    trace: Sequence[Primitive] = (),
 ) -> BuildPlan:
     """Plan the Vitis project of a program.
 
@@ -53,9 +57,11 @@ def vitis_project(
             the first result.
         placement: the places of all memory arguments, decided by the caller (else `memory` and `place` do).
         images: arguments that lie in the file of a channel, which the caller writes.
+        trace: the schedule, for messages about its directives.
 
     Raises:
-        BackendError: FX402, unknown device or the arguments do not fit into its memory.
+        BackendError: FX402, unknown device or the arguments do not fit into its memory; FX403, a directive
+            that Vitis would not take.
         ArgumentError: FX401, data for an argument that does not exist or has another shape.
     """
     card = find_device(device)
@@ -73,8 +79,12 @@ def vitis_project(
     name = top_name(program)
     all_ports = ports(top, names, written, data.keys(), golden.keys(), images)
     values = _settings(name, card, frequency)
+    check_directives(program, trace)
+    code = emit(program, "vitis", bundles)
+    check_text(code)
+    check_ports(len(set(re.findall(r"m_axi .*bundle=(\w+)", code))), card.memory.ports, card.name)
     text = {
-        "kernel.cpp": emit(program, "vitis", bundles),
+        "kernel.cpp": code,
         "kernel.h": emit_header(program, "vitis"),
         "testbench.cpp": testbench(name, all_ports),
         "host.cpp": host(name, all_ports, [csim_bytes(b.dtype) for b in top.params]),
