@@ -224,3 +224,44 @@ def test_fixed_places_are_checked() -> None:
         place({"a": 1}, card, {"a": 32})
     with pytest.raises(BackendError, match='no memory argument "b"'):
         place({"a": 1}, card, {"b": 0})
+
+
+@pytest.mark.parametrize("program", ["vitis_hls", "vitis-run"])
+def test_finished_steps_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """With the tools of 2022.2 to 2024.1 (vitis_hls) and of later releases (vitis-run)."""
+    out = write_project(plan(), tmp_path / "p")
+    tools = tmp_path / "bin"
+    stub(tools, program, 'echo "$@ STEP=$STEP" >> called\ntouch two_layers.xo\n')
+    stub(
+        tools, "v++", '[ -e license ] || { echo "ERROR: [v++ 60-1] no license"; exit 1; }\ntouch "${@: -1}"\n'
+    )
+    path = tools / "v++"
+    path.write_text(path.read_text().replace("#!/bin/sh", "#!/bin/bash"))
+    real = toolchain.shutil.which
+    others = {"vitis_hls", "vitis-run"} - {program}
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None if name in others else real(name))
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(
+        ToolError, match=r"step link_hw: make failed: ERROR: \[v\+\+ 60-1\] no license"
+    ) as caught:
+        run_link(out, "two_layers", "hw")
+    assert "link_hw.log" in caught.value.hint
+    assert "goes on with step link_hw" in caught.value.hint
+    (out / "license").touch()
+    assert run_link(out, "two_layers", "hw").is_file()
+    arguments = "-f run.tcl" if program == "vitis_hls" else "--mode hls --tcl run.tcl"
+    assert (out / "called").read_text() == f"{arguments} STEP=export\n"  # once, before the failure
+    (out / "kernel.cpp").write_text((out / "kernel.cpp").read_text() + "// changed\n")
+    run_link(out, "two_layers", "hw")
+    assert (out / "called").read_text().count("STEP=export") == 2
+
+
+def test_the_link_of_a_versal_card_is_packaged() -> None:
+    files = vitis_project(programs.two_layers(), device="v80").files
+    makefile, readme = files["Makefile"].decode(), files["README.md"].decode()
+    assert "-o $@\n\ntwo_layers.$(TARGET).xclbin: two_layers.$(TARGET).xsa\n\tv++ -p -t $(TARGET)" in makefile
+    assert "were never run on a card of this kind" in readme
+    assert b"part=xcv80-lsva4737" in files["hls_config.cfg"]
+    assert "never run" not in vitis_project(programs.two_layers()).files["README.md"].decode()

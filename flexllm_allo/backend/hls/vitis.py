@@ -105,11 +105,29 @@ def vitis_project(
     return BuildPlan(name, card.key, frequency, files)
 
 
+_LINK = (
+    "{top}.$(TARGET).{product}: {top}.xo {top}.cfg\n"
+    "\tv++ -l -t $(TARGET) --platform $(PLATFORM) --config {top}.cfg \\\n"
+    "\t  --kernel_frequency {mhz} {top}.xo -o $@\n"
+)
+_PACKAGE = (
+    "\n{top}.$(TARGET).xclbin: {top}.$(TARGET).xsa\n"
+    "\tv++ -p -t $(TARGET) --platform $(PLATFORM) --package.boot_mode=ospi $< -o $@\n"
+)
+_VERSAL_NOTE = """
+This card is a Versal: linking gives an `.xsa`, which `v++ -p` packages as the `.xclbin` with the PDI of the
+device inside. These two steps follow the manuals and were never run on a card of this kind.
+"""
+
+
 def _settings(top: str, card: Device, frequency: float) -> dict[str, str]:
     """What the templates of the scripts ask for."""
+    link = _LINK.format(top=top, mhz=f"{frequency:g}", product="xsa" if card.versal else "xclbin")
     return {
         "top": top, "part": card.part, "platform": card.platform, "device": card.name,
         "period": f"{1000 / frequency:.2f}", "mhz": f"{frequency:g}", "ap_variable": AP_HEADERS_VARIABLE,
+        "link": link + _PACKAGE.format(top=top) if card.versal else link,
+        "versal_note": _VERSAL_NOTE if card.versal else "",
     }  # fmt: skip
 
 
