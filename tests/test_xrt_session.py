@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from flexllm_allo.backend.hls.csim import CSimModule
+from flexllm_allo.backend.hls.toolchain import find_compiler
 from flexllm_allo.errors import ToolError, UsageError
 from flexllm_allo.models import load
 from flexllm_allo.runtime.build import build_project, hardware_top
@@ -21,6 +23,7 @@ from flexllm_allo.runtime.session import Session
 from flexllm_allo.runtime.xrt_session import XrtSession
 
 TINY = Path(__file__).parent.parent / "models" / "tiny"
+STANDIN = Path(__file__).parent / "xrt_standin"
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +141,33 @@ def test_the_manifest_lists_the_arguments_of_the_kernel(project: Path) -> None:
     header = (project / "kernel.h").read_text()
     at = [re.search(rf"[ *]{a['kernel_name']}\b", header).start() for a in arguments]
     assert at == sorted(at)
+
+
+def test_the_host_program_loads_channels_and_generates(project: Path, tmp_path: Path) -> None:
+    model = load(TINY, "w4a8kv8", 64)
+    try:
+        CSimModule(hardware_top(model).top, tmp_path)
+    except ToolError:
+        pytest.skip("no C++ compiler or no ap_int headers")
+    command = [str(find_compiler().path), "-std=c++17", "-O1", f"-I{STANDIN}", str(project / "host.cpp")]
+    command += ["-o", "host", "./csim.so", "-Wl,-rpath,$ORIGIN"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+    def host(*options: object) -> subprocess.CompletedProcess[str]:
+        words = ["./host", "x.xclbin", "--data", str(project / "data"), "--weights", *map(str, options)]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = host(project)
+    assert done.returncode == 0, done.stderr
+    assert "tokens: equal" in done.stdout
+    assert done.stdout.endswith("PASS\n")
+    prompt = model.checkpoint.encode("The import statement")
+    text = ",".join(map(str, prompt))
+    chosen = (f"prompt={text}", f"n_prompt={len(prompt)}", "max_new_tokens=5", "--print", "tokens")
+    printed = host(project, *chosen).stdout.splitlines()[1].split(",")
+    assert [int(token) for token in printed[:5]] == Session(model).generate(prompt, 5).tokens
+    missing = host(tmp_path)
+    assert missing.returncode == 1
+    assert "cannot read" in missing.stderr
+    assert "prompt holds 64 elements" in host(project, "prompt=" + ",".join(["1"] * 65)).stderr
+    assert "unknown option what" in host(project, "what").stderr

@@ -107,13 +107,16 @@ def check_text(code: str) -> None:
     Raises:
         BackendError: FX403, with the line of the text.
     """
-    function, seen = "", set[str]()
+    function = ""
+    seen: set[str] = set()
     for number, line in enumerate(code.splitlines(), 1):
         if started := _FUNCTION.match(line):
-            function, seen = started[1], set()
+            function = started[1]
+            seen = set()
         found = _DIRECTIVE.match(line)
         if found is None:
-            seen.update(re.findall(r"\w+", line.split("//")[0]) if "#pragma" not in line else ())
+            words: list[str] = re.findall(r"\w+", line.split("//")[0]) if "#pragma" not in line else []
+            seen.update(words)
         elif found[1] not in seen and found[1] != "return":
             raise BackendError(
                 "FX403",
