@@ -93,8 +93,24 @@ class Model:
 
     @cached_property
     def constants(self) -> dict[str, Any]:
-        """What never changes between runs, by parameter name: weights, scales, tables, eps."""
+        """What never changes between runs, by parameter name: weights, scales, tables, eps.
+
+        Raises:
+            ModelError: FX602, the model is an architecture without weights.
+        """
+        self.check_weights()
         return constant_arrays(self.weights)
+
+    def check_weights(self) -> None:
+        """Refuse a model that is an architecture only.
+
+        Raises:
+            ModelError: FX602.
+        """
+        if not self.weights.tensors:
+            raise ModelError(
+                "FX602", f"{self.checkpoint.source} has no weights", hint="load a checkpoint of this shape"
+            )
 
     def cache(self) -> dict[str, np.ndarray[Any, Any]]:
         """An empty KV cache, by parameter name."""
