@@ -23,7 +23,7 @@ from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import swiglu_quantize
 from flexllm_allo.kernels.norm import norm_quantize
 from flexllm_allo.kernels.rope import split_heads
-from flexllm_allo.kernels.sampling import greedy, is_stop
+from flexllm_allo.kernels.sampling import CANDIDATES, Sampling, is_stop, sample
 
 R, T = params("R, T")  # operators of the recipe; tokens
 E, W, U, I, V, L, C, S, D, P, M = params("E, W, U, I, V, L, C, S, D, P, M")
@@ -133,7 +133,7 @@ def score(
 
 @template(R, T)
 def prefill(
-    prompt: int32[S], n_prompt: int32, vocabulary: Vocabulary, tables: Tables,
+    prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> int32:  # fmt: skip
     """Run the prompt through the layers in blocks of T tokens; the last block may be shorter.
@@ -149,25 +149,25 @@ def prefill(
         x = forward[R, T](tokens, n, b * T, vocabulary.embed, tables, attentions, mlps, cache)
         last = take_row(x, n - 1)
     logits = head[R](last, tables.eps, vocabulary)
-    return greedy(logits)
+    return sample[V, CANDIDATES](logits, n_prompt, sampling)
 
 
 @template(R)
 def decode(
-    token: int32, pos: int32, vocabulary: Vocabulary, tables: Tables, attentions: Attention[L],
-    mlps: Mlp[L], cache: R.Cache[C, S, D][L],
+    token: int32, pos: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
+    attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> int32:  # fmt: skip
     """The token after `token`, which stands at position `pos`."""
     tokens: int32[1] = 0
     tokens[0] = token
     x = forward[R, 1](tokens, 1, pos, vocabulary.embed, tables, attentions, mlps, cache)
     logits = head[R](x, tables.eps, vocabulary)
-    return greedy(logits)
+    return sample[V, CANDIDATES](logits, pos + 1, sampling)
 
 
 @template(R, T)
 def generate(
-    prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M],
+    prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M], sampling: Sampling,
     vocabulary: Vocabulary, tables: Tables, attentions: Attention[L], mlps: Mlp[L],
     cache: R.Cache[C, S, D][L], tokens: int32[S],
 ) -> int32:  # fmt: skip
@@ -175,7 +175,7 @@ def generate(
 
     Writes the new tokens (a stop token included) to `tokens` and returns how many there are.
     """
-    token: int32 = prefill[R, T](prompt, n_prompt, vocabulary, tables, attentions, mlps, cache)
+    token: int32 = prefill[R, T](prompt, n_prompt, sampling, vocabulary, tables, attentions, mlps, cache)
     count: int32 = 0
     more: int32 = 1
     while count < max_new_tokens and more == 1:
@@ -185,5 +185,5 @@ def generate(
         if is_stop(token, stop) == 1 or pos >= S:
             more = 0
         if count < max_new_tokens and more == 1:
-            token = decode[R](token, pos, vocabulary, tables, attentions, mlps, cache)
+            token = decode[R](token, pos, sampling, vocabulary, tables, attentions, mlps, cache)
     return count

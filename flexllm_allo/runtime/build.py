@@ -18,6 +18,7 @@ from ..hybrid import HybridTop, Words, hybrid
 from ..ir.layout import laid_out
 from ..kernels import linear as linear_kernels
 from ..models import Model, load
+from ..models.sampling import Sampling
 from ..schedules import decode, prefill
 
 OnStep = Callable[[int, int | None], None]
@@ -118,6 +119,7 @@ def plan_project(
     device: str = "u280",
     prompt: Sequence[int] | None = None,
     new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
 ) -> BuildPlan:
     """The project in memory, with test data: a prompt, and what the CPU makes of it.
 
@@ -126,8 +128,9 @@ def plan_project(
     Args:
         prompt: tokens of the test bench's prompt; pseudo-random ones by default.
         new_tokens: tokens to generate in the test bench.
+        sampling: how they are chosen; greedy by default.
     """
-    arguments = golden_arguments(top.model, prompt, new_tokens)
+    arguments = golden_arguments(top.model, prompt, new_tokens, sampling)
     function = top.top.function(top.top.top)
     before = {b.name: laid_out(b, arguments[b.name]) for b in function.inputs}
     after = {n: a.copy() if hasattr(a, "copy") else a for n, a in before.items()}
@@ -140,7 +143,10 @@ def plan_project(
 
 
 def golden_arguments(
-    model: Model, prompt: Sequence[int] | None = None, new_tokens: int = GOLDEN_TOKENS
+    model: Model,
+    prompt: Sequence[int] | None = None,
+    new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
 ) -> dict[str, Any]:
     """Arguments of ``generate`` by name."""
     size = model.max_seq_len
@@ -149,6 +155,7 @@ def golden_arguments(
     padded = np.zeros(size, np.int32)
     padded[: len(tokens)] = tokens
     return {
+        **(sampling or Sampling()).arguments(),
         **model.constants,
         **model.cache(),
         "prompt": padded,
