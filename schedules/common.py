@@ -94,8 +94,6 @@ elementwise: dict[str, Callable[[Schedule], None]] = {
     "split_heads": partial(pipeline, loops=("d",)),
     "append_cache": partial(pipeline, loops=("d",)),
     "append_codes": partial(pipeline, loops=("d",)),
-    "attention": partial(pipeline, loops=("d_sum", "d_qk", "s_exp", "s_w", "d_av", "d_out")),
-    "attention_static": partial(pipeline, loops=("d_qk", "s_exp", "d_av", "d_out")),
     "embedding": partial(pipeline, loops=("e",)),
     "take_row": partial(pipeline, loops=("e",)),
     "candidates": candidates,

@@ -477,5 +477,6 @@ COMPOSED = {
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=4),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
+    "attention": dict(H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
 }
 """An instance of the cases that call kernels without a case of their own."""
