@@ -161,7 +161,7 @@ def mix(
     n: int32,
     Y: float32[T, W],
 ):
-    """Codes round(weight / step) of type `Tp`, clamped above, times values: columns of a group's heads in Y."""
+    """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y."""
     acc: Ta[T, G, D] = 0
     for s in range(pos + n, name="value"):
         row: Tc[D]

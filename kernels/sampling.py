@@ -58,7 +58,7 @@ def candidates(logits: float32[1, V], limit: int32) -> (float32[K], int32[K]):
     return value, index
 
 
-def mix(x: uint32) -> uint32:
+def scramble(x: uint32) -> uint32:
     """MurmurHash3's finalizer (Appleby): every bit of the result depends on every bit of x, one to one."""
     first: uint32 = 0x85EBCA6B
     second: uint32 = 0xC2B2AE35
@@ -72,15 +72,15 @@ def mix(x: uint32) -> uint32:
 
 
 def uniform(seed: int32, position: int32) -> float32:
-    """A multiple of 2^-24 in [0, 1): the high 24 bits of mix(mix(seed) + position * 0x9E3779B9).
+    """A multiple of 2^-24 in [0, 1): the high 24 bits of scramble(scramble(seed) + position * 0x9E3779B9).
 
     A counter instead of a state (as in SplitMix, Steele et al. 2014): the same for any order of calls.
     """
     golden: uint32 = 0x9E3779B9
     start: uint32 = seed
     place: uint32 = position
-    start = mix(start)
-    h: uint32 = mix(start + place * golden)
+    start = scramble(start)
+    h: uint32 = scramble(start + place * golden)
     h = h >> 8
     u: float32 = h
     return u * 5.9604644775390625e-08

@@ -130,7 +130,7 @@ class Session:
         rows: list[NDArray[np.float32]] = []
         for pos in range(0, len(tokens), block):
             part = tokens[pos : pos + block]
-            padded = np.zeros(block, np.int32)
+            padded = np.zeros(self.top.width(stage), np.int32)
             padded[: len(part)] = part
             out = self._call(scorer, tokens=padded, n=len(part), pos=pos)
             rows.append(out[: len(part)])
