@@ -153,11 +153,15 @@ def generate(
     directory: Directory,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of sampling; 0 takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Sample among this many; 0 for as many as possible.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest with this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of sampling: the same seed, the same text.")] = 0,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Continue a prompt greedily on the CPU, with exactly the design that `build` writes."""
+    """Continue a prompt on the CPU, with exactly the design that `build` writes."""
     if not prompt:
         raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
@@ -167,7 +171,15 @@ def generate(
     ):
         prompt_tokens = session.encode(prompt)
         made = count(1)
-        result = session.generate(prompt_tokens, max_new_tokens, lambda _token: advance(next(made), None))
+        result = session.generate(
+            prompt_tokens,
+            max_new_tokens,
+            lambda _token: advance(next(made), None),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
         text = session.decode(result.tokens)
     typer.echo(prompt + text)
     if result_file:

@@ -51,19 +51,20 @@ class Model:
     def max_seq_len(self) -> int:
         return self.weights.max_seq_len
 
-    def program(self, token_parallel: int) -> ir.Program:
+    def program(self, token_parallel: int, decode_parallel: int = 1) -> ir.Program:
         """Both stages as one unscheduled program: ``generate`` on top, ``score`` for either stage.
 
         Args:
             token_parallel: tokens in a prefill block.
+            decode_parallel: tokens in a block of decode, of which one is a token.
         """
         sizes = self._sizes()
         kernels: Any = graph  # kernels have types of their own, which no checker knows
         scoring = {k: v for k, v in sizes.items() if k != "M"}
         tops: list[tuple[Any, dict[str, Any]]] = [
-            (kernels.generate, {**sizes, "T": token_parallel}),
+            (kernels.generate, {**sizes, "T": token_parallel, "B": decode_parallel}),
             (kernels.score, {**scoring, "T": token_parallel}),
-            (kernels.score, {**scoring, "T": 1}),
+            (kernels.score, {**scoring, "T": decode_parallel}),
         ]
         return lower_all(tops)
 

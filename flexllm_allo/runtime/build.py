@@ -27,6 +27,7 @@ from ..kernels import linear as linear_kernels
 from ..models import Model, architecture, load
 from ..models.arrays import constant_parts
 from ..models.presets import PRESETS
+from ..models.sampling import Sampling
 from ..quant.recipes import DEFAULT_RECIPE
 from ..quant.store.folder import COMPANIONS, is_quantized
 from ..quant.store.manifest import MANIFEST as QUANTIZATION
@@ -176,6 +177,7 @@ def plan_project(
     new_tokens: int = GOLDEN_TOKENS,
     frequency: float | None = None,
     is_stored: bool = False,
+    sampling: Sampling | None = None,
 ) -> BuildPlan:
     """The project in memory, with test data: a prompt, and what the CPU makes of it.
 
@@ -186,13 +188,14 @@ def plan_project(
         prompt: tokens of the test bench's prompt; pseudo-random ones by default.
         new_tokens: tokens to generate in the test bench.
         frequency: clock in MHz; the card's usual one by default.
+        sampling: how they are chosen; greedy by default.
         is_stored: whether somebody writes the constants into files per channel, for the host program.
 
     Raises:
         BackendError: FX402, no such device, or the design does not fit into its memory.
     """
     card = find_device(device)
-    run = run_arguments(top.model, prompt, new_tokens)
+    run = run_arguments(top.model, prompt, new_tokens, sampling)
     where = memory_map(top, card, frequency or card.default_mhz, run)
     constants = sum(p.slot.bytes for p in where.placements.values() if p.is_constant)
     if constants <= GOLDEN_BYTES and top.model.weights.tensors:
@@ -264,7 +267,10 @@ def _companions(model: Model) -> dict[str, bytes]:
 
 
 def run_arguments(
-    model: Model, prompt: Sequence[int] | None = None, new_tokens: int = GOLDEN_TOKENS
+    model: Model,
+    prompt: Sequence[int] | None = None,
+    new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
 ) -> dict[str, Any]:
     """The arguments of ``generate`` that differ from run to run, by name."""
     size = model.max_seq_len
@@ -273,6 +279,7 @@ def run_arguments(
     padded = np.zeros(size, np.int32)
     padded[: len(tokens)] = tokens
     return {
+        **(sampling or Sampling()).arguments(),
         **model.cache(),
         "prompt": padded,
         "n_prompt": len(tokens),

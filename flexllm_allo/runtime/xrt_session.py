@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..backend.hls.project import MANIFEST
 from ..errors import ToolError, UsageError
 from ..models.hf import Checkpoint, checkpoint_without_weights
+from ..models.sampling import Sampling
 from .session import GenerationResult
 
 MODEL = "model"
@@ -76,6 +77,7 @@ class XrtSession:
         prompt_tokens: Sequence[int],
         max_new_tokens: int,
         on_token: Callable[[int], None] | None = None,
+        sampling: Sampling | None = None,
     ) -> GenerationResult:
         """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
 
@@ -93,7 +95,11 @@ class XrtSession:
             )
         self._write("prompt", np.array(prompt_tokens, np.int32))
         run = self._xrt.run(self._kernel)
-        scalars = {"n_prompt": len(prompt_tokens), "max_new_tokens": min(max_new_tokens, self.max_seq_len)}
+        scalars = {
+            "n_prompt": len(prompt_tokens),
+            "max_new_tokens": min(max_new_tokens, self.max_seq_len),
+            **(sampling or Sampling()).arguments(),
+        }
         for index, argument in enumerate(self.manifest["arguments"]):
             name = argument["name"]
             value = self._buffers[name] if argument["memory"] else scalars.get(name)
