@@ -40,7 +40,8 @@ class RandomModel:
         max_position_embeddings=24,
     )
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, **changes):
+        self.config = self.config.model_copy(update=changes)
         rng, c = np.random.default_rng(seed), self.config
         e, i, h, kv = c.hidden_size, c.intermediate_size, 32, 8
         shapes = {"wq": (h, e), "wk": (kv, e), "wv": (kv, e), "wo": (e, h)}
