@@ -77,7 +77,7 @@ class XrtSession:
         prompt_tokens: Sequence[int],
         max_new_tokens: int,
         on_token: Callable[[int], None] | None = None,
-        sampling: Sampling | None = None,
+        **sampling: Any,
     ) -> GenerationResult:
         """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
 
@@ -98,7 +98,7 @@ class XrtSession:
         scalars = {
             "n_prompt": len(prompt_tokens),
             "max_new_tokens": min(max_new_tokens, self.max_seq_len),
-            **(sampling or Sampling()).arguments(),
+            **Sampling(**sampling).arguments(),
         }
         for index, argument in enumerate(self.manifest["arguments"]):
             name = argument["name"]
