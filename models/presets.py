@@ -9,11 +9,10 @@ from flexllm_allo.models.hf import Checkpoint
 from flexllm_allo.models.model import Model
 from flexllm_allo.models.spec import LlamaConfig
 from flexllm_allo.models.tensors import Tensors
+from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import sequence_length
 from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
-
-from .operators import check_formats
 
 _LLAMA_3_2: dict[str, Any] = {
     "model_type": "llama",
@@ -76,7 +75,7 @@ def architecture(name: str, recipe: str | Recipe | None = None, max_seq_len: int
     if name not in PRESETS:
         raise ModelError("FX601", f"there is no architecture {name!r}", hint=did_you_mean(name, PRESETS))
     chosen = get_recipe(recipe or DEFAULT_RECIPE) if not isinstance(recipe, Recipe) else recipe
-    check_formats(chosen)
+    check_recipe(chosen)
     config = LlamaConfig.from_dict(PRESETS[name], name)
 
     def no_tokenizer() -> Any:
