@@ -8,7 +8,7 @@ from flexllm_allo.ir.types import UInt, float32, int32
 from .linear import accumulator
 from .quantize import quantize_static
 
-F, H, T, Tq, Tc, KV, S, D, P, R = params("F, H, T, Tq, Tc, KV, S, D, P, R")
+B, F, H, T, Tq, Tc, KV, S, D, P, R = params("B, F, H, T, Tq, Tc, KV, S, D, P, R")
 
 
 class DynamicCache(Bundle, of="KV, S, D"):
@@ -67,7 +67,7 @@ def append_codes(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, S, D]):
                 cache[h, pos + t, d] = codes[t * KV + h, d]
 
 
-@template(H, T, Tq, Tc, KV, S, D)
+@template(B, H, T, Tq, Tc, KV, S, D)
 def attention(
     Q: Tq[T * H, D],
     q_terms: float32[T * H, 1],
@@ -80,7 +80,8 @@ def attention(
 ) -> float32[T, H * D]:
     """softmax(Q K^T / sqrt(D)) V for n tokens at positions pos .. pos + n - 1, causal.
 
-    Token t reads the cache up to its own position only (no masked work). The H // KV query heads
+    Token t reads the cache up to its own position only (no masked work), and only the last B positions
+    of that, if B is not 0 (a sliding window). The H // KV query heads
     of a group share one K and V. With integer caches both products are integer: the probabilities
     times the scales of V are quantized per row, in the type of Q, before they meet V. Offsets of an
     asymmetric cache (P = 2) are added in float: that of a key times the sum of the query, those of the
@@ -88,6 +89,9 @@ def attention(
     """
     Y: float32[T, H * D] = 0.0
     for t in range(n, name="token"):
+        first: int32 = 0
+        with meta_if(B > 0):
+            first = max(pos + t + 1 - B, 0)
         for h in range(H, name="head"):
             score: float32[S]
             top: float32 = -3.0e38
@@ -95,7 +99,7 @@ def attention(
             with meta_if(P == 2):
                 for d_sum in range(D, name="q_sum"):
                     q_sum += Q[t * H + h, d_sum]
-            for s_qk in range(pos + t + 1, name="qk"):
+            for s_qk in range(first, pos + t + 1, name="qk"):
                 dot: accumulator(Tq, Tc) = 0
                 for d_qk in reduction(D, name="qk_dot"):
                     dot += Q[t * H + h, d_qk] * K[h // (H // KV), s_qk, d_qk]
@@ -106,13 +110,13 @@ def attention(
                 score[s_qk] = x
                 top = max(top, x)
             total: float32 = 0.0
-            for s_exp in range(pos + t + 1, name="exp"):
+            for s_exp in range(first, pos + t + 1, name="exp"):
                 e: float32 = exp(score[s_exp] - top)
                 score[s_exp] = e
                 total += e
             peak: float32 = 0.0
             offset: float32 = 0.0
-            for s_w in range(pos + t + 1, name="weigh"):
+            for s_w in range(first, pos + t + 1, name="weigh"):
                 p: float32 = score[s_w] / total
                 w: float32 = p * v_terms[h // (H // KV), s_w, 0]
                 with meta_if(P == 2):
@@ -122,14 +126,14 @@ def attention(
             acc: accumulator(Tq, Tc)[D] = 0
             step: float32 = 1.0
             with meta_if(Tc.is_float):
-                for s_av in range(pos + t + 1, name="av"):
+                for s_av in range(first, pos + t + 1, name="av"):
                     for d_av in range(D, name="av_element"):
                         acc[d_av] += score[s_av] * V[h // (H // KV), s_av, d_av]
             with meta_else():
                 step = peak / (2 ** (Tq.bits - 1) - 1)
                 if step == 0.0:
                     step = 1.0
-                for s_av in range(pos + t + 1, name="av"):
+                for s_av in range(first, pos + t + 1, name="av"):
                     code: Tq = int(round(score[s_av] / step))
                     for d_av in range(D, name="av_element"):
                         acc[d_av] += code * V[h // (H // KV), s_av, d_av]
@@ -141,7 +145,7 @@ def attention(
     return Y
 
 
-@template(H, T, Tq, Tc, KV, S, D)
+@template(B, H, T, Tq, Tc, KV, S, D)
 def attention_static(
     Q: Tq[T * H, D],
     K: Tc[KV, S, D],
@@ -159,10 +163,13 @@ def attention_static(
     """
     Y: float32[T, H * D] = 0.0
     for t in range(n, name="token"):
+        first: int32 = 0
+        with meta_if(B > 0):
+            first = max(pos + t + 1 - B, 0)
         for h in range(H, name="head"):
             score: float32[S]
             top: float32 = -3.0e38
-            for s_qk in range(pos + t + 1, name="qk"):
+            for s_qk in range(first, pos + t + 1, name="qk"):
                 dot: int32 = 0
                 for d_qk in reduction(D, name="qk_dot"):
                     dot += Q[t * H + h, d_qk] * K[h // (H // KV), s_qk, d_qk]
@@ -170,12 +177,12 @@ def attention_static(
                 score[s_qk] = x
                 top = max(top, x)
             total: float32 = 0.0
-            for s_exp in range(pos + t + 1, name="exp"):
+            for s_exp in range(first, pos + t + 1, name="exp"):
                 e: float32 = exp(score[s_exp] - top)
                 score[s_exp] = e
                 total += e
             acc: int32[D] = 0
-            for s_av in range(pos + t + 1, name="av"):
+            for s_av in range(first, pos + t + 1, name="av"):
                 p: float32 = round(score[s_av] / total / p_scale[h])
                 code: UInt(8) = int(min(p, 255.0))
                 for d_av in range(D, name="av_element"):
@@ -191,14 +198,14 @@ def attend(
 ) -> float32[T, H * D]:
     """Quantize a block's queries, keys and values, append to the cache, and attend.
 
-    `F` says how: ``F.query`` and ``F.cache`` are `Activation`s.
+    `F` says how: ``F.query`` and ``F.cache`` are `Activation`s, ``F.window`` is how far a token sees.
     """
     qc, q_terms = F.query.quantize[F.query](q)
     kc, k_terms = F.cache.quantize[F.cache](k)
     vc, v_terms = F.cache.quantize[F.cache](v)
     append_cache(kc, k_terms, pos, n, cache.k_codes, cache.k_terms)
     append_cache(vc, v_terms, pos, n, cache.v_codes, cache.v_terms)
-    mixed = attention[H, T](qc, q_terms, cache, pos, n)
+    mixed = attention[F.window, H, T](qc, q_terms, cache, pos, n)
     return mixed
 
 
@@ -213,5 +220,5 @@ def attend_static(
     vc = quantize_static[F.cache](v, scales.v_scale)
     append_codes(kc, pos, n, cache.k_codes)
     append_codes(vc, pos, n, cache.v_codes)
-    mixed = attention_static[H, T](qc, cache, scales, pos, n)
+    mixed = attention_static[F.window, H, T](qc, cache, scales, pos, n)
     return mixed
