@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from flexllm_allo import Bundle, params, sqrt, template
+from flexllm_allo import Bundle, grid, params, sqrt, template
 from flexllm_allo.ir.types import float32
 
-A, F, T, E = params("A, F, T, E")
+A, F, T, E, H, W, D = params("A, F, T, E, H, W, D")
+
+
+class NoNorm(Bundle, of="E"):
+    """Nothing is normalized."""
 
 
 class RmsNorm(Bundle, of="E"):
@@ -59,6 +63,18 @@ def layer_norm(X: float32[T, E], gamma: float32[E], beta: float32[E], eps: float
         for e_out in range(E, name="normalize"):
             Y[t, e_out] = row[e_out] * inverse * gamma[e_out] + beta[e_out]
     return Y
+
+
+@template(H, T, W, D)
+def norm_heads(X: float32[T, W], gamma: float32[D], eps: float32):
+    """`rms_norm` of each of the H heads of D = W / H elements in a row, in place; they share the gain."""
+    for t, h in grid(T, H, name="head"):
+        total: float32 = 0.0
+        for d_sum in range(D, name="square"):
+            total += X[t, h * D + d_sum] * X[t, h * D + d_sum]
+        inverse: float32 = 1.0 / sqrt(total / D + eps)
+        for d_out in range(D, name="normalize"):
+            X[t, h * D + d_out] = X[t, h * D + d_out] * inverse * gamma[d_out]
 
 
 @template(F, A)

@@ -20,10 +20,9 @@ from __future__ import annotations
 from flexllm_allo import Bundle, meta_else, meta_if, params, template
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.kernels.embedding import add_positions, embedding, take_row
-from flexllm_allo.kernels.head_norm import norm_heads
 from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
-from flexllm_allo.kernels.norm import norm_quantize
+from flexllm_allo.kernels.norm import norm_heads, norm_quantize
 from flexllm_allo.kernels.rope import split_heads
 from flexllm_allo.kernels.sampling import greedy, is_stop
 
@@ -188,8 +187,7 @@ def decode(
     """The token after `token`, which stands at position `pos`."""
     tokens: int32[1] = 0
     tokens[0] = token
-    x = forward[R, 1](tokens, 1, pos, vocabulary.embed, tables, attentions, mlps, cache)
-    logits = head[R](x, tables.eps, vocabulary)
+    logits = score[R, 1](tokens, 1, pos, vocabulary, tables, attentions, mlps, cache)
     return greedy(logits)
 
 

@@ -13,7 +13,7 @@ from flexllm_allo import Bundle, Traits
 from flexllm_allo.errors import QuantError
 from flexllm_allo.ir.dtypes import DType, Int, UInt
 from flexllm_allo.ir.types import float16, float32
-from flexllm_allo.kernels import attention, grouped, head_norm, norm, quantize, rope, rotate
+from flexllm_allo.kernels import attention, grouped, norm, quantize, rope, rotate
 from flexllm_allo.kernels.linear import ChannelWeight, Linear, NoWeight, linear
 from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.quant.architecture import Architecture
@@ -126,7 +126,7 @@ def operators(recipe: Recipe, architecture: Architecture = LLAMA, window: int = 
         Scales=attention.StaticScales if static else attention.NoScales,
         norm=norm.layer_norm if layer_norm else norm.rms_norm,
         Norm=norm.LayerNorm if layer_norm else norm.RmsNorm,
-        HeadNorm=head_norm.HeadNorm if architecture.qk_norm else head_norm.NoHeadNorm,
+        HeadNorm=norm.RmsNorm if architecture.qk_norm else norm.NoNorm,
         Tables=graph.RotaryTables if rotary else graph.LearnedTables,
         qk_norm=architecture.qk_norm,
         rotary=rotary,

@@ -10,11 +10,10 @@ from functools import partial
 
 from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
 from . import hadamard
-from .common import elementwise, grouped, lanes, stream
+from .common import banks, innermost, lanes, shared
 
 
 def linear(s: Schedule, weight_parallel: int = 64) -> None:
@@ -24,8 +23,7 @@ def linear(s: Schedule, weight_parallel: int = 64) -> None:
     s.reorder("n.outer", "k", "n.inner")
     s.pipeline("k")
     s.unroll("n.inner")
-    if wide > 1:
-        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
+    banks(s, "acc", 2, wide)
     s.pipeline("scale.n")
 
 
@@ -33,15 +31,7 @@ def temporal(weight_parallel: int = 64) -> Stage:
     """Decode with one engine per layer shape, reused by all layers."""
     kernels = {
         "linear": partial(linear, weight_parallel=weight_parallel),
-        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
-        **elementwise,
+        **shared(weight_parallel),
         **hadamard.temporal(),
     }
-    return Stage("decode", 1, kernels)
+    return Stage("decode", 1, kernels, innermost)

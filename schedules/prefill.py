@@ -14,7 +14,7 @@ from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
 from . import hadamard
-from .common import elementwise, grouped, lanes, stream
+from .common import banks, innermost, lanes, shared
 
 
 def linear(s: Schedule, weight_parallel: int = 16) -> None:
@@ -27,8 +27,7 @@ def linear(s: Schedule, weight_parallel: int = 16) -> None:
     s.unroll("n.inner")
     s.partition(s.acc, Partition.Complete, dim=1)
     s.partition(s.X, Partition.Complete, dim=1)
-    if wide > 1:
-        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
+    banks(s, "acc", 2, wide)
     s.pipeline("scale.n")
 
 
@@ -36,15 +35,7 @@ def spatial(token_parallel: int = 8, weight_parallel: int = 16) -> Stage:
     """Prefill in blocks of `token_parallel` tokens (at least 2), operators joined by FIFOs."""
     kernels = {
         "linear": partial(linear, weight_parallel=weight_parallel),
-        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
-        **elementwise,
+        **shared(weight_parallel),
         **hadamard.streamed(),
     }
-    return Stage("prefill", token_parallel, kernels)
+    return Stage("prefill", token_parallel, kernels, innermost)
