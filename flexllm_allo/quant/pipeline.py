@@ -51,28 +51,20 @@ def quantize_tensors(
 
     Yields:
         ``embed`` float32 [V, E] (and ``positions`` [S, E] where they are learned); per layer ``layers.{i}.``
-        and: ``attn_norm``, ``mlp_norm`` float32 [E];
-        ``wq``, ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``; ``final_norm``; ``w_head``. With
-        Outliers ``{site}.outliers`` int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either
-        ``{kind}.side`` float32 [N, C + r] (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale``
-        float32 [H], ``k_scale``, ``v_scale`` float32 [KV]. Families with biases have ``{kind}.bias`` [N] too,
-        and what else norms learn (`decoder.VECTORS`).
+        and: ``attn_norm``, ``mlp_norm`` float32 [E], what else norms learn (`decoder.VECTORS`); ``wq``, ``wk``,
+        ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``, as far as the family has them; ``final_norm``;
+        ``w_head``. In front of a weight its ``{kind}.bias`` float32 [N]. With Outliers ``{site}.outliers``
+        int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either ``{kind}.side`` float32 [N, C + r]
+        (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale`` float32 [H], ``k_scale``, ``v_scale`` [KV].
 
     Raises:
-        QuantError: FX604 for a recipe with formats but no pass that rounds, or with a pass that does not know
-            the family, FX606 with the name of a tensor
-            that cannot be quantized, FX607 when data is needed and missing or unusable.
+        QuantError: FX604 for formats without a pass that rounds, or a pass that does not know the family,
+            FX606 with the name of a tensor that cannot be quantized, FX607 for data missing or unusable.
     """
     _check(recipe)
     data: Samples | None = None
     if needs_data(recipe.passes):
-        if samples is None:
-            raise QuantError(
-                "FX607",
-                f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
-                hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
-            )
-        data = check_samples(samples, model.config)
+        data = check_samples(_wanted(samples, recipe), model.config)
     step = on_step or _silent
     layers = model.config.num_hidden_layers
     step("float passes", 0, layers + 2)
@@ -90,6 +82,16 @@ def quantize_tensors(
     step("head", layers + 1, layers + 2)
     if "w_head" not in done:
         yield from run.head()
+
+
+def _wanted(samples: NDArray[np.integer] | None, recipe: Recipe) -> NDArray[np.integer]:
+    if samples is None:
+        raise QuantError(
+            "FX607",
+            f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
+            hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
+        )
+    return samples
 
 
 def _silent(name: str, done: int, total: int) -> None:

@@ -150,8 +150,9 @@ def rotate(model: FloatModel, rotations: Rotations) -> ModelView:
         if found[3] == "bias":  # it lives where the outputs live
             if r1 is not None and kind in _WRITERS:
                 return r1.T @ weight
-            turned = rotations.r2 is not None and kind == "v_proj"
-            return _in_heads(weight, rotations.r2[layer]) if turned else weight
+            if rotations.r2 is not None and kind == "v_proj":
+                return _in_heads(weight, rotations.r2[layer])
+            return weight
         if r1 is not None:
             weight = r1.T @ weight if kind in _WRITERS else weight @ r1
         if rotations.r2 is not None and kind == "v_proj":
