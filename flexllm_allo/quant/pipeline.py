@@ -52,7 +52,7 @@ def quantize_tensors(
     Yields:
         ``embed`` float32 [V, E] (and ``positions`` [S, E] where they are learned); per layer ``layers.{i}.``
         and: ``attn_norm``, ``mlp_norm`` float32 [E], what else norms learn (`decoder.VECTORS`); ``wq``,
-        ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``, as far as the family has them; ``final_norm``;
+        ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``, as far as there are any; ``final_norm``;
         ``w_head``. In front of a weight its ``{kind}.bias`` float32 [N]. With Outliers ``{site}.outliers``
         int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either ``{kind}.side`` float32
         [N, C + r] (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale`` float32 [H], ``k_scale``,
