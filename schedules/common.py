@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from flexllm_allo import Schedule
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import buffers, walk
@@ -78,17 +75,9 @@ def grouped(s: Schedule, loop: str, weight_parallel: int) -> None:
     s.pipeline("t_y")
 
 
-def shared(weight_parallel: int) -> dict[str, Callable[[Schedule], None]]:
-    """What both stages do alike: grouped weights, and FIFOs inside the kernels that end in codes."""
-    by_row = partial(grouped, loop="k", weight_parallel=weight_parallel)
-    return {
-        "linear_group": by_row,
-        "linear_zero": by_row,
-        "linear_progressive": by_row,
-        "linear_sparse": partial(grouped, loop="q", weight_parallel=weight_parallel // 4),
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "gelu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
-    }
+def candidates(s: Schedule) -> None:
+    """A logit per cycle, compared with all that are kept at once."""
+    for buffer in (s.value, s.index):
+        s.partition(buffer, Partition.Complete, dim=1)
+    s.pipeline("v")
+    s.unroll("i")

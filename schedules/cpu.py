@@ -28,10 +28,11 @@ def grouped(s: Schedule) -> None:
     s.reorder("t", "k")
 
 
-def attention(s: Schedule) -> None:
+def scores(s: Schedule) -> None:
     """Dot products along the head; the sum over values is a row operation already."""
+    s.reorder("t", "j", "d")
     if is_float(s, "dot"):
-        s.reassociate("d_qk")
+        s.reassociate("d")
 
 
 def blocked(token_parallel: int = 16) -> Stage:
@@ -41,6 +42,6 @@ def blocked(token_parallel: int = 16) -> Stage:
         "linear_group": grouped,
         "linear_zero": grouped,
         "linear_progressive": grouped,
-        "attention": attention,
+        "scores": scores,
     }
     return Stage("cpu", token_parallel, kernels)

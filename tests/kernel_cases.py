@@ -17,6 +17,7 @@ from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.models.operators import operators
 from flexllm_allo.quant.architecture import Architecture
 from flexllm_allo.quant.formats import INT8_KV, IntFormat
+from flexllm_allo.quant.passes import StaticScales
 from flexllm_allo.quant.recipes import Recipe
 
 size = st.integers(1, 9)
@@ -236,6 +237,11 @@ def with_site(build: Callable[..., Activation], *counts: int) -> Any:
     return st.sampled_from([build(plain, *counts) for plain in PLAIN])
 
 
+def logits(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[1, V], some of them equal."""
+    return rng.standard_normal((1, count)).round(1).astype(np.float32)
+
+
 # --------------------------------------------------------------------------------- attention
 
 ASYMMETRIC = IntFormat(4, "per_token_and_head", dynamic=True, zero="integer")
@@ -247,7 +253,7 @@ STATIC = IntFormat(8, "per_head", full_range=True)
 def head_sizes(draw: Any) -> Sizes:
     kv, group, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     window = draw(st.integers(0, 4))
-    return dict(B=window, H=kv * group, T=tokens, KV=kv, S=draw(st.integers(tokens, 9)), D=draw(size))
+    return dict(L=window, H=kv * group, T=tokens, KV=kv, S=draw(st.integers(tokens, 9)), D=draw(size))
 
 
 @st.composite
@@ -284,7 +290,8 @@ def fixed_scales(rng: np.random.Generator, b: Sizes) -> list[np.ndarray]:
 
 
 def recipe_with(kv: IntFormat | None, window: int = 0) -> Any:
-    return operators(Recipe("case", None, None, kv, None, passes=()), window=window)
+    static = () if kv is None or kv.dynamic else (StaticScales(),)
+    return operators(Recipe("case", None, None, kv, None, passes=static), window=window)
 
 
 NO_RECIPE = Recipe("case", None, None, None, None, passes=())
@@ -294,7 +301,7 @@ FAMILIES = [operators(NO_RECIPE), operators(NO_RECIPE, Architecture(norm="layer"
 @st.composite
 def attend_sizes(draw: Any, formats: list[IntFormat | None]) -> Sizes:
     sizes = draw(head_sizes())
-    made = recipe_with(draw(st.sampled_from(formats)), sizes.pop("B"))
+    made = recipe_with(draw(st.sampled_from(formats)), sizes.pop("L"))
     return sizes | dict(F=made, R=sizes["T"] * sizes["KV"])
 
 
@@ -490,7 +497,19 @@ CASES = {
         fixed(T=size, E=size),
         lambda rng, b: [real(rng, b["T"], b["E"]), int(rng.integers(0, b["T"]))],
     ),
-    "greedy": Case(sampling.greedy, fixed(V=size), lambda rng, b: [real(rng, 1, b["V"])]),
+    "candidates": Case(
+        sampling.candidates,
+        fixed(V=wide, K=size),
+        lambda rng, b: [logits(rng, b["V"]), int(rng.integers(1, b["K"] + 1))],
+    ),
+    "sample": Case(
+        sampling.sample,
+        fixed(V=wide, K=size),
+        lambda rng, b: [
+            logits(rng, b["V"]), int(rng.integers(0, 99)), float(rng.choice([0, 0.3, 1, 3])),
+            int(rng.integers(0, b["K"] + 2)), float(rng.choice([0.1, 0.9, 1])), int(rng.integers(-99, 99)),
+        ],
+    ),
     "is_stop": Case(
         sampling.is_stop,
         fixed(M=size),
@@ -502,5 +521,6 @@ COMPOSED = {
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=4),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
+    "attention": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
 }
 """An instance of the cases that call kernels without a case of their own."""

@@ -17,6 +17,7 @@ from ..hybrid import HybridTop, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out
 from ..models import Model, load
+from ..models.sampling import Sampling
 from ..quant.model import weight_storage
 from ..quant.recipe_file import recipe_to_dict
 from ..schedules import cpu
@@ -84,16 +85,22 @@ class Session:
         prompt_tokens: Sequence[int],
         max_new_tokens: int,
         on_token: Callable[[int], None] | None = None,
+        **sampling: Any,
     ) -> GenerationResult:
-        """Continue a prompt greedily until a stop token, `max_new_tokens` or the end of the context.
+        """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
+
+        Args:
+            sampling: ``temperature``, ``top_k``, ``top_p``, ``seed`` as in `models.sampling.Sampling`;
+                greedy by default.
 
         Raises:
-            UsageError: FX701, the prompt is empty or longer than the context.
+            UsageError: FX701, the prompt is empty or longer than the context; FX703, one of `sampling` out
+                of range.
         """
-        prompt = self._prompt(prompt_tokens)
+        prompt, how = self._prompt(prompt_tokens), Sampling(**sampling).arguments()
         stops = set(self.config.eos_token_ids)
         self.module.prepare("prefill", "decode")
-        token = self._call("prefill", prompt=prompt, n_prompt=len(prompt_tokens))
+        token = self._call("prefill", prompt=prompt, n_prompt=len(prompt_tokens), **how)
         tokens: list[int] = []
         start = time.perf_counter()
         while len(tokens) < max_new_tokens:
@@ -103,7 +110,7 @@ class Session:
             pos = len(prompt_tokens) + len(tokens) - 1
             if token in stops or pos >= self.model.max_seq_len or len(tokens) == max_new_tokens:
                 break
-            token = self._call("decode", token=int(token), pos=pos)
+            token = self._call("decode", token=int(token), pos=pos, **how)
         seconds = time.perf_counter() - start
         steps = len(tokens) - 1
         return GenerationResult(tokens, steps / seconds if steps and seconds else 0.0)
@@ -123,7 +130,7 @@ class Session:
         rows: list[NDArray[np.float32]] = []
         for pos in range(0, len(tokens), block):
             part = tokens[pos : pos + block]
-            padded = np.zeros(block, np.int32)
+            padded = np.zeros(self.top.width(stage), np.int32)
             padded[: len(part)] = part
             out = self._call(scorer, tokens=padded, n=len(part), pos=pos)
             rows.append(out[: len(part)])
