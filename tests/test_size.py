@@ -48,7 +48,10 @@ def test_what_counts(text: str, expected: int) -> None:
 
 
 def test_the_top_and_both_hardware_schedules_take_300_lines() -> None:
-    """The graph of all families with its tops, everything of both stages, and what a user writes."""
+    """The graph of all families with its tops, both stages, and what a user writes.
+
+    Without the arrays of `schedules.linear` and `schedules.attention`, which stages shape by numbers.
+    """
     user = code_lines('hybrid(load("folder"), prefill.spatial(8, 16), decode.temporal(64))\n')
     stages = [f"schedules/{name}.py" for name in ("prefill", "decode", "common", "hadamard")]
     assert size("models/llama.py", *stages) + len(user) <= 300
