@@ -8,7 +8,9 @@ from flexllm_allo.ir.types import UInt, float32, int32
 from .linear import accumulator
 from .quantize import quantize_static
 
-F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W = params("F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W")
+F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L = params(
+    "F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L"
+)
 
 
 class DynamicCache(Bundle, of="KV, S, D"):
@@ -67,7 +69,7 @@ def append_codes(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, S, D]):
                 cache[h, pos + t, d] = codes[t * KV + h, d]
 
 
-@template(G, T)
+@template(L, G, T)
 def scores(
     Q: Tq[R, D],
     q_terms: float32[R, 1],
@@ -80,6 +82,7 @@ def scores(
 ) -> (float32[S, T, G], float32[T, G]):
     """Scaled products of a group's queries with the keys of its head, and the largest of every query.
 
+    A query sees the last L positions up to its own, or all of them if L is 0.
     The keys have terms each (B = S) or one for all (B = 1).
     """
     score: float32[S, T, G]
@@ -87,7 +90,10 @@ def scores(
     q: Tq[T, G, D]
     for t_q, j_q, d_q in grid(T, G, D, name="query"):
         q[t_q, j_q, d_q] = Q[t_q * (R // T) + group * G + j_q, d_q]
-    for s in range(pos + n, name="key"):
+    first: int32 = 0
+    with meta_if(L > 0):
+        first = max(pos + 1 - L, 0)
+    for s in range(first, pos + n, name="key"):
         at: int32 = 0
         with meta_if(B > 1):
             at = s
@@ -104,41 +110,52 @@ def scores(
                 x += (q_sums[r] * q_terms[r, 0]) * k_terms[at, 1]
             x = x * D**-0.5
             score[s, t_s, j_s] = x
-            if s <= pos + t_s:
+            before: int32 = -1
+            with meta_if(L > 0):
+                before = min(pos + t_s, pos + n - 1) - L
+            if s > before and s <= pos + t_s:
                 top[t_s, j_s] = max(top[t_s, j_s], x)
     return score, top
 
 
-@template(Tp, T, G)
+@template(L, Tp, T, G)
 def weigh(
     score: float32[S, T, G], top: float32[T, G], v_terms: float32[B, P], pos: int32, n: int32
 ) -> (float32[S, T, G], float32[T, G], float32[T, G]):
-    """Probabilities times the scales of the values, zero past the query's own position.
+    """Probabilities times the scales of the values, zero for positions that a query does not see.
 
     With them their step as codes of type `Tp`, and the offsets of the values weighted by the probabilities.
     The values have terms each (B = S) or one for all (B = 1).
     """
     e: float32[S, T, G]
     total: float32[T, G] = 0.0
-    for s_e, t_e, j_e in grid(pos + n, T, G, name="exp"):
-        y: float32 = 0.0
-        if s_e <= pos + t_e:
-            y = exp(score[s_e, t_e, j_e] - top[t_e, j_e])
-        e[s_e, t_e, j_e] = y
-        total[t_e, j_e] += y
+    first: int32 = 0
+    with meta_if(L > 0):
+        first = max(pos + 1 - L, 0)
+    for s_e in range(first, pos + n, name="seen"):
+        for t_e, j_e in grid(T, G, name="exp"):
+            before: int32 = -1
+            with meta_if(L > 0):
+                before = min(pos + t_e, pos + n - 1) - L
+            y: float32 = 0.0
+            if s_e > before and s_e <= pos + t_e:
+                y = exp(score[s_e, t_e, j_e] - top[t_e, j_e])
+            e[s_e, t_e, j_e] = y
+            total[t_e, j_e] += y
     weight: float32[S, T, G]
     peak: float32[T, G] = 0.0
     offset: float32[T, G] = 0.0
-    for s, t, j in grid(pos + n, T, G, name="weight"):
-        at: int32 = 0
-        with meta_if(B > 1):
-            at = s
-        p: float32 = e[s, t, j] / total[t, j]
-        w: float32 = p * v_terms[at, 0]
-        with meta_if(P == 2):
-            offset[t, j] += p * v_terms[at, 1]
-        weight[s, t, j] = w
-        peak[t, j] = max(peak[t, j], w)
+    for s in range(first, pos + n, name="scaled"):
+        for t, j in grid(T, G, name="weight"):
+            at: int32 = 0
+            with meta_if(B > 1):
+                at = s
+            p: float32 = e[s, t, j] / total[t, j]
+            w: float32 = p * v_terms[at, 0]
+            with meta_if(P == 2):
+                offset[t, j] += p * v_terms[at, 1]
+            weight[s, t, j] = w
+            peak[t, j] = max(peak[t, j], w)
     step: float32[T, G] = 1.0
     with meta_if(not Tp.is_float):
         for t_p, j_p in grid(T, G, name="step"):
@@ -149,7 +166,7 @@ def weigh(
     return weight, step, offset
 
 
-@template(Tp, Ta, P)
+@template(L, Tp, Ta, P)
 def mix(
     weight: float32[S, T, G],
     step: float32[T, G],
@@ -163,7 +180,10 @@ def mix(
 ):
     """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y."""
     acc: Ta[T, G, D] = 0
-    for s in range(pos + n, name="value"):
+    first: int32 = 0
+    with meta_if(L > 0):
+        first = max(pos + 1 - L, 0)
+    for s in range(first, pos + n, name="value"):
         row: Tc[D]
         for d_row in range(D, name="row"):
             row[d_row] = V[s, d_row]
@@ -193,7 +213,7 @@ def row_sums(X: Tq[R, D]) -> Ta[R]:
     return total
 
 
-@template(H, T, Tq, Tc, KV, S, D)
+@template(L, H, T, Tq, Tc, KV, S, D)
 def attention(
     Q: Tq[T * H, D],
     q_terms: float32[T * H, 1],
@@ -207,25 +227,27 @@ def attention(
     """softmax(Q K^T / sqrt(D)) V for n tokens at positions pos .. pos + n - 1, causal.
 
     Every row of K and V up to the block's last position is read once, for all tokens of the block and
-    all H // KV query heads of its group; a query's own position ends its sum. With integer caches both
-    products are integer: the probabilities times the scales of V are quantized per row, in the type of Q,
-    before they meet V. That needs the largest of the whole row, so an online softmax, which rescales sums of
-    products with V as it goes, cannot give these bits; scores wait on the chip instead, K and V never do.
-    Offsets of an asymmetric cache (P = 2) are added in float: that of a key times the sum of the query,
-    those of the values weighted by the probabilities. Rows past n are zero.
+    all H // KV query heads of its group; a query's own position ends its sum. If L is not 0 (a sliding
+    window), a query sees the last L positions only, and rows that none of the block sees are not read.
+    With integer caches both products are integer: the probabilities times the scales of V are quantized
+    per row, in the type of Q, before they meet V. That needs the largest of the whole row, so an online
+    softmax, which rescales sums of products with V as it goes, cannot give these bits; scores wait on the
+    chip instead, K and V never do. Offsets of an asymmetric cache (P = 2) are added in float: that of a
+    key times the sum of the query, those of the values weighted by the probabilities. Rows past n are
+    zero.
     """
     Y: float32[T, H * D] = 0.0
     q_sums: accumulator(Tq, Tc)[T * H] = 0
     with meta_if(P == 2):
         q_sums = row_sums[accumulator(Tq, Tc)](Q)
     for g in range(KV, name="head"):
-        score, top = scores[H // KV, T](Q, q_terms, q_sums, K[g], k_terms[g], g, pos, n)
-        weight, step, offset = weigh[Tq, T](score, top, v_terms[g], pos, n)
-        mix[Tq, accumulator(Tq, Tc), P](weight, step, step, offset, V[g], g, pos, n, Y)
+        score, top = scores[L, H // KV, T](Q, q_terms, q_sums, K[g], k_terms[g], g, pos, n)
+        weight, step, offset = weigh[L, Tq, T](score, top, v_terms[g], pos, n)
+        mix[L, Tq, accumulator(Tq, Tc), P](weight, step, step, offset, V[g], g, pos, n, Y)
     return Y
 
 
-@template(H, T, Tq, Tc, KV, S, D)
+@template(L, H, T, Tq, Tc, KV, S, D)
 def attention_static(
     Q: Tq[T * H, D],
     K: Tc[KV, S, D],
@@ -250,14 +272,14 @@ def attention_static(
     for g in range(KV, name="head"):
         k_term: float32[1, 1]
         k_term[0, 0] = k_scale[g]
-        score, top = scores[H // KV, T](Q, q_terms, q_sums, K[g], k_term, g, pos, n)
-        weight, _step, offset = weigh[UInt(8), T](score, top, one, pos, n)
+        score, top = scores[L, H // KV, T](Q, q_terms, q_sums, K[g], k_term, g, pos, n)
+        weight, _, offset = weigh[L, UInt(8), T](score, top, one, pos, n)
         step: float32[T, H // KV]
         scale: float32[T, H // KV]
         for t, j in grid(T, H // KV, name="step"):
             step[t, j] = p_scale[g * (H // KV) + j]
             scale[t, j] = step[t, j] * v_scale[g]
-        mix[UInt(8), int32, 1](weight, step, scale, offset, V[g], g, pos, n, Y)
+        mix[L, UInt(8), int32, 1](weight, step, scale, offset, V[g], g, pos, n, Y)
     return Y
 
 
@@ -267,14 +289,14 @@ def attend(
 ) -> float32[T, H * D]:
     """Quantize a block's queries, keys and values, append to the cache, and attend.
 
-    `F` says how: ``F.query`` and ``F.cache`` are `Activation`s.
+    `F` says how: ``F.query`` and ``F.cache`` are `Activation`s, ``F.window`` is how far a token sees.
     """
     qc, q_terms = F.query.quantize[F.query](q)
     kc, k_terms = F.cache.quantize[F.cache](k)
     vc, v_terms = F.cache.quantize[F.cache](v)
     append_cache(kc, k_terms, pos, n, cache.k_codes, cache.k_terms)
     append_cache(vc, v_terms, pos, n, cache.v_codes, cache.v_terms)
-    mixed = attention[H, T](qc, q_terms, cache, pos, n)
+    mixed = attention[F.window, H, T](qc, q_terms, cache, pos, n)
     return mixed
 
 
@@ -289,5 +311,5 @@ def attend_static(
     vc = quantize_static[F.cache](v, scales.v_scale)
     append_codes(kc, pos, n, cache.k_codes)
     append_codes(vc, pos, n, cache.v_codes)
-    mixed = attention_static[H, T](qc, cache, scales, pos, n)
+    mixed = attention_static[F.window, H, T](qc, cache, scales, pos, n)
     return mixed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flexllm_allo import params, template
 from flexllm_allo.ir.types import float32, int32
 
-T, V, E = params("T, V, E")
+T, V, E, S = params("T, V, E, S")
 
 
 @template(T, V, E)
@@ -16,6 +16,14 @@ def embedding(tokens: int32[T], n: int32, table: float32[V, E]) -> float32[T, E]
         for e in range(E, name="element"):
             X[t, e] = table[tokens[t], e]
     return X
+
+
+@template(T, E, S)
+def add_positions(X: float32[T, E], n: int32, pos: int32, table: float32[S, E]):
+    """Add row pos + t of a table of positions to the first n tokens, in place."""
+    for t in range(n, name="token"):
+        for e in range(E, name="element"):
+            X[t, e] = X[t, e] + table[pos + t, e]
 
 
 @template(T, E)

@@ -57,6 +57,10 @@ class ChannelWeight(Bundle, of="N, K"):
     terms: float32[N, 1 + Self.extra]
 
 
+class NoWeight(Bundle, of="N, K"):
+    """A layer that the model does not have."""
+
+
 def accumulator(x: DType, w: DType) -> DType:
     """The type that sums products of `x` and `w`: float32 for floats, else int32.
 

@@ -50,6 +50,7 @@ class Activation(Traits):
         offset: whether a row has an offset, its second term.
         outliers: input channels that stay in float, each a term.
         rank: of the low-rank correction, each direction a term.
+        biased: the weights have biases, so the last term is 1.
         inner: the rule for what is left when a kernel does more than quantize.
     """
 
@@ -59,12 +60,13 @@ class Activation(Traits):
     offset: bool = False
     outliers: int = 0
     rank: int = 0
+    biased: bool = False
     inner: Activation | None = None
 
     @property
     def terms(self) -> int:
         """Float terms of a row."""
-        return 1 + self.offset + self.outliers + self.rank
+        return 1 + self.offset + self.outliers + self.rank + self.biased
 
 
 @template(A, R, K)
@@ -210,6 +212,25 @@ def join_terms(terms: float32[R, P], more: float32[R, C]) -> float32[R, P + C]:
         for c in range(C, name="more"):
             joined[r, P + c] = more[r, c]
     return joined
+
+
+@template(R, P)
+def append_one(terms: float32[R, P]) -> float32[R, P + 1]:
+    """The terms, and 1 for what is added to every row."""
+    joined: float32[R, P + 1]
+    for r in range(R, name="row"):
+        for p in range(P, name="term"):
+            joined[r, p] = terms[r, p]
+        joined[r, P] = 1.0
+    return joined
+
+
+@template(A)
+def quantize_biased(X: float32[R, K], site: A.Site[K]) -> (A.dtype[R, K], float32[R, A.terms]):
+    """Codes for weights with biases: a bias is a term of the output channel that meets a 1."""
+    codes, terms = A.inner.quantize[A.inner](X, site)
+    joined = append_one(terms)
+    return codes, joined
 
 
 @template(A, R, K)

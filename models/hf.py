@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from flexllm_allo.errors import ModelError, did_you_mean
 from flexllm_allo.models.spec import LlamaConfig, rope_tables
 from flexllm_allo.models.tensors import READABLE, Entry, Tensors, read_safetensors
+from flexllm_allo.quant.names import tensor_name
 
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+POSITIONS = "model.embed_positions.weight"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Llama-family model: its configuration, its float weights by name, and its tokenizer.
+    """A model of one of `families.FAMILIES`: its configuration, its float weights, and its tokenizer.
 
+    Weights have the names and the layout of Hugging Face's Llama, whatever the family calls them.
     `tensors[name]` is float32 and read anew at each access, so a checkpoint takes no memory of its own.
     With a tied head, ``"lm_head.weight"`` is there too and equals the embedding.
     """
@@ -37,7 +40,8 @@ class Checkpoint:
         """The checkpoint of a live transformers model (`.config`, `.state_dict()`).
 
         Args:
-            model: a `LlamaForCausalLM`; its weights are converted tensor by tensor when used.
+            model: a `LlamaForCausalLM` or of another class of `families.FAMILIES`; its weights are converted
+                tensor by tensor when used.
             tokenizer: a fast transformers tokenizer or a `tokenizers.Tokenizer`, for `encode` and `decode`.
         """
         source = f"the {type(model).__name__} given"
@@ -123,32 +127,44 @@ def checkpoint_without_weights(folder: Path) -> Checkpoint:
 
 
 def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor a Llama checkpoint of this configuration holds, head included."""
-    hidden, inner = config.hidden_size, config.intermediate_size
+    """Name and shape of every tensor of a model of this configuration, under Llama's names, head included."""
+    hidden, inner, made_of = config.hidden_size, config.intermediate_size, config.architecture
     rows = config.num_attention_heads * config.head_dim
     kv_rows = config.num_key_value_heads * config.head_dim
-    layer: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (rows, hidden),
-        "self_attn.k_proj": (kv_rows, hidden),
-        "self_attn.v_proj": (kv_rows, hidden),
-        "self_attn.o_proj": (hidden, rows),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
+    linear = {
+        "wq": (rows, hidden),
+        "wk": (kv_rows, hidden),
+        "wv": (kv_rows, hidden),
+        "wo": (hidden, rows),
+        "w_gate": (inner, hidden),
+        "w_up": (inner, hidden),
+        "w_down": (hidden, inner),
     }
+    if made_of.mlp == "gelu":
+        del linear["w_gate"]
+    norms = dict.fromkeys(("attn_norm", "mlp_norm"), (hidden,))
+    layer: dict[str, tuple[int, ...]] = {**norms, **linear}
+    layer |= {f"{kind}.bias": linear[kind][:1] for kind in made_of.biases}
+    if made_of.norm == "layer":
+        layer |= {f"{norm}.bias": shape for norm, shape in norms.items()}
+    if made_of.qk_norm:
+        layer |= dict.fromkeys(("q_norm", "k_norm"), (config.head_dim,))
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden)}
+    if made_of.positions == "learned":
+        shapes[POSITIONS] = (config.max_position_embeddings, hidden)
     for i in range(config.num_hidden_layers):
-        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
-    return shapes | {FINAL_NORM: (hidden,), HEAD: (config.vocab_size, hidden)}
+        shapes |= {tensor_name(kind, i): shape for kind, shape in layer.items()}
+    shapes[FINAL_NORM] = (hidden,)
+    if made_of.norm == "layer":
+        shapes[tensor_name("final_norm.bias")] = (hidden,)
+    return shapes | {HEAD: (config.vocab_size, hidden)}
 
 
 def _check_tensors(
     config: LlamaConfig, entries: Mapping[str, Entry], source: str, problems: Iterable[str] = ()
 ) -> Tensors:
     """The tensors of the model out of all that were found, or the list of everything wrong with them."""
-    found = dict(entries)
+    found, named = config.family.read(entries), config.family.named
     if config.tie_word_embeddings and EMBEDDING in found:
         found[HEAD] = found[EMBEDDING]
     expected = tensor_shapes(config)
@@ -158,17 +174,19 @@ def _check_tensors(
         if entry is None:
             # A tied head is absent because the embedding is; one line for that is enough.
             if name != HEAD or not config.tie_word_embeddings:
-                problems.append(f"{name} is missing, expected shape {list(shape)}")
+                problems.append(f"{named(name)} is missing, expected shape {list(shape)}")
         elif entry.shape != shape:
             if entry is not found.get(EMBEDDING) or name == EMBEDDING:
-                problems.append(f"{name} has shape {list(entry.shape)}, expected {list(shape)}")
+                problems.append(f"{named(name)} has shape {list(entry.shape)}, expected {list(shape)}")
         elif entry.dtype not in READABLE:
-            problems.append(f"{name} has dtype {entry.dtype}, supported: {', '.join(READABLE)}")
+            problems.append(f"{named(name)} has dtype {entry.dtype}, supported: {', '.join(READABLE)}")
     # Ignoring a weight (a bias, a layer too many) would give wrong results silently.
     problems += [
-        f"{name} is unexpected, shape {list(entry.shape)}"
+        f"{named(name)} is unexpected, shape {list(entry.shape)}"
         for name, entry in found.items()
-        if name not in expected and name.startswith(("model.", "lm_head.")) and not name.endswith("inv_freq")
+        if name not in expected
+        and name.startswith(("model.", "lm_head.", "transformer."))
+        and not name.endswith("inv_freq")
     ]
     if problems:
         listing = "".join(f"\n  - {problem}" for problem in problems)

@@ -1,11 +1,12 @@
-"""Llama as a graph of kernel calls, for any shape, recipe and block of tokens.
+"""A decoder of the Llama family as a graph of kernel calls, for any shape, recipe and block of tokens.
 
 `forward` runs a block of `T` tokens at position `pos` against the KV cache.  The two stages are two
 instances of it: prefill with T > 1, over the prompt block by block, and decode with T = 1.
 `generate` is the hybrid top: both stages, one copy of the weights, one KV cache.
 
-Everything that depends on the recipe (types, storage of weights, the kernels that go with it) is in the
-template argument `R`, a `models.operators.Operators`.
+Everything that depends on the recipe (types, storage of weights, the kernels that go with it) and on the
+family is in the template argument `R`, a `models.operators.Operators`.  What a family lacks (a norm of the
+heads, a gate) is a bundle without arrays, and no call.
 
 Sizes: E hidden, W = heads x head size, U = KV heads x head size, I intermediate, V vocabulary,
 L layers, C KV heads, S positions, D head size, P = D / 2, M stop tokens.
@@ -16,12 +17,12 @@ L layers, C KV heads, S positions, D head size, P = D / 2, M stop tokens.
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from flexllm_allo import Bundle, params, template
+from flexllm_allo import Bundle, meta_else, meta_if, params, template
 from flexllm_allo.ir.types import float32, int32
-from flexllm_allo.kernels.embedding import embedding, take_row
+from flexllm_allo.kernels.embedding import add_positions, embedding, take_row
 from flexllm_allo.kernels.linear import linear_add
-from flexllm_allo.kernels.mlp import swiglu_quantize
-from flexllm_allo.kernels.norm import norm_quantize
+from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
+from flexllm_allo.kernels.norm import norm_heads, norm_quantize
 from flexllm_allo.kernels.rope import split_heads
 from flexllm_allo.kernels.sampling import CANDIDATES, Sampling, is_stop, sample
 
@@ -33,12 +34,12 @@ class Vocabulary(Bundle):
     """Tokens to vectors, and back to logits."""
 
     embed: float32[V, E]
-    final_norm: float32[E]
+    final_norm: R.Norm[E]
     head: R.head.Site[E]
     w_head: R.w_head.Weight[V, E]
 
 
-class Tables(Bundle):
+class RotaryTables(Bundle):
     """What all layers share."""
 
     eps: float32
@@ -46,14 +47,23 @@ class Tables(Bundle):
     sine: float32[S, P]
 
 
+class LearnedTables(Bundle):
+    """The same for a model whose positions are added to its tokens."""
+
+    eps: float32
+    positions: float32[S, E]
+
+
 class Attention(Bundle):
     """An attention: norm, weights [out, in], and what quantization needs at its two inputs."""
 
-    attn_norm: float32[E]
+    attn_norm: R.Norm[E]
     attn: R.attn.Site[E]
     wq: R.wq.Weight[W, E]
     wk: R.wk.Weight[U, E]
     wv: R.wv.Weight[U, E]
+    q_norm: R.HeadNorm[D]
+    k_norm: R.HeadNorm[D]
     scales: R.Scales[W // D, C]
     out: R.out.Site[W]
     wo: R.wo.Weight[E, W]
@@ -62,7 +72,7 @@ class Attention(Bundle):
 class Mlp(Bundle):
     """A feed-forward network: norm, weights, and what quantization needs at its two inputs."""
 
-    mlp_norm: float32[E]
+    mlp_norm: R.Norm[E]
     mlp: R.mlp.Site[E]
     w_gate: R.w_gate.Weight[I, E]
     w_up: R.w_up.Weight[I, E]
@@ -72,15 +82,24 @@ class Mlp(Bundle):
 
 @template(R)
 def self_attention(
-    x: float32[T, E], n: int32, pos: int32, tables: Tables, w: Attention, cache: R.Cache[C, S, D]
+    x: float32[T, E], n: int32, pos: int32, tables: R.Tables, w: Attention, cache: R.Cache[C, S, D]
 ) -> float32[T, E]:
     """x + o_proj(attention(norm(x))); appends the block's keys and values to the cache."""
-    a, a_terms = norm_quantize[R.attn](x, w.attn_norm, tables.eps, w.attn)
+    a, a_terms = norm_quantize[R, R.attn](x, w.attn_norm, tables.eps, w.attn)
     q = R.wq.linear(a, a_terms, w.wq)
     k = R.wk.linear(a, a_terms, w.wk)
     v = R.wv.linear(a, a_terms, w.wv)
-    q_heads = R.rope[W // D](q, tables.cosine, tables.sine, pos)
-    k_heads = R.rope[C](k, tables.cosine, tables.sine, pos)
+    with meta_if(R.qk_norm):
+        norm_heads[W // D](q, w.q_norm, tables.eps)
+        norm_heads[C](k, w.k_norm, tables.eps)
+    q_heads: float32[T * (W // D), D]
+    k_heads: float32[T * C, D]
+    with meta_if(R.rotary):
+        q_heads = R.rope[W // D](q, tables.cosine, tables.sine, pos)
+        k_heads = R.rope[C](k, tables.cosine, tables.sine, pos)
+    with meta_else():
+        q_heads = split_heads[W // D](q)
+        k_heads = split_heads[C](k)
     v_heads = split_heads[C](v)
     mixed = R.attend[R, W // D, T](q_heads, k_heads, v_heads, pos, n, cache, w.scales)
     m, m_terms = R.out.quantize[R.out](mixed, w.out)
@@ -90,22 +109,30 @@ def self_attention(
 
 @template(R)
 def mlp(x: float32[T, E], eps: float32, w: Mlp) -> float32[T, E]:
-    """x + down_proj(silu(gate_proj(norm(x))) * up_proj(norm(x)))."""
-    a, a_terms = norm_quantize[R.mlp](x, w.mlp_norm, eps, w.mlp)
-    gate = R.w_gate.linear(a, a_terms, w.w_gate)
-    up = R.w_up.linear(a, a_terms, w.w_up)
-    h, h_terms = swiglu_quantize[R.down](gate, up, w.down)
+    """x + down_proj(h), h = silu(gate_proj(a)) * up_proj(a) or gelu(up_proj(a)), a = norm(x)."""
+    a, a_terms = norm_quantize[R, R.mlp](x, w.mlp_norm, eps, w.mlp)
+    h: R.down.dtype[T, I]
+    h_terms: float32[T, R.down.terms]
+    with meta_if(R.gated):
+        gate = R.w_gate.linear(a, a_terms, w.w_gate)
+        up = R.w_up.linear(a, a_terms, w.w_up)
+        h, h_terms = swiglu_quantize[R.down](gate, up, w.down)
+    with meta_else():
+        up = R.w_up.linear(a, a_terms, w.w_up)
+        h, h_terms = gelu_quantize[R.down](up, w.down)
     y = linear_add[R.w_down](h, h_terms, w.w_down, x)
     return y
 
 
 @template(R, T)
 def forward(
-    tokens: int32[T], n: int32, pos: int32, embed: float32[V, E], tables: Tables,
+    tokens: int32[T], n: int32, pos: int32, embed: float32[V, E], tables: R.Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> float32[T, E]:  # fmt: skip
     """The residual stream after all layers for n of T tokens at positions pos .. pos + n - 1."""
     x = embedding(tokens, n, embed)
+    with meta_if(not R.rotary):
+        add_positions(x, n, pos, tables.positions)
     for l in range(L, name="layer"):
         y = self_attention[R](x, n, pos, tables, attentions[l], cache[l])
         x = mlp[R](y, tables.eps, mlps[l])
@@ -115,14 +142,14 @@ def forward(
 @template(R)
 def head(x: float32[T, E], eps: float32, vocabulary: Vocabulary) -> float32[T, V]:
     """Logits of a block: lm_head(norm(x))."""
-    a, terms = norm_quantize[R.head](x, vocabulary.final_norm, eps, vocabulary.head)
+    a, terms = norm_quantize[R, R.head](x, vocabulary.final_norm, eps, vocabulary.head)
     logits = R.w_head.linear(a, terms, vocabulary.w_head)
     return logits
 
 
 @template(R, T)
 def score(
-    tokens: int32[T], n: int32, pos: int32, vocabulary: Vocabulary, tables: Tables,
+    tokens: int32[T], n: int32, pos: int32, vocabulary: Vocabulary, tables: R.Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> float32[T, V]:  # fmt: skip
     """Logits of every token of a block (rows past n are padding): what perplexity is made of."""
@@ -133,7 +160,7 @@ def score(
 
 @template(R, T)
 def prefill(
-    prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
+    prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: R.Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> int32:  # fmt: skip
     """Run the prompt through the layers in blocks of T tokens; the last block may be shorter.
@@ -154,7 +181,7 @@ def prefill(
 
 @template(R, T)
 def decode(
-    token: int32, pos: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
+    token: int32, pos: int32, sampling: Sampling, vocabulary: Vocabulary, tables: R.Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> int32:  # fmt: skip
     """The token after `token`, which stands at position `pos`: the first one of a block of T."""
@@ -169,7 +196,7 @@ def decode(
 @template(R, T, B)
 def generate(
     prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M], sampling: Sampling,
-    vocabulary: Vocabulary, tables: Tables, attentions: Attention[L], mlps: Mlp[L],
+    vocabulary: Vocabulary, tables: R.Tables, attentions: Attention[L], mlps: Mlp[L],
     cache: R.Cache[C, S, D][L], tokens: int32[S],
 ) -> int32:  # fmt: skip
     """The hybrid top: prefill, then decode until a stop token, `max_new_tokens` or the end of the context.

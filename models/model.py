@@ -72,7 +72,7 @@ class Model:
         """Template arguments of `llama.generate` but the block size."""
         c = self.config
         heads, kv = c.num_attention_heads, c.num_key_value_heads
-        return {
+        sizes = {
             "R": self.operators,
             "E": c.hidden_size,
             "W": heads * c.head_dim,
@@ -83,14 +83,21 @@ class Model:
             "C": kv,
             "S": self.max_seq_len,
             "D": c.head_dim,
-            "P": c.head_dim // 2,
             "M": STOP_TOKENS,
         }
+        return sizes | {"P": c.head_dim // 2} if self.operators.rotary else sizes
 
     @cached_property
     def operators(self) -> Operators:
-        """The kernels and types of the recipe."""
-        return operators(self.weights.recipe)
+        """The kernels and types of the recipe and the family."""
+        c = self.config
+        return operators(self.weights.recipe, c.architecture, self.window)
+
+    @property
+    def window(self) -> int:
+        """Tokens that a token sees, itself included; 0 where the whole context is within the window."""
+        wanted = self.config.sliding_window
+        return wanted if wanted is not None and wanted < self.max_seq_len else 0
 
     @cached_property
     def constants(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The kernels, types and storage that a recipe asks for: the template argument `R` of the graph."""
+"""The kernels, types and storage that a recipe and a family ask for: template argument `R` of the graph."""
 
 # Kernels have types of their own, which no checker knows.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -12,9 +12,10 @@ from typing import Any
 from flexllm_allo import Bundle, Traits
 from flexllm_allo.ir.dtypes import DType, Int, UInt
 from flexllm_allo.ir.types import float16, float32
-from flexllm_allo.kernels import attention, grouped, quantize, rope, rotate
-from flexllm_allo.kernels.linear import ChannelWeight, Linear, linear
+from flexllm_allo.kernels import attention, grouped, norm, quantize, rope, rotate
+from flexllm_allo.kernels.linear import ChannelWeight, Linear, NoWeight, linear
 from flexllm_allo.kernels.quantize import Activation
+from flexllm_allo.quant.architecture import Architecture
 from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.formats import (
     ActivationFormat,
@@ -26,13 +27,19 @@ from flexllm_allo.quant.formats import (
 from flexllm_allo.quant.passes import LowRank, Outliers, Rotate
 from flexllm_allo.quant.recipes import SITES, Recipe
 
+from . import llama as graph
+from .arrays import is_biased
+
 Kernel = Callable[..., Any]
 _FLOAT32: Any = float32
 
 
+LLAMA = Architecture()
+
+
 @dataclass(frozen=True)
 class Operators(Traits):
-    """What a recipe makes of the graph.
+    """What a recipe and a family make of the graph.
 
     Attributes:
         attn, out, mlp, down, head: how the inputs of the linear layers are quantized, by site.
@@ -41,6 +48,12 @@ class Operators(Traits):
         rope: the rotary embedding, with or without a Hadamard rotation of the heads behind it.
         attend: attention with dynamic or fixed scales.
         Cache, Scales: the arrays these take.
+        norm, Norm: in front of sites, and what it learns.
+        HeadNorm: what the norm of queries and keys learns, if there is one (`qk_norm`).
+        Tables: what all layers share.
+        rotary: positions turn queries and keys; else they are added to the tokens.
+        gated: the MLP is SwiGLU; else it is GELU, and has no gate.
+        window: a token sees this many, itself included; 0 for all.
     """
 
     name: str
@@ -63,13 +76,26 @@ class Operators(Traits):
     attend: Kernel
     Cache: type[Bundle]
     Scales: type[Bundle]
+    norm: Kernel
+    Norm: type[Bundle]
+    HeadNorm: type[Bundle]
+    Tables: type[Bundle]
+    qk_norm: bool = False
+    rotary: bool = True
+    gated: bool = True
+    window: int = 0
 
     def __str__(self) -> str:
         return self.name
 
 
-def operators(recipe: Recipe) -> Operators:
-    """The operators of a recipe.
+def operators(recipe: Recipe, architecture: Architecture = LLAMA, window: int = 0) -> Operators:
+    """The operators of a recipe for a family.
+
+    Args:
+        recipe: formats and passes.
+        architecture: what the layers are made of.
+        window: how many tokens a token sees, itself included; 0 for all before it.
 
     Raises:
         QuantError: FX604, as `check_recipe`.
@@ -77,10 +103,16 @@ def operators(recipe: Recipe) -> Operators:
     check_recipe(recipe)
     turns = recipe.find(Rotate) or Rotate("none", "none", r4=False)
     online = {"out": turns.out, "down": turns.r4}
-    sites: dict[str, Any] = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
+    sites: dict[str, Any] = {
+        site: _site(recipe, site, online.get(site, False), is_biased(architecture, site)) for site in SITES
+    }
     weights: dict[str, Any] = {
         kind: _linear(recipe, kind, sites[site]) for site, kinds in SITES.items() for kind in kinds
     }
+    gated, rotary = architecture.mlp == "swiglu", architecture.positions == "rotary"
+    if not gated:
+        weights["w_gate"] = replace(weights["w_gate"], Weight=NoWeight)
+    layer_norm = architecture.norm == "layer"
     static = recipe.kv is not None and not recipe.kv.dynamic
     return Operators(
         recipe.name,
@@ -92,6 +124,14 @@ def operators(recipe: Recipe) -> Operators:
         attend=attention.attend_static if static else attention.attend,
         Cache=attention.StaticCache if static else attention.DynamicCache,
         Scales=attention.StaticScales if static else attention.NoScales,
+        norm=norm.layer_norm if layer_norm else norm.rms_norm,
+        Norm=norm.LayerNorm if layer_norm else norm.RmsNorm,
+        HeadNorm=norm.RmsNorm if architecture.qk_norm else norm.NoNorm,
+        Tables=graph.RotaryTables if rotary else graph.LearnedTables,
+        qk_norm=architecture.qk_norm,
+        rotary=rotary,
+        gated=gated,
+        window=window,
     )
 
 
@@ -105,8 +145,8 @@ def _activation(fmt: ActivationFormat | None) -> Activation:
     return Activation(UInt(fmt.bits), kernel, offset=True)
 
 
-def _site(recipe: Recipe, site: str, rotated: bool) -> Activation:
-    """How the input of some linear layers is quantized: rotation, float channels, rule, low rank."""
+def _site(recipe: Recipe, site: str, rotated: bool, biased: bool) -> Activation:
+    """How the input of some linear layers is quantized: rotation, float channels, rule, low rank, biases."""
     plain = _activation(recipe.activation_of(site))
     rounds = recipe.rounds(site)  # else there is nothing to correct
     outliers = recipe.find(Outliers) if rounds else None
@@ -125,6 +165,8 @@ def _site(recipe: Recipe, site: str, rotated: bool) -> Activation:
         kernel = quantize.quantize_mixed if count else quantize.quantize_low_rank
         arrays = quantize.MixedSite if count else quantize.LowRankSite
         made = replace(made, quantize=kernel, Site=arrays, rank=rank, inner=made)
+    if biased:
+        made = replace(made, quantize=quantize.quantize_biased, biased=True, inner=made)
     return replace(made, quantize=rotate.rotate_quantize, inner=made) if rotated else made
 
 

@@ -1,4 +1,4 @@
-"""The quantised Llama in NumPy, bit for bit what the kernels compute: their oracle.
+"""The quantised model in NumPy, bit for bit what the kernels compute: their oracle.
 
 Every float operation is one float32 operation in the order of the kernels: sums over a row run from the
 first index to the last (`numpy.cumsum` does; `numpy.sum` goes pairwise), integer sums are exact. Token rows
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexllm_allo.errors import UsageError
-from flexllm_allo.models.arrays import SITE_OF, has_offset, weight_terms
+from flexllm_allo.kernels.mlp import GELU_CUBIC, GELU_LINEAR
+from flexllm_allo.models.arrays import SITE_OF, is_biased, model_terms
 from flexllm_allo.models.expf import expf
 from flexllm_allo.models.sampling import Sampling, choose
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
@@ -104,11 +105,13 @@ class ReferenceLlama:
         begin, end = self.position, self.position + len(tokens)
         self._check(tokens, end)
         x = m.array("embed")[np.asarray(tokens, dtype=np.int64)]
+        if "positions" in m.tensors:
+            x = x + m.array("positions")[begin:end]
         for layer in range(m.config.num_hidden_layers):
             x = self._attention(x, layer, begin, end)
             x = self._mlp(x, layer)
         self.position = end
-        h = rms_norm(x, m.array("final_norm"), m.config.rms_norm_eps)
+        h = self._norm(x, "final_norm")
         return self._linears(h, ("w_head",))[0]
 
     def _check(self, tokens: Sequence[int], end: int) -> None:
@@ -126,10 +129,13 @@ class ReferenceLlama:
     def _attention(self, x: FloatArray, layer: int, begin: int, end: int) -> FloatArray:
         m, c = self.model, self.model.config
         rows, d = len(x), c.head_dim
-        h = rms_norm(x, m.array(f"layers.{layer}.attn_norm"), c.rms_norm_eps)
+        h = self._norm(x, f"layers.{layer}.attn_norm")
         q, k, v = (p.reshape(rows, -1, d) for p in self._linears(h, ("wq", "wk", "wv"), layer))
-        cos, sin = m.cos[begin:end], m.sin[begin:end]
-        q, k = rope(q, cos, sin), rope(k, cos, sin)
+        if c.architecture.qk_norm:
+            q, k = self._norm(q, f"layers.{layer}.q_norm"), self._norm(k, f"layers.{layer}.k_norm")
+        if c.architecture.positions == "rotary":
+            cos, sin = m.cos[begin:end], m.sin[begin:end]
+            q, k = rope(q, cos, sin), rope(k, cos, sin)
         if self.rotate.r3:
             q, k = hadamard_transform(q), hadamard_transform(k)
         static = m.recipe.kv is not None and not m.recipe.kv.dynamic
@@ -138,11 +144,20 @@ class ReferenceLlama:
         return x + self._linears(hadamard_transform(mixed) if self.rotate.out else mixed, ("wo",), layer)[0]
 
     def _mlp(self, x: FloatArray, layer: int) -> FloatArray:
-        m = self.model
-        h = rms_norm(x, m.array(f"layers.{layer}.mlp_norm"), m.config.rms_norm_eps)
-        hidden = swiglu(*self._linears(h, ("w_gate", "w_up"), layer))
+        h = self._norm(x, f"layers.{layer}.mlp_norm")
+        if self.model.config.architecture.mlp == "swiglu":
+            hidden = swiglu(*self._linears(h, ("w_gate", "w_up"), layer))
+        else:
+            hidden = gelu(self._linears(h, ("w_up",), layer)[0])
         hidden = hadamard_transform(hidden) if self.rotate.r4 else hidden
         return x + self._linears(hidden, ("w_down",), layer)[0]
+
+    def _norm(self, x: FloatArray, name: str) -> FloatArray:
+        """The norm of that name over the last axis."""
+        m, eps = self.model, self.model.config.rms_norm_eps
+        if f"{name}.bias" in m.tensors:
+            return layer_norm(x, m.array(name), m.array(f"{name}.bias"), eps)
+        return rms_norm(x, m.array(name), eps)
 
     # ------------------------------------------------------------------------------- attention
 
@@ -204,12 +219,15 @@ class ReferenceLlama:
         return [(h, slice(h * group, (h + 1) * group)) for h in range(c.num_key_value_heads)]
 
     def _softmax(self, score: FloatArray, begin: int, end: int) -> FloatArray:
-        """Causal softmax of score / sqrt(D), [T, heads, end]."""
+        """Causal softmax of score / sqrt(D), [T, heads, end], within the window."""
         score = score * np.float32(1.0 / np.sqrt(np.float64(self.model.config.head_dim)))
-        future = np.arange(end)[None, :] > np.arange(begin, end)[:, None]
-        score[np.broadcast_to(future[:, None], score.shape)] = -np.inf
+        ahead = np.arange(end)[None, :] - np.arange(begin, end)[:, None]
+        hidden = ahead > 0
+        if window := self.model.config.sliding_window:
+            hidden |= ahead <= -window
+        score[np.broadcast_to(hidden[:, None], score.shape)] = -np.inf
         e = expf(score - score.max(axis=-1, keepdims=True))
-        # The future adds zeros at the end of the sum, which change nothing.
+        # What is hidden adds zeros at the ends of the sum, which change nothing.
         return e / sequential_sum(e)[..., None]
 
     def _heads_dot(self, x: Codes, w: Codes) -> FloatArray:
@@ -232,6 +250,8 @@ class ReferenceLlama:
         if f"{site}.low_rank" in m.tensors:
             directions = m.array(f"{site}.low_rank")
             side.append(np.stack([sequential_sum(directions * row) for row in x]))
+        if is_biased(m.config.architecture, SITE_OF[kinds[0]]):
+            side.append(np.ones((len(x), 1), np.float32))
         codes, terms = _quantize(rest, m.recipe.activation_of(SITE_OF[kinds[0]]))
         terms = np.concatenate([terms, *side], axis=-1)
         return [self._linear(codes, terms, prefix, kind, layer) for kind in kinds]
@@ -239,9 +259,7 @@ class ReferenceLlama:
     def _linear(self, x: Codes, x_terms: FloatArray, prefix: str, kind: str, layer: int) -> FloatArray:
         """The formula of `kernels.linear`: codes x [T, K] and their terms, a weight [N, K], result [T, N]."""
         m, weight = self.model, self.model.weight(kind, layer)
-        name = f"{prefix}{kind}.side"
-        side = m.array(name) if name in m.tensors else None
-        w_terms = weight_terms(weight, has_offset(m.recipe, kind), side)
+        w_terms = model_terms(m, f"{prefix}{kind}", kind)
         groups = weight.scale.shape[-1]
         integers = weight.codes if weight.format is None else weight.integers()
         if isinstance(weight.format, IntFormat) and weight.format.granularity == "per_group":
@@ -273,10 +291,16 @@ def sequential_sum(x: FloatArray) -> FloatArray:
 
 
 def rms_norm(x: FloatArray, gain: FloatArray, eps: float) -> FloatArray:
-    """(x / sqrt(mean(x^2) + eps)) * gain over rows [T, E]."""
+    """(x / sqrt(mean(x^2) + eps)) * gain over the last axis."""
     mean = sequential_sum(x * x) / np.float32(x.shape[-1])
     r = np.float32(1) / np.sqrt(mean + np.float32(eps))
-    return (x * r[:, None]) * gain
+    return (x * r[..., None]) * gain
+
+
+def layer_norm(x: FloatArray, gain: FloatArray, bias: FloatArray, eps: float) -> FloatArray:
+    """(x - mean(x)) / sqrt(var(x) + eps) * gain + bias over the last axis."""
+    mean = sequential_sum(x) / np.float32(x.shape[-1])
+    return rms_norm(x - mean[..., None], gain, eps) + bias
 
 
 def rope(x: FloatArray, cos: FloatArray, sin: FloatArray) -> FloatArray:
@@ -289,6 +313,12 @@ def rope(x: FloatArray, cos: FloatArray, sin: FloatArray) -> FloatArray:
 def swiglu(gate: FloatArray, up: FloatArray) -> FloatArray:
     """silu(gate) * up with silu(g) = g / (1 + expf(-g))."""
     return gate / (np.float32(1) + expf(-gate)) * up
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """The tanh form of GELU, x / (1 + expf(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    double_u = x * (np.float32(GELU_LINEAR) + np.float32(GELU_CUBIC) * (x * x))
+    return x / (np.float32(1) + expf(-double_u))
 
 
 def _quantize(x: FloatArray, fmt: ActivationFormat | None) -> tuple[Codes, FloatArray]:

@@ -1,8 +1,9 @@
-"""The architecture of a Llama-family model as data: Hugging Face's config.json, checked."""
+"""The shape of a model as data: Hugging Face's config.json, checked."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard, cast
 
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flexllm_allo.errors import ModelError
+from flexllm_allo.quant.architecture import Architecture
+
+from .families import FAMILIES, LLAMA
+from .family import Family
 
 Count = Annotated[int, Field(strict=True, gt=0)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 TokenId = Annotated[int, Field(strict=True, ge=0)]
 
-ARCHITECTURES = ("LlamaForCausalLM",)
-MODEL_TYPES = ("llama",)
 ROPE_TYPES = ("default", "llama3")
 
 
@@ -33,14 +36,17 @@ class Llama3Rope(BaseModel):
 
 
 class LlamaConfig(BaseModel):
-    """Shape and constants of a Llama-family model, under the field names of Hugging Face.
+    """Shape and constants of a model, under the field names of Hugging Face's Llama.
 
     Fields that a config.json may leave out have Hugging Face's defaults. `from_dict` reads the
-    dictionary of a config.json in the spelling of transformers 4 or 5.
+    dictionary of a config.json in the spelling of transformers 4 or 5, of any of `families.FAMILIES`:
+    what another family calls differently has Llama's name here (`rms_norm_eps` is also LayerNorm's).
+    `sliding_window` counts the tokens that a token sees, itself included; None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    model_type: str = "llama"
     vocab_size: Count
     hidden_size: Count
     intermediate_size: Count
@@ -53,11 +59,20 @@ class LlamaConfig(BaseModel):
     rope_theta: Positive = 10000.0
     rope_scaling: Llama3Rope | None = None
     tie_word_embeddings: Annotated[bool, Field(strict=True)] = False
-    hidden_act: Literal["silu"] = "silu"
-    attention_bias: Literal[False] = False
-    mlp_bias: Literal[False] = False
+    hidden_act: Literal["silu", "gelu_new"] = "silu"
+    sliding_window: Count | None = None
     bos_token_id: TokenId | None = 1
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def architecture(self) -> Architecture:
+        """What its layers are made of."""
+        return self.family.layer
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -102,10 +117,14 @@ class LlamaConfig(BaseModel):
             ModelError: FX603, naming every field that is missing, wrong or not supported.
         """
         problems = _architecture_problems(raw)
-        fields, rope_problems = _normalise_rope(raw)
-        problems += rope_problems + _activation_problems(fields)
+        family = FAMILIES.get(str(raw.get("model_type")), LLAMA)
+        fields, rope_problems = _normalise_rope(_renamed(raw, family))
+        problems += rope_problems + _activation_problems(fields, family)
+        window, window_problems = _window(fields, family)
+        problems += window_problems
         # Values reported above are replaced, so that the checks below do not report them again.
-        fields |= {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+        activation = family.activations[0]
+        fields |= {"model_type": family.model_type, "hidden_act": activation, "sliding_window": window}
         config: LlamaConfig | None = None
         try:
             config = cls.model_validate(fields)
@@ -113,12 +132,12 @@ class LlamaConfig(BaseModel):
             found = (_field_problem(e["loc"], e["msg"], e["input"], fields) for e in error.errors())
             problems += [*filter(None, found), *_relations(fields)]
         if config is None or problems:
-            listing = "".join(f"\n  - {problem}" for problem in dict.fromkeys(problems))
+            listing = "".join(f"\n  - {_theirs(problem, family)}" for problem in dict.fromkeys(problems))
+            names = ", ".join(family.architecture for family in FAMILIES.values())
             raise ModelError(
                 "FX603",
                 f"{source} does not describe a model that can be built:{listing}",
-                hint=f"supported are checkpoints of {' and '.join(ARCHITECTURES)} without biases, "
-                f"with silu and rope types {' or '.join(ROPE_TYPES)}",
+                hint=f"supported are checkpoints of {names}, with rope types {' or '.join(ROPE_TYPES)}",
             )
         return config
 
@@ -127,8 +146,12 @@ def rope_tables(config: LlamaConfig, max_seq_len: int) -> tuple[NDArray[np.float
     """Cosines and sines of the rotary embedding, float32 [max_seq_len, head_dim / 2].
 
     Entry [p, i] belongs to position p and the pair (i, i + head_dim / 2). The frequencies are computed in
-    float32 in the order of transformers' `modeling_rope_utils`.
+    float32 in the order of transformers' `modeling_rope_utils`. Where positions are learned, nothing is
+    rotated: ones and zeros.
     """
+    if config.architecture.positions == "learned":
+        shape = (max_seq_len, config.head_dim // 2)
+        return np.ones(shape, np.float32), np.zeros(shape, np.float32)
     one = np.float32(1)
     exponent = np.arange(0, config.head_dim, 2).astype(np.float32) / np.float32(config.head_dim)
     # The power in double precision, rounded once: NumPy's float32 power is an ulp off here and there.
@@ -175,13 +198,15 @@ def _field_problem(loc: tuple[int | str, ...], message: str, found: Any, fields:
 def _architecture_problems(raw: Mapping[str, Any]) -> list[str]:
     problems: list[str] = []
     model_type = raw.get("model_type")
-    if model_type not in MODEL_TYPES:
-        problems.append(f"model_type is {model_type!r}; supported: {', '.join(MODEL_TYPES)}")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        problems.append(f"model_type is {model_type!r}; supported: {', '.join(FAMILIES)}")
     architectures = raw.get("architectures")
     if architectures is not None:
         names = cast("list[Any]", architectures) if isinstance(architectures, list) else [architectures]
-        if not any(name in ARCHITECTURES for name in names):
-            problems.append(f"architectures is {architectures!r}; supported: {', '.join(ARCHITECTURES)}")
+        wanted = [f.architecture for f in ([family] if family else FAMILIES.values())]
+        if not any(name in wanted for name in names):
+            problems.append(f"architectures is {architectures!r}; supported: {', '.join(wanted)}")
     if raw.get("partial_rotary_factor", 1.0) != 1.0:
         problems.append(f"partial_rotary_factor is {raw['partial_rotary_factor']!r}; supported: 1.0")
     if raw.get("quantization_config") is not None:
@@ -192,15 +217,52 @@ def _architecture_problems(raw: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _activation_problems(fields: Mapping[str, Any]) -> list[str]:
+def _renamed(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """The fields under Llama's names, with the family's defaults for those that are missing."""
+    ours = {theirs: name for name, theirs in family.fields.items()}
+    given = {ours.get(name, name): value for name, value in raw.items()}
+    fields = {**family.defaults, **given}
+    hidden = fields.get("hidden_size")
+    if family.layer.mlp == "gelu" and fields.get("intermediate_size") is None and _is_count(hidden):
+        fields["intermediate_size"] = 4 * hidden
+    return fields
+
+
+def _theirs(problem: str, family: Family) -> str:
+    """A line of the list of problems with the family's names of fields."""
+    for ours, theirs in family.fields.items():
+        problem = re.sub(rf"\b{ours}\b", theirs, problem)
+    return problem
+
+
+def _activation_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
     problems: list[str] = []
     activation = fields.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        problems.append(f"hidden_act is {activation!r}; supported: silu (SwiGLU)")
-    for name in ("attention_bias", "mlp_bias"):
-        if fields.get(name) not in (None, False):
-            problems.append(f"{name} is {fields[name]!r}; linear layers with a bias are not supported")
+    if activation not in family.activations:
+        problems.append(f"hidden_act is {activation!r}; supported: {', '.join(family.activations)}")
+    for name, value in family.fixed.items():
+        if fields.get(name) not in (None, value):
+            problems.append(f"{name} is {fields[name]!r}; supported for {family.model_type}: {value}")
     return problems
+
+
+def _window(fields: Mapping[str, Any], family: Family) -> tuple[Any, list[str]]:
+    """``sliding_window`` where it counts, and what is wrong with it: all layers must see as far."""
+    window = fields.get("sliding_window", 4096)
+    if family.window == "never" or (family.window == "flag" and not fields.get("use_sliding_window")):
+        return None, []
+    if family.window == "always" or window is None:
+        return window, []
+    layers, full = fields.get("num_hidden_layers"), fields.get("max_window_layers", 28)
+    kinds = fields.get("layer_types")
+    if kinds is None and _is_count(layers) and isinstance(full, int):
+        kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(layers)]
+    found = set(cast("list[str]", kinds)) if isinstance(kinds, list) else set[str]()
+    if found == {"full_attention"}:
+        return None, []
+    if found != {"sliding_attention"}:
+        return None, ["layer_types (or max_window_layers) gives only some layers a sliding window"]
+    return window, []
 
 
 def _normalise_rope(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

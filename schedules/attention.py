@@ -15,7 +15,7 @@ from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.memory import Partition
 
-from .common import lanes, pipeline
+from .common import banks, lanes
 
 
 def scores(s: Schedule, dot_parallel: int) -> None:
@@ -49,8 +49,7 @@ def weigh(s: Schedule, head_parallel: int) -> None:
             s.pipeline(member)
     for name in ("score", "e", "weight"):
         s.partition(getattr(s, name), Partition.Complete, dim=2)
-        if wide > 1:
-            s.partition(getattr(s, name), Partition.Cyclic, dim=3, factor=wide)
+        banks(s, name, 3, wide)
     for name in ("top", "total", "peak", "offset", "step"):
         _per_query(s, getattr(s, name))
 
@@ -102,7 +101,6 @@ def _elements(s: Schedule, other: Any, wanted: int) -> bool:
 def engines(dot_parallel: int, head_parallel: int) -> dict[str, Callable[[Schedule], None]]:
     """Kernels of attention, for a stage."""
     return {
-        "row_sums": partial(pipeline, loops=("d",)),
         "scores": partial(scores, dot_parallel=dot_parallel),
         "weigh": partial(weigh, head_parallel=head_parallel),
         "mix": partial(mix, dot_parallel=dot_parallel),

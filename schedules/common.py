@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from flexllm_allo import Schedule
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.nests import extent
+
+BANKS = 64
+"""Most banks of the inputs of a row, when neighbours are read together."""
 
 
 def lanes(extent: int, wanted: int) -> int:
@@ -17,17 +17,38 @@ def lanes(extent: int, wanted: int) -> int:
     return max(n for n in range(1, wanted + 1) if extent % n == 0)
 
 
-def is_float(s: Schedule, buffer: str) -> bool:
-    """Whether a buffer of the function holds floats."""
-    return buffers(s.top_func)[buffer].dtype.is_float
+def parallel(s: Schedule, loop: str, wanted: int) -> int:
+    """Run a loop on as many lanes as divide it, at most `wanted`, a group every cycle; returns how many."""
+    trips = next(extent(n) for n in walk(s.top_func.body) if isinstance(n, ir.For) and n.var == loop)
+    wide = lanes(trips or 1, wanted)
+    if wide > 1:
+        s.split(loop, wide)
+        s.unroll(f"{loop}.inner")
+    s.pipeline(f"{loop}.outer" if wide > 1 else loop)
+    return wide
 
 
-def pipeline(s: Schedule, loops: tuple[str, ...]) -> None:
-    """Pipeline those of the named loops that this instance of the kernel has."""
-    present = {n.var for n in walk(s.top_func.body) if isinstance(n, ir.For)}
-    for loop in loops:
-        if loop in present:
-            s.pipeline(loop)
+def banks(s: Schedule, buffer: str, dim: int, factor: int) -> None:
+    """Neighbours in different banks, so that `factor` of them are there in one cycle."""
+    if factor > 1:
+        s.partition(getattr(s, buffer), Partition.Cyclic, dim=dim, factor=factor)
+
+
+def innermost(s: Schedule) -> None:
+    """Every loop that holds no other one takes one element per cycle; those that fill arrays have no name."""
+    for loop in walk(s.top_func.body):
+        if isinstance(loop, ir.For) and not loop.var.startswith("_"):
+            if not any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk(loop.body)):
+                s.pipeline(loop.var)
+
+
+def users(s: Schedule, buffer: str) -> list[ir.Function]:
+    """The functions that are passed a buffer, in the order of their calls."""
+    return [
+        s.program.function(n.func)
+        for n in walk(s.top_func.body)
+        if isinstance(n, ir.Call) and any(isinstance(a, ir.View) and a.buffer == buffer for a in n.args)
+    ]
 
 
 def stream(s: Schedule, buffer: str, producer: str = "", depth: int = 16) -> None:
@@ -38,35 +59,19 @@ def stream(s: Schedule, buffer: str, producer: str = "", depth: int = 16) -> Non
     Args:
         producer: the only kernel that writes in that order too, if others may stand in its place.
     """
-    writer, *readers = (
-        s.program.function(n.func)
-        for n in s.top_func.body
-        if isinstance(n, ir.Call) and any(isinstance(a, ir.View) and a.buffer == buffer for a in n.args)
-    )
+    writer, *readers = users(s, buffer)
     in_order = not producer or writer.origin == producer
     if in_order and len(readers) == 1 and not any(isinstance(n, ir.Call) for n in readers[0].body):
         s.to(getattr(s, buffer), readers[0].name, depth=depth)
 
 
-BANKS = 64
-"""Most banks of the inputs of a row, when neighbours are read together."""
-
-
-def grouped(s: Schedule, loop: str, parallel: int) -> None:
-    """Weights with scales per group: `parallel` neighbours of a row meet the inputs of all tokens."""
-    width = buffers(s.top_func)["X"].shape[1]
-    trips = next(extent(n) for n in walk(s.top_func.body) if isinstance(n, ir.For) and n.var == loop)
-    wide = lanes(trips or 1, parallel)
-    inner = f"{loop}.inner" if wide > 1 else loop
-    if wide > 1:
-        s.split(loop, wide)
-        s.unroll(inner)
-    s.pipeline(f"{loop}.outer" if wide > 1 else loop)
+def grouped(s: Schedule, loop: str, weight_parallel: int) -> None:
+    """Weights with scales per group: `weight_parallel` neighbours of a row meet the inputs of all tokens."""
+    parallel(s, loop, weight_parallel)
     s.unroll("t")
     s.partition(s.X, Partition.Complete, dim=1)
-    banks = lanes(width, BANKS)  # of the input's width alone: several weights may read it
-    if banks > 1:
-        s.partition(s.X, Partition.Cyclic, dim=2, factor=banks)
+    # Of the input's width alone: several weights may read it.
+    banks(s, "X", 2, lanes(buffers(s.top_func)["X"].shape[1], BANKS))
     s.pipeline("t_y")
 
 
@@ -76,27 +81,3 @@ def candidates(s: Schedule) -> None:
         s.partition(buffer, Partition.Complete, dim=1)
     s.pipeline("v")
     s.unroll("i")
-
-
-elementwise: dict[str, Callable[[Schedule], None]] = {
-    "rms_norm": partial(pipeline, loops=("e_sum", "e_out")),
-    "keep": partial(pipeline, loops=("k_copy",)),
-    "quantize": partial(pipeline, loops=("k_peak", "k_code")),
-    "quantize_minimum": partial(pipeline, loops=("k_peak", "k_code")),
-    "quantize_zero": partial(pipeline, loops=("k_peak", "k_code")),
-    "quantize_static": partial(pipeline, loops=("k_code",)),
-    "take_columns": partial(pipeline, loops=("k_rest", "c", "c_zero")),
-    "project": partial(pipeline, loops=("k_dot",)),
-    "join_terms": partial(pipeline, loops=("p", "c")),
-    "swiglu": partial(pipeline, loops=("i",)),
-    "residual": partial(pipeline, loops=("i",)),
-    "rope": partial(pipeline, loops=("i",)),
-    "split_heads": partial(pipeline, loops=("d",)),
-    "append_cache": partial(pipeline, loops=("d",)),
-    "append_codes": partial(pipeline, loops=("d",)),
-    "embedding": partial(pipeline, loops=("e",)),
-    "take_row": partial(pipeline, loops=("e",)),
-    "candidates": candidates,
-    "sample": partial(pipeline, loops=("i_sum", "i_mass", "i_pick")),
-}
-"""Kernels whose innermost loops take one element per cycle."""

@@ -7,9 +7,13 @@ cache.  The loops of unquantized sums may be reassociated, or they would not vec
 from __future__ import annotations
 
 from flexllm_allo import Schedule
+from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
 
-from .common import is_float
+
+def is_float(s: Schedule, buffer: str) -> bool:
+    """Whether a buffer of the function holds floats."""
+    return buffers(s.top_func)[buffer].dtype.is_float
 
 
 def linear(s: Schedule) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flexllm_allo.schedule.stage import Stage
 
 from . import attention, hadamard, linear
-from .common import elementwise
+from .common import candidates, innermost
 
 
 def temporal(
@@ -26,11 +26,11 @@ def temporal(
     kernels = {
         **linear.engines(weight_parallel, block_parallel),
         **linear.streams(),
-        **elementwise,
         **attention.engines(dot_parallel, head_parallel),
+        "candidates": candidates,
         **hadamard.temporal(),
     }
-    return Stage("decode", 1, kernels)
+    return Stage("decode", 1, kernels, innermost)
 
 
 def spatial(
@@ -40,8 +40,8 @@ def spatial(
     kernels = {
         **linear.engines(weight_parallel, block_parallel),
         **linear.streams(),
-        **elementwise,
         **attention.engines(dot_parallel, head_parallel),
+        "candidates": candidates,
         **hadamard.streamed(),
     }
-    return Stage("decode", 1, kernels)
+    return Stage("decode", 1, kernels, innermost)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flexllm_allo import Schedule
-from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.walk import buffers, walk
-from flexllm_allo.schedule.memory import Partition
+from flexllm_allo.ir.walk import buffers
 
-from .common import lanes
+from .common import banks, parallel, users
 
 BASE_LANES = 32
 """Most adders of the stage for sizes that are no power of two."""
@@ -28,7 +26,7 @@ def streamed() -> dict[str, Callable[[Schedule], None]]:
 
     def stages(s: Schedule) -> None:
         if "half" in buffers(s.top_func):
-            s.to(s.half, _callee(s, "half"), depth=16)
+            s.to(s.half, users(s, "half")[-1].name, depth=16)
 
     def finish(s: Schedule) -> None:
         _base(s)
@@ -41,44 +39,16 @@ def temporal(pairs: int = 8) -> dict[str, Callable[[Schedule], None]]:
     """One engine of `pairs` butterflies per cycle, which all stages take in turn: N / pairs cycles each."""
 
     def butterfly(s: Schedule) -> None:
-        width = buffers(s.top_func)["X"].shape[1]
-        wide = _lanes(s, "i", width // 2, pairs)
-        _lanes(s, "i_late", width // 2, pairs)
-        if width > 2:
-            s.partition(s.X, Partition.Cyclic, dim=2, factor=2 * wide)
-            s.partition(s.Y, Partition.Cyclic, dim=2, factor=2 * wide)
-        if wide > 1:
-            s.partition(s.late, Partition.Cyclic, dim=1, factor=wide)
+        wide = parallel(s, "i", pairs)
+        parallel(s, "i_late", pairs)
+        for buffer in ("X", "Y") if buffers(s.top_func)["X"].shape[1] > 2 else ():
+            banks(s, buffer, 2, 2 * wide)
+        banks(s, "late", 1, wide)
 
     def finish(s: Schedule) -> None:
-        if not _base(s):
-            _lanes(s, "i", buffers(s.top_func)["X"].shape[1], 2 * pairs)
-        else:
-            s.pipeline("i")
+        parallel(s, "i", 1 if _base(s) else 2 * pairs)
 
     return {"butterfly": butterfly, "hadamard_finish": finish}
-
-
-def _callee(s: Schedule, buffer: str) -> str:
-    """The function that reads a buffer: the last call that is passed it."""
-    called = [
-        n.func
-        for n in walk(s.top_func.body)
-        if isinstance(n, ir.Call) and any(isinstance(a, ir.View) and a.buffer == buffer for a in n.args)
-    ]
-    return called[-1]
-
-
-def _lanes(s: Schedule, loop: str, extent: int, wanted: int) -> int:
-    """Run a loop on as many lanes as divide it, a new group every cycle."""
-    wide = lanes(extent, wanted)
-    if wide == 1:
-        s.pipeline(loop)
-        return wide
-    s.split(loop, wide)
-    s.pipeline(f"{loop}.outer")
-    s.unroll(f"{loop}.inner")
-    return wide
 
 
 def _base(s: Schedule) -> bool:
@@ -90,9 +60,8 @@ def _base(s: Schedule) -> bool:
     if "total" not in buffers(s.top_func):
         return False
     size = buffers(s.top_func)["total"].shape[0]
-    wide = _lanes(s, "b", size, min(BASE_LANES, size // 4))
-    if wide > 1:
-        s.partition(s.total, Partition.Cyclic, dim=1, factor=wide)
-        s.partition(s.plus, Partition.Cyclic, dim=2, factor=wide)
+    wide = parallel(s, "b", min(BASE_LANES, size // 4))
+    banks(s, "total", 1, wide)
+    banks(s, "plus", 2, wide)
     s.pipeline("b_keep")
     return True

@@ -13,7 +13,7 @@ from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.memory import Partition
 
-from .common import BANKS, grouped, lanes, stream
+from .common import BANKS, banks, grouped, lanes, stream
 
 
 def linear(s: Schedule, weight_parallel: int, block_parallel: int = 1) -> None:
@@ -34,10 +34,9 @@ def linear(s: Schedule, weight_parallel: int, block_parallel: int = 1) -> None:
     if tokens > 1:
         s.partition(s.acc, Partition.Complete, dim=1)
         s.partition(s.X, Partition.Complete, dim=1)
-    if wide > 1:
-        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
+    banks(s, "acc", 2, wide)
     if deep > 1:
-        s.partition(s.X, Partition.Cyclic, dim=2, factor=lanes(width, BANKS))  # as `grouped` has it
+        banks(s, "X", 2, lanes(width, BANKS))  # as `grouped` has it
     s.pipeline("scale.n")
 
 
@@ -46,10 +45,10 @@ def engines(weight_parallel: int, block_parallel: int = 1) -> dict[str, Callable
     along = weight_parallel * block_parallel
     return {
         "linear": partial(linear, weight_parallel=weight_parallel, block_parallel=block_parallel),
-        "linear_group": partial(grouped, loop="k", parallel=along),
-        "linear_zero": partial(grouped, loop="k", parallel=along),
-        "linear_progressive": partial(grouped, loop="k", parallel=along),
-        "linear_sparse": partial(grouped, loop="q", parallel=max(1, along // 4)),
+        "linear_group": partial(grouped, loop="k", weight_parallel=along),
+        "linear_zero": partial(grouped, loop="k", weight_parallel=along),
+        "linear_progressive": partial(grouped, loop="k", weight_parallel=along),
+        "linear_sparse": partial(grouped, loop="q", weight_parallel=max(1, along // 4)),
     }
 
 
@@ -58,6 +57,7 @@ def streams() -> dict[str, Callable[[Schedule], None]]:
     return {
         "norm_quantize": partial(stream, buffer="normed"),
         "swiglu_quantize": partial(stream, buffer="hidden"),
+        "gelu_quantize": partial(stream, buffer="hidden"),
         "rotate_quantize": partial(stream, buffer="rotated"),
         "linear_add": partial(stream, buffer="Y", producer="linear"),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flexllm_allo.schedule.stage import Stage
 
 from . import attention, hadamard, linear
-from .common import elementwise
+from .common import candidates, innermost
 
 
 def spatial(
@@ -31,11 +31,11 @@ def spatial(
     kernels = {
         **linear.engines(weight_parallel, block_parallel),
         **linear.streams(),
-        **elementwise,
         **attention.engines(dot_parallel, head_parallel),
+        "candidates": candidates,
         **hadamard.streamed(),
     }
-    return Stage("prefill", token_parallel, kernels)
+    return Stage("prefill", token_parallel, kernels, innermost)
 
 
 def temporal(
@@ -48,8 +48,8 @@ def temporal(
     """Prefill with operators, and stages of the Hadamard transform, that take turns; arguments as above."""
     kernels = {
         **linear.engines(weight_parallel, block_parallel),
-        **elementwise,
         **attention.engines(dot_parallel, head_parallel),
+        "candidates": candidates,
         **hadamard.temporal(),
     }
-    return Stage("prefill", token_parallel, kernels)
+    return Stage("prefill", token_parallel, kernels, innermost)

@@ -15,6 +15,7 @@ from flexllm_allo.kernels import linear as dense
 from flexllm_allo.kernels.linear import ChannelWeight, Linear
 from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.models.operators import operators
+from flexllm_allo.quant.architecture import Architecture
 from flexllm_allo.quant.formats import INT8_KV, IntFormat
 from flexllm_allo.quant.passes import StaticScales
 from flexllm_allo.quant.recipes import Recipe
@@ -200,6 +201,10 @@ def rotated(inner: Activation) -> Activation:
     return replace(inner, quantize=rotate.rotate_quantize, inner=inner)
 
 
+def biased(inner: Activation) -> Activation:
+    return replace(inner, quantize=quantize.quantize_biased, biased=True, inner=inner)
+
+
 @st.composite
 def activation(draw: Any) -> Activation:
     """Any way to quantize an input, rotations aside."""
@@ -247,7 +252,8 @@ STATIC = IntFormat(8, "per_head", full_range=True)
 @st.composite
 def head_sizes(draw: Any) -> Sizes:
     kv, group, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    return dict(H=kv * group, T=tokens, KV=kv, S=draw(st.integers(tokens, 9)), D=draw(size))
+    window = draw(st.integers(0, 4))
+    return dict(L=window, H=kv * group, T=tokens, KV=kv, S=draw(st.integers(tokens, 9)), D=draw(size))
 
 
 @st.composite
@@ -283,15 +289,19 @@ def fixed_scales(rng: np.random.Generator, b: Sizes) -> list[np.ndarray]:
     return [positive(rng, b["H"]), positive(rng, b["KV"]), positive(rng, b["KV"]), probability]
 
 
-def recipe_with(kv: IntFormat | None) -> Any:
+def recipe_with(kv: IntFormat | None, window: int = 0) -> Any:
     static = () if kv is None or kv.dynamic else (StaticScales(),)
-    return operators(Recipe("case", None, None, kv, None, passes=static))
+    return operators(Recipe("case", None, None, kv, None, passes=static), window=window)
+
+
+NO_RECIPE = Recipe("case", None, None, None, None, passes=())
+FAMILIES = [operators(NO_RECIPE), operators(NO_RECIPE, Architecture(norm="layer"))]
 
 
 @st.composite
 def attend_sizes(draw: Any, formats: list[IntFormat | None]) -> Sizes:
     sizes = draw(head_sizes())
-    made = recipe_with(draw(st.sampled_from(formats)))
+    made = recipe_with(draw(st.sampled_from(formats)), sizes.pop("L"))
     return sizes | dict(F=made, R=sizes["T"] * sizes["KV"])
 
 
@@ -413,12 +423,37 @@ CASES = {
         fixed(T=size, E=size),
         lambda rng, b: [real(rng, b["T"], b["E"]), real(rng, b["E"]), 1e-5],
     ),
+    "layer_norm": Case(
+        norm.layer_norm,
+        fixed(T=size, E=size),
+        lambda rng, b: [real(rng, b["T"], b["E"]), real(rng, b["E"]), real(rng, b["E"]), 1e-5],
+    ),
+    "norm_heads": Case(
+        norm.norm_heads,
+        st.tuples(size, size, size).map(lambda s: dict(H=s[0], T=s[1], W=s[0] * s[2], D=s[2])),
+        lambda rng, b: [real(rng, b["T"], b["W"]), real(rng, b["D"]), 1e-5],
+    ),
     "norm_quantize": Case(
         norm.norm_quantize,
-        fixed(A=activation(), T=size, E=st.integers(3, 40)),
+        fixed(F=st.sampled_from(FAMILIES), A=activation(), T=size, E=st.integers(3, 40)),
         lambda rng, b: [
-            real(rng, b["T"], b["E"]), real(rng, b["E"]), 1e-5, *site_inputs(rng, b["A"], b["E"])
+            real(rng, b["T"], b["E"]), *(real(rng, b["E"]) for _ in b["F"].Norm.__annotations__), 1e-5,
+            *site_inputs(rng, b["A"], b["E"]),
         ],
+    ),
+    "quantize_biased": Case(
+        quantize.quantize_biased,
+        fixed(A=activation().map(biased), R=size, K=st.integers(3, 40)),
+        quantize_inputs("R", "K"),
+    ),
+    "append_one": Case(
+        quantize.append_one, fixed(R=size, P=size), lambda rng, b: [real(rng, b["R"], b["P"])]
+    ),
+    "gelu": Case(mlp.gelu, fixed(T=size, N=size), lambda rng, b: [real(rng, b["T"], b["N"])]),
+    "gelu_quantize": Case(
+        mlp.gelu_quantize,
+        fixed(A=activation(), T=size, N=st.integers(3, 40)),
+        lambda rng, b: [real(rng, b["T"], b["N"]), *site_inputs(rng, b["A"], b["N"])],
     ),
     "swiglu_quantize": Case(
         mlp.swiglu_quantize,
@@ -450,6 +485,13 @@ CASES = {
             real(rng, b["V"], b["E"]),
         ],
     ),
+    "add_positions": Case(
+        embedding.add_positions,
+        st.tuples(size, size, size).map(lambda s: dict(T=s[0], S=max(s[0], s[1]), E=s[2])),
+        lambda rng, b: [
+            real(rng, b["T"], b["E"]), *reversed(tokens_at(rng, b, b["T"])), real(rng, b["S"], b["E"])
+        ],
+    ),
     "take_row": Case(
         embedding.take_row,
         fixed(T=size, E=size),
@@ -479,6 +521,6 @@ COMPOSED = {
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=4),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
-    "attention": dict(H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
+    "attention": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
 }
 """An instance of the cases that call kernels without a case of their own."""

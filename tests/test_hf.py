@@ -202,7 +202,7 @@ def test_config_refusals(change, part):
 
 def test_all_config_problems_at_once():
     changes = {
-        "model_type": "gpt2",
+        "model_type": "mamba",
         "hidden_act": "gelu",
         "mlp_bias": True,
         "vocab_size": -3,

@@ -41,6 +41,7 @@ from flexllm_allo.quant import (
     text_sha256,
     weight_storage,
 )
+from flexllm_allo.quant.architecture import Architecture
 from flexllm_allo.quant.formats import NM, ProgressiveFormat
 
 DATA_FREE = ["none", "w8a8kv8", "w4a8kv8"]
@@ -191,6 +192,9 @@ class FloatModel:
         head_dim=4,
         max_position_embeddings=9,
         rms_norm_eps=1e-5,
+        model_type="llama",
+        architecture=Architecture(),
+        sliding_window=None,
     )
 
     def __init__(self) -> None:
@@ -214,8 +218,8 @@ def test_tensors_and_stacked_arrays(name):
     source = FloatModel()
     model = quantize(source, name, max_seq_len=5)
     plain = {
-        "embed": (11, 6), "final_norm": (6,), "cosine": (5, 2), "sine": (5, 2), "eps": (),
-        "attn_norm": (2, 6), "mlp_norm": (2, 6),
+        "embed": (11, 6), "final_norm_gain": (6,), "cosine": (5, 2), "sine": (5, 2), "eps": (),
+        "attn_norm_gain": (2, 6), "mlp_norm_gain": (2, 6),
     }  # fmt: skip
     weights = {
         "wq": (2, 8, 6), "wk": (2, 4, 6), "wv": (2, 4, 6), "wo": (2, 6, 8),

@@ -5,7 +5,7 @@ What it computes is the model up to float rounding; the bits of the hardware are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Site:
         outliers: int32 [C], input channels that stay in float.
         low_rank: float32 [r, K].
         sides: float32 [N, C + r] by kind.
+        biases: float32 [N] by kind.
     """
 
     weights: Mapping[str, FloatArray]
@@ -45,6 +46,7 @@ class Site:
     outliers: NDArray[np.int32] | None = None
     low_rank: FloatArray | None = None
     sides: Mapping[str, FloatArray] = field(default_factory=lambda: {})
+    biases: Mapping[str, FloatArray] = field(default_factory=lambda: {})
 
     def __call__(self, x: FloatArray) -> list[FloatArray]:
         """Outputs [T, N] of each weight for an input [T, K]."""
@@ -62,6 +64,8 @@ class Site:
             beside = np.concatenate(extra, axis=1)
             for kind, side in self.sides.items():
                 outputs[kind] += beside @ side.T
+        for kind, bias in self.biases.items():
+            outputs[kind] += bias
         return list(outputs.values())
 
 
@@ -82,6 +86,8 @@ class DecoderLayer:
     Attributes:
         attn_norm: float32 [E], gain in front of attention.
         mlp_norm: float32 [E], gain in front of the MLP.
+        vectors: what else the norms of a family learn: ``attn_norm.bias``, ``mlp_norm.bias`` [E], ``q_norm``,
+            ``k_norm`` [D].
         sites: ``attn``, ``out``, ``mlp``, ``down``.
         kv: how keys and values are rounded, per token and head; a static format needs `scales`.
         query: how queries are rounded, and probabilities times the scales of their values.
@@ -94,6 +100,7 @@ class DecoderLayer:
     kv: IntFormat | None = None
     query: IntFormat | None = None
     scales: AttentionScales | None = None
+    vectors: Mapping[str, FloatArray] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True)
@@ -114,12 +121,15 @@ class Decoder:
 
     def attention_input(self, layer: DecoderLayer, x: FloatArray) -> FloatArray:
         """The input [T, E] of site ``attn``, from the residual stream [T, E]."""
-        return rms_norm(x, layer.attn_norm, self.config.rms_norm_eps)
+        return norm(x, layer.attn_norm, self.config.rms_norm_eps, layer.vectors.get("attn_norm.bias"))
 
     def mix(self, layer: DecoderLayer, h: FloatArray, tap: Tap | None = None) -> FloatArray:
         """The input [T, H * D] of site ``out`` from that of ``attn``: causal attention."""
         rows, d = len(h), self.config.head_dim
         q, k, v = (y.reshape(rows, -1, d) for y in layer.sites["attn"](h))
+        if self.config.architecture.qk_norm:
+            eps = self.config.rms_norm_eps
+            q, k = rms_norm(q, layer.vectors["q_norm"], eps), rms_norm(k, layer.vectors["k_norm"], eps)
         q, k = (self._rotary(y) for y in (q, k))
         if self.online.r3:
             q, k = hadamard_transform(q), hadamard_transform(k)
@@ -136,6 +146,8 @@ class Decoder:
         keys, values = (np.repeat(y.swapaxes(0, 1), group, axis=0) for y in (k, v))
         scores = q.swapaxes(0, 1) @ keys.swapaxes(1, 2) * np.float32(d**-0.5)
         scores += np.triu(np.full((rows, rows), -np.inf, np.float32), 1)  # the future
+        if window := self.config.sliding_window:
+            scores += np.tril(np.full((rows, rows), -np.inf, np.float32), -window)  # the distant past
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
         if tap:
@@ -145,13 +157,17 @@ class Decoder:
 
     def mlp_input(self, layer: DecoderLayer, x: FloatArray) -> FloatArray:
         """The input [T, E] of site ``mlp``, from the residual stream after attention."""
-        return rms_norm(x, layer.mlp_norm, self.config.rms_norm_eps)
+        return norm(x, layer.mlp_norm, self.config.rms_norm_eps, layer.vectors.get("mlp_norm.bias"))
 
     def gated(self, layer: DecoderLayer, h: FloatArray) -> FloatArray:
-        """The input [T, I] of site ``down`` from that of ``mlp``: silu(gate) * up."""
-        gate, up = layer.sites["mlp"](h)
-        with np.errstate(over="ignore"):  # exp(-gate) may reach infinity, and the quotient is 0 then
-            inner = gate / (1 + np.exp(-gate)) * up
+        """The input [T, I] of site ``down`` from that of ``mlp``: silu(gate) * up, or gelu(up)."""
+        outputs = layer.sites["mlp"](h)
+        with np.errstate(over="ignore"):  # exp may reach infinity, and the quotient is 0 then
+            if self.config.architecture.mlp == "swiglu":
+                gate, up = outputs
+                inner = gate / (1 + np.exp(-gate)) * up
+            else:
+                inner = gelu(outputs[0])
         return hadamard_transform(inner) if self.online.r4 else inner
 
     def forward(self, layer: DecoderLayer, x: FloatArray, tap: Tap | None = None) -> FloatArray:
@@ -181,12 +197,51 @@ def decode_layer(decoder: Decoder, layer: DecoderLayer, x: FloatArray, tap: Tap 
 def float_layer(model: FloatModel, layer: int) -> DecoderLayer:
     """A layer of a float model as it is: its matrices are read now."""
     sites = {
-        site: Site({kind: model.tensors[tensor_name(kind, layer)] for kind in kinds})
+        site: Site(
+            {kind: model.tensors[tensor_name(kind, layer)] for kind in present(model, kinds, layer)},
+            biases=site_biases(model, site, layer),
+        )
         for site, kinds in SITES.items()
         if site != "head"
     }
     attn_norm, mlp_norm = (model.tensors[tensor_name(kind, layer)] for kind in ("attn_norm", "mlp_norm"))
-    return DecoderLayer(attn_norm, mlp_norm, sites)
+    vectors = {kind: model.tensors[tensor_name(kind, layer)] for kind in present(model, VECTORS, layer)}
+    return DecoderLayer(attn_norm, mlp_norm, sites, vectors=vectors)
+
+
+VECTORS = ("attn_norm.bias", "mlp_norm.bias", "q_norm", "k_norm")
+"""What norms of some families learn beside the gains that all have."""
+
+
+def present(model: FloatModel, kinds: Sequence[str], layer: int | None) -> list[str]:
+    """Those kinds of tensors that the model has."""
+    return [kind for kind in kinds if tensor_name(kind, layer) in model.tensors]
+
+
+def site_biases(model: FloatModel, site: str, layer: int | None) -> dict[str, FloatArray]:
+    """Biases [N] of the weights of a site, by kind."""
+    kinds = [kind for kind in SITES[site] if tensor_name(f"{kind}.bias", layer) in model.tensors]
+    return {kind: model.tensors[tensor_name(f"{kind}.bias", layer)] for kind in kinds}
+
+
+def embedded(model: FloatModel, tokens: NDArray[np.integer]) -> FloatArray:
+    """The residual stream [B, T, E] of token ids [B, T] in front of the layers."""
+    x = model.tensors[tensor_name("embed")][tokens]
+    if present(model, ("positions",), None):
+        x = x + model.tensors[tensor_name("positions")][: tokens.shape[1]]
+    return x
+
+
+def norm(x: FloatArray, gain: FloatArray, eps: float, bias: FloatArray | None = None) -> FloatArray:
+    """RMSNorm over rows [T, E], or LayerNorm where there is a bias."""
+    if bias is None:
+        return rms_norm(x, gain, eps)
+    return rms_norm(x - x.mean(axis=-1, keepdims=True), gain, eps) + bias
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """The tanh form of GELU, x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))."""
+    return x / (1 + np.exp(-np.float32(np.sqrt(8 / np.pi)) * (x + np.float32(0.044715) * x**3)))
 
 
 def rms_norm(x: FloatArray, gain: FloatArray, eps: float) -> FloatArray:

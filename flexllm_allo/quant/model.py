@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .architecture import Architecture
 from .recipes import Recipe
 from .weight import QuantizedWeight
 
@@ -38,6 +39,12 @@ class Shape(Protocol):
     def max_position_embeddings(self) -> int: ...
     @property
     def rms_norm_eps(self) -> float: ...
+    @property
+    def model_type(self) -> str: ...
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def sliding_window(self) -> int | None: ...
 
 
 class FloatModel(Protocol):
@@ -61,6 +68,8 @@ class QuantizedModel:
             ... ``w_down`` as `QuantizedWeight`s; ``final_norm``, ``w_head``. Where the recipe has them:
             ``layers.{i}.{site}.outliers`` int32 [C] and ``.low_rank`` [r, K] (sites: `recipes.SITES`, the
             head's without layer), ``layers.{i}.{weight}.side`` [N, C + r], ``layers.{i}.{q,k,v,p}_scale``.
+            Where the family has them: ``layers.{i}.{weight}.bias`` [N], ``layers.{i}.q_norm`` and ``k_norm``
+            [D], ``.bias`` of norms [E], ``positions`` [max_position_embeddings, E].
         cos, sin: rotary tables, float32 [S, D / 2]; S is the longest sequence.
     """
 
@@ -132,7 +141,8 @@ def weight_storage(model: QuantizedModel) -> WeightStorage:
         weights += count
         bits += count * (weight.format.bits_per_weight(weight.shape[-1]) if weight.format else 32)
     for name, value in model.tensors.items():
-        if name.endswith((".side", ".low_rank", ".outliers")) and not isinstance(value, QuantizedWeight):
+        beside = name.endswith((".side", ".low_rank", ".outliers", ".bias")) and "_norm" not in name
+        if beside and not isinstance(value, QuantizedWeight):
             side += value.nbytes
     return WeightStorage(weights, bits, side)
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ..errors import QuantError
 from .calibration import Samples, SiteStatistics, check_samples
 from .check import check_fit, check_recipe
-from .decoder import AttentionScales, DecoderLayer, Site, Tap, rms_norm
+from .decoder import VECTORS, AttentionScales, DecoderLayer, Site, Tap, embedded, norm, present
 from .integer.site import QuantizedSite, quantize_site
 from .model import FloatModel
-from .names import EMBED, tensor_name
+from .names import tensor_name
 from .passes import Awq, Gptq, Smooth, StaticScales, needs_data
 from .recipes import SITES, Recipe
 from .transform.float_passes import apply_float_passes, decoder_of, online_of
@@ -51,15 +51,17 @@ def quantize_tensors(
             out where nothing else depends on them, which is where no data walks through the layers.
 
     Yields:
-        ``embed`` float32 [V, E]; per layer ``layers.{i}.`` and: ``attn_norm``, ``mlp_norm`` float32 [E];
-        ``wq``, ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``; ``final_norm``; ``w_head``. With
-        Outliers ``{site}.outliers`` int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either
-        ``{kind}.side`` float32 [N, C + r] (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale``
-        float32 [H], ``k_scale``, ``v_scale`` float32 [KV].
+        ``embed`` float32 [V, E] (and ``positions`` [S, E] where they are learned); per layer ``layers.{i}.``
+        and: ``attn_norm``, ``mlp_norm`` float32 [E], what else norms learn (`decoder.VECTORS`); ``wq``,
+        ``wk``, ``wv``, ``wo``, ``w_gate``, ``w_up``, ``w_down``, as far as there are any; ``final_norm``;
+        ``w_head``. In front of a weight its ``{kind}.bias`` float32 [N]. With Outliers ``{site}.outliers``
+        int32 [C], with LowRank ``{site}.low_rank`` float32 [r, K], with either ``{kind}.side`` float32
+        [N, C + r] (see `decoder.Site`). With StaticScales ``q_scale``, ``p_scale`` float32 [H], ``k_scale``,
+        ``v_scale`` [KV].
 
     Raises:
-        QuantError: FX604 as `check_recipe` and `check_fit`, FX606 with the name of a tensor
-            that cannot be quantized, FX607 when data is needed and missing or unusable.
+        QuantError: FX604 as `check_recipe` and `check_fit`, or for a pass that does not know the family,
+            FX606 with the name of a tensor that cannot be quantized, FX607 for data missing or unusable.
     """
     data = checked_samples(model, recipe, samples)
     if on_step:
@@ -101,6 +103,8 @@ def round_tensors(
         done = ()
     if "embed" not in done:
         yield "embed", run.vector("embed", None)
+        if present(run.model, ("positions",), None):
+            yield "positions", run.vector("positions", None)
     for i in range(layers):
         step(f"layer {i}", i + 1, layers + 2)
         if f"layers.{i}.w_down" not in done:
@@ -128,7 +132,7 @@ class _Run:
         self.x: FloatArray | None = None
         if self.samples is not None and needs_data(later):
             self.decoder = decoder_of(self.model, self.samples.shape[1], online_of(self.recipe))
-            self.x = self.model.tensors[EMBED][self.samples]  # [B, T, E]
+            self.x = embedded(self.model, self.samples)  # [B, T, E]
 
     def vector(self, kind: str, layer: int | None) -> FloatArray:
         """A tensor that stays float32."""
@@ -143,11 +147,12 @@ class _Run:
     def layer(self, index: int) -> Iterator[Result]:
         """One layer: each site is rounded, then computed as rounded, before the next one is looked at."""
         prefix = f"layers.{index}."
-        norms = {kind: self.vector(kind, index) for kind in _NORMS}
+        norms = {kind: self.vector(kind, index) for kind in (*_NORMS, *present(self.model, VECTORS, index))}
         for kind, gain in norms.items():
             yield prefix + kind, gain
         sites: dict[str, Site] = {}
-        layer = DecoderLayer(norms["attn_norm"], norms["mlp_norm"], sites, self.recipe.kv, self.recipe.query)
+        gains = norms.pop("attn_norm"), norms.pop("mlp_norm")
+        layer = DecoderLayer(*gains, sites, self.recipe.kv, self.recipe.query, vectors=norms)
         for site in ("attn", "out", "mlp", "down"):
             if site == "out" and self.recipe.find(StaticScales):
                 layer = replace(layer, scales=self._attention_scales(layer))
@@ -164,17 +169,25 @@ class _Run:
 
     def head(self) -> Iterator[Result]:
         """The last norm and the output layer."""
-        gain = self.vector("final_norm", None)
+        gain, bias = self.vector("final_norm", None), None
         yield "final_norm", gain
+        if present(self.model, ("final_norm.bias",), None):
+            bias = self.vector("final_norm.bias", None)
+            yield "final_norm.bias", bias
         eps = self.model.config.rms_norm_eps
-        yield from self._quantize("head", None, lambda x: rms_norm(x, gain, eps)).tensors("")
+        yield from self._quantize("head", None, lambda x: norm(x, gain, eps, bias)).tensors("")
 
     def _quantize(
         self, site: str, layer: int | None, inputs: Callable[[FloatArray], FloatArray]
     ) -> QuantizedSite:
         """A site rounded for its inputs [T, K], given the residual stream [T, E] of a sample."""
         weights = {
-            kind: np.ascontiguousarray(self.model.tensors[tensor_name(kind, layer)]) for kind in SITES[site]
+            kind: np.ascontiguousarray(self.model.tensors[tensor_name(kind, layer)])
+            for kind in present(self.model, SITES[site], layer)
+        }
+        biases = {
+            kind.partition(".")[0]: self.vector(kind, layer)
+            for kind in present(self.model, [f"{kind}.bias" for kind in SITES[site]], layer)
         }
         statistics = None
         if self.x is not None:
@@ -189,7 +202,7 @@ class _Run:
                     f"calibration activations in front of {where} are not finite",
                     hint="the weights or the norms are damaged",
                 )
-        return quantize_site(site, weights, self.recipe, statistics, layer)
+        return replace(quantize_site(site, weights, self.recipe, statistics, layer), biases=biases)
 
     def _input(self, site: str, layer: DecoderLayer, x: FloatArray, tap: Tap | None = None) -> FloatArray:
         """The input [T, K] of a site, from the residual stream [T, E] in front of attention or the MLP."""

@@ -66,7 +66,7 @@ def weight_words(model: Model) -> dict[str, Words]:
     by_rows: Any = getattr(linear_kernels, "linear")  # noqa: B009
     for kind in LINEAR_KINDS:
         storage: linear_kernels.Linear = getattr(model.operators, kind)
-        if not storage.dtype.is_float:
+        if not storage.dtype.is_float and storage.Weight is not linear_kernels.NoWeight:
             along = "rows" if storage.linear is by_rows else "columns"
             layout[f"{kind}_codes"] = Words(WORD_ROWS, along)
     return layout

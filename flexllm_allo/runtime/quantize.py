@@ -105,8 +105,8 @@ def quantized_copy(
 def _sizes(out: Path) -> dict[str, Any]:
     """What the quantized model takes, counted from its files."""
     tensors = read_quantized(out).tensors
-    read = [name for name in tensors if name != "embed"]
-    norms = [name for name in read if name.endswith("_norm")]
+    read = [name for name in tensors if name not in ("embed", "positions")]
+    norms = [name for name in read if name.endswith(("_norm", "_norm.bias"))]
     multiplied = [name for name in read if name.rpartition(".")[2].startswith("w")]
     weights = sum(int(np.prod(tensors.shape(name))) for name in multiplied)
     size = sum(tensors.stored_bytes(name) for name in read)

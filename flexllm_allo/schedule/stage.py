@@ -15,17 +15,19 @@ class Stage:
     Attributes:
         name: how reports call it.
         token_parallel: tokens in a block; 1 for decode.
-        kernels: kernel name -> the function that schedules an instance of it. Kernels that are
-            not listed stay as they are written.
+        kernels: kernel name -> the function that schedules an instance of it.
+        default: schedules the kernels that are not listed; without it they stay as they are written.
     """
 
     name: str
     token_parallel: int = 1
     kernels: Mapping[str, Callable[[Schedule], None]] = field(default_factory=lambda: {})
+    default: Callable[[Schedule], None] | None = None
 
     def apply(self, schedule: Schedule, functions: Iterable[str]) -> None:
         """Schedule those functions (instances of kernels, callees first) of a program."""
         for name in functions:
             origin = schedule.function(name).top_func.origin
-            if origin in self.kernels:
-                schedule.function(name).apply(self.kernels[origin])
+            chosen = self.kernels.get(origin, self.default)
+            if chosen is not None:
+                schedule.function(name).apply(chosen)

@@ -34,6 +34,7 @@ class QuantizedSite:
         outliers: int32 [C], input channels left to `sides`; the integer weights are 0 there.
         low_rank: float32 [r, K].
         sides: float32 [N, C + r] by kind: outlier columns, then low-rank factors.
+        biases: float32 [N] by kind.
     """
 
     name: str
@@ -41,12 +42,13 @@ class QuantizedSite:
     outliers: NDArray[np.int32] | None = None
     low_rank: FloatArray | None = None
     sides: Mapping[str, FloatArray] = field(default_factory=lambda: {})
+    biases: Mapping[str, FloatArray] = field(default_factory=lambda: {})
 
     def simulate(self, recipe: Recipe) -> Site:
         """The site as the decoder computes it, in float."""
         weights = {kind: weight.dequantize() for kind, weight in self.weights.items()}
         activation = recipe.activation_of(self.name)
-        return Site(weights, activation, self.outliers, self.low_rank, self.sides)
+        return Site(weights, activation, self.outliers, self.low_rank, self.sides, self.biases)
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, QuantizedWeight | NDArray[Any]]]:
         """Results by name: ``{prefix}wq``, ``{prefix}wq.side``, ``{prefix}attn.outliers``, ...
@@ -60,6 +62,8 @@ class QuantizedSite:
         for kind, weight in self.weights.items():
             if kind in self.sides:
                 yield f"{prefix}{kind}.side", self.sides[kind]
+            if kind in self.biases:
+                yield f"{prefix}{kind}.bias", self.biases[kind]
             yield f"{prefix}{kind}", weight
 
 

@@ -155,7 +155,7 @@ def file_of(name: str) -> str:
     layer = re.match(r"layers\.(\d+)\.", name)
     if layer:
         return f"layer-{int(layer[1]):02}.safetensors"
-    return "embed.safetensors" if name == "embed" else "head.safetensors"
+    return "embed.safetensors" if name in ("embed", "positions") else "head.safetensors"
 
 
 def _resumed(staged: StagedFolder, started: Manifest) -> Manifest:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...errors import QuantError
+from ..architecture import Architecture
 from ..calibration import Samples, SiteStatistics
-from ..decoder import Decoder, decode_layer, float_layer
+from ..decoder import Decoder, decode_layer, embedded, float_layer
 from ..model import FloatModel
-from ..names import EMBED
 from ..passes import Awq, FoldNorms, Rotate, Smooth
 from ..recipes import Recipe
 from ..weight import FloatArray
@@ -20,7 +21,12 @@ from .views import finite
 
 
 def apply_float_passes(model: FloatModel, recipe: Recipe, samples: Samples | None) -> FloatModel:
-    """The model after Smooth or Awq, FoldNorms and Rotate: views, computed tensor by tensor when read."""
+    """The model after Smooth or Awq, FoldNorms and Rotate: views, computed tensor by tensor when read.
+
+    Raises:
+        QuantError: FX604, a pass does not know the family.
+    """
+    _check_family(model, recipe)
     if recipe.find(Smooth) or recipe.find(Awq) or recipe.find(FoldNorms):
         model = finite(model)
     if scales := _channel_scales(model, recipe, samples):
@@ -30,6 +36,24 @@ def apply_float_passes(model: FloatModel, recipe: Recipe, samples: Samples | Non
     if rotation := recipe.find(Rotate):
         model = rotate(model, _rotations(model, recipe, rotation, samples))
     return model
+
+
+def _check_family(model: FloatModel, recipe: Recipe) -> None:
+    """Refuse passes that would change what a model of the family computes."""
+    config, rotation = model.config, recipe.find(Rotate)
+    if recipe.find(FoldNorms) and config.architecture.norm == "layer":
+        raise QuantError(
+            "FX604",
+            f"recipe {recipe.name!r}: FoldNorms does not know the LayerNorm of {config.model_type}",
+            hint="a rotation does not commute with its mean; choose a recipe without FoldNorms and Rotate",
+        )
+    plain = config.architecture == Architecture() and config.sliding_window is None
+    if rotation and "learned" in (rotation.r1, rotation.r2) and not plain:
+        raise QuantError(
+            "FX604",
+            f"recipe {recipe.name!r}: Rotate cannot learn rotations of {config.model_type}",
+            hint='take rotations that are not learned: r1 and r2 = "hadamard"',
+        )
 
 
 def online_of(recipe: Recipe) -> Online:
@@ -73,7 +97,7 @@ def float_statistics(
 ) -> Iterator[tuple[int, dict[str, tuple[SiteStatistics, dict[str, FloatArray]]]]]:
     """What the sites behind norms see in the float model, layer by layer, with the weights that read it."""
     decoder = decoder_of(model, samples.shape[1])
-    x = model.tensors[EMBED][samples]
+    x = embedded(model, samples)
     for index in range(model.config.num_hidden_layers):
         layer = float_layer(model, index)
         seen = {site: SiteStatistics(x.shape[-1], hessian) for site in SMOOTHED}

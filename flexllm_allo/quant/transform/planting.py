@@ -37,7 +37,7 @@ def plant_outliers(
     columns: dict[str, Vector] = {}
     for layer in range(config.num_hidden_layers):
         for site, norm in SMOOTHED.items():
-            rows[tensor_name(norm, layer)] = hidden
+            rows |= {tensor_name(norm + part, layer): hidden for part in ("", ".bias")}
             columns |= {tensor_name(kind, layer): 1 / hidden for kind in SITES[site]}
         within = _grown(rng, config.intermediate_size, fraction, inner)
         rows[tensor_name("w_up", layer)] = within

@@ -21,7 +21,9 @@ from .views import ModelView
 
 Real = NDArray[np.float64]
 
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+_proj)\.weight$")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+_proj)\.(weight|bias)$")
+_GAIN = re.compile(r"(?<![qk]_)norm\.weight$")
+"""Gains of the residual stream: those of queries and keys have no weight behind them."""
 _GAINS = {
     "q_proj": "input_layernorm",
     "k_proj": "input_layernorm",
@@ -68,12 +70,12 @@ def fold_norms(model: FloatModel) -> ModelView:
     tensors = model.tensors
 
     def change(name: str, tensor: NDArray[np.float32]) -> NDArray[Any]:
-        if name.endswith("norm.weight"):
+        if _GAIN.search(name):
             return np.ones_like(tensor)
         if name == "lm_head.weight":
             return tensor * tensors["model.norm.weight"].astype(np.float64)
         found = _LAYER.match(name)
-        if found is None or found[2] not in _GAINS:
+        if found is None or found[2] not in _GAINS or found[3] == "bias":
             return tensor
         gain = tensors[f"model.layers.{found[1]}.{_GAINS[found[2]]}.weight"]
         return tensor * gain.astype(np.float64)
@@ -152,11 +154,16 @@ def rotate(model: FloatModel, rotations: Rotations) -> ModelView:
             return tensor
         layer, kind = int(found[1]), found[2]
         weight = tensor.astype(np.float64)
+        if found[3] == "bias":  # it lives where the outputs live
+            if r1 is not None and kind in _WRITERS:
+                return r1.T @ weight
+            if rotations.r2 is not None and kind == "v_proj":
+                return _in_heads(weight, rotations.r2[layer])
+            return weight
         if r1 is not None:
             weight = r1.T @ weight if kind in _WRITERS else weight @ r1
         if rotations.r2 is not None and kind == "v_proj":
-            heads = weight.reshape(-1, head_dim, weight.shape[1])
-            weight = (rotations.r2[layer].T @ heads).reshape(weight.shape)
+            weight = _in_heads(weight, rotations.r2[layer])
         if rotations.r2 is not None and kind == "o_proj":
             heads = weight.reshape(weight.shape[0], -1, head_dim)
             weight = (heads @ rotations.r2[layer]).reshape(weight.shape)
@@ -167,6 +174,12 @@ def rotate(model: FloatModel, rotations: Rotations) -> ModelView:
     return ModelView(model, change)
 
 
+def _in_heads(weight: Real, r2: Real) -> Real:
+    """R2^T in every head of the rows of a weight [H * D, K], or of a bias [H * D]."""
+    heads = weight.reshape(-1, len(r2), weight.shape[1] if weight.ndim == 2 else 1)
+    return (r2.T @ heads).reshape(weight.shape)
+
+
 def check_folded(model: FloatModel) -> None:
     """Refuse gains that are not 1.
 
@@ -174,7 +187,7 @@ def check_folded(model: FloatModel) -> None:
         QuantError: FX604, with the name of the norm.
     """
     for name in model.tensors:
-        if name.endswith("norm.weight") and not (model.tensors[name] == 1).all():
+        if _GAIN.search(name) and not (model.tensors[name] == 1).all():
             raise QuantError(
                 "FX604",
                 f"the model cannot be rotated, the gains in {name} are not 1",

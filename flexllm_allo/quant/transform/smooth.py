@@ -46,6 +46,7 @@ def smooth(model: FloatModel, scales: Scales) -> FloatModel:
     rows: dict[str, Vector] = {}
     columns: dict[str, Vector] = {}
     for (layer, site), scale in scales.items():
-        rows[tensor_name(SMOOTHED[site], layer)] = 1 / scale
+        for part in ("", ".bias"):  # a LayerNorm has one
+            rows[tensor_name(SMOOTHED[site] + part, layer)] = 1 / scale
         columns |= {tensor_name(kind, layer): scale for kind in SITES[site]}
     return rescale(model, rows, columns)
