@@ -13,8 +13,9 @@ from .common import is_float
 
 
 def linear(s: Schedule) -> None:
-    """Dot products along the rows of W."""
+    """Dot products along the rows of W, which threads share."""
     s.reorder("mac.n", "mac.t")
+    s.parallel("mac.n")
     if is_float(s, "acc"):
         s.reassociate("mac.k")
 
