@@ -44,7 +44,8 @@ class Session:
         self.model = model
         self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
         self.module = LLVMModule(self.top.program)
-        self._data = {**model.constants, **model.cache()}
+        everything = self.top.program.function(self.top.program.top).inputs
+        self._data = {**model.laid_out(everything), **model.cache()}
         self._laid_out: dict[tuple[str, int, int], Any] = {}
 
     @classmethod

@@ -259,51 +259,87 @@ def _wrapped(b: _Body, value: str, bits: int, signed: bool) -> str:
 def _tile(shape: Shape, name: str, rows: int, columns: int) -> str:
     """Add the sums of some rows and columns to acc."""
     b = _Body()
-    whole, rest = divmod(shape.depth, shape.block)
-    sums = [_ZERO] * (rows * columns)
-    if whole:
-        block = b.loop("b", whole)
-        phi = len(b.lines)
-        begin = [f"%s{i}" for i in range(len(sums))]
-        bytes_at = b.op(f"mul nuw nsw i64 {block}, {LANES}")
-        x_at = b.op(f"mul nuw nsw i64 {block}, {shape.block}")
-        sums = _block(b, shape, (rows, columns), bytes_at, x_at, begin, LANES)
-        entry = [
-            f"  {s} = phi <16 x i32> [ zeroinitializer, %entry ], [ {n}, %b.end ]"
-            for s, n in zip(begin, sums, strict=True)
-        ]
-        b.lines[phi:phi] = entry
-        b.end("b", whole)
-    if rest:
-        count = -(-rest // shape.w[2])
-        sums = _block(b, shape, (rows, columns), str(whole * LANES), str(whole * shape.block), sums, count)
+    if columns == 1:
+        sums = [_row(b, shape, r) for r in range(rows)]
+    else:
+        sums = _sums(b, shape, rows, columns)
     _finish(b, shape, rows, columns, _gathered(b, sums))
     return b.function(
         f"void @{name}.tile.{rows}.{columns}(ptr noalias %w, ptr noalias %x, ptr noalias %offsets, ptr noalias %acc)"
     )
 
 
+def _sums(b: _Body, shape: Shape, rows: int, columns: int) -> list[str]:
+    """Sums of all rows and columns side by side, so that a vector is used several times."""
+    whole, rest = divmod(shape.depth, shape.block)
+    sums = [_ZERO] * (rows * columns)
+    if whole:
+        block = b.loop("b", whole)
+        phi, begin = len(b.lines), [f"%s{i}" for i in range(len(sums))]
+        w_at = b.op(f"mul nuw nsw i64 {block}, {LANES}")
+        x_at = b.op(f"mul nuw nsw i64 {block}, {shape.block}")
+        sums = _block(b, shape, (rows, columns), w_at, x_at, begin, LANES)
+        b.lines[phi:phi] = [
+            f"  {s} = phi <16 x i32> [ zeroinitializer, %entry ], [ {n}, %b.end ]"
+            for s, n in zip(begin, sums, strict=True)
+        ]
+        b.end("b", whole)
+    if rest:
+        count = -(-rest // shape.w[2])
+        sums = _block(b, shape, (rows, columns), whole * LANES, whole * shape.block, sums, count)
+    return sums
+
+
 def _block(
-    b: _Body, shape: Shape, size: tuple[int, int], w_at: str, x_at: str, sums: Sequence[str], count: int
+    b: _Body, shape: Shape, size: tuple[int, int], w_at: str | int, x_at: str | int, sums: Sequence[str], count: int
 ) -> list[str]:
     """One vector of every row of W meets the vectors of every column of X."""
     rows, columns = size
-    units: list[list[str]] = []
-    for r in range(rows):
-        row = b.at(b.at("%w", r * shape.w[3]), w_at)
-        if columns == 1:  # each weight is used once: ask for the next panel's now
-            ahead = b.at(row, rows * shape.w[3])
-            b.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
-        units.append(_unpacked(b, shape, b.bytes(row, count)))
+    units = [
+        _unpacked(b, shape, b.bytes(b.at(b.at("%w", r * shape.w[3]), w_at), count)) for r in range(rows)
+    ]
     out = list(sums)
     for c in range(columns):
         for h in range(shape.w[2]):
             x = b.bytes(b.at(b.at("%x", c * shape.line + h * LANES), x_at))
             for r in range(rows):
-                pair = (x, units[r][h]) if shape.swapped else (units[r][h], x)
-                args = f"<16 x i32> {out[c * rows + r]}, <64 x i8> {pair[0]}, <64 x i8> {pair[1]}"
-                out[c * rows + r] = b.op(f"call <16 x i32> @flex.dot({args})")
+                out[c * rows + r] = _dot(b, shape, out[c * rows + r], units[r][h], x)
     return out
+
+
+def _dot(b: _Body, shape: Shape, total: str, w: str, x: str) -> str:
+    u, s = (x, w) if shape.swapped else (w, x)
+    return b.op(f"call <16 x i32> @flex.dot(<16 x i32> {total}, <64 x i8> {u}, <64 x i8> {s})")
+
+
+def _row(b: _Body, shape: Shape, row: int) -> str:
+    """The sums of one row and one column: memory is what is waited for, so it is read in order."""
+    whole, rest = divmod(shape.depth, shape.block)
+    w = b.at("%w", row * shape.w[3])
+    sums = [_ZERO] * shape.w[2]
+    before = "entry" if not row or not whole else f"r{row - 1}.done"
+    if whole:
+        block = b.loop(f"r{row}", whole)
+        phi, begin = len(b.lines), [f"%s{row}.{h}" for h in range(len(sums))]
+        place = b.at(w, b.op(f"mul nuw nsw i64 {block}, {LANES}"))
+        units = _unpacked(b, shape, b.bytes(place))
+        x = b.at("%x", b.op(f"mul nuw nsw i64 {block}, {shape.block}"))
+        sums = [
+            _dot(b, shape, begin[h], unit, b.bytes(b.at(x, h * LANES))) for h, unit in enumerate(units)
+        ]
+        b.lines[phi:phi] = [
+            f"  {s} = phi <16 x i32> [ zeroinitializer, %{before} ], [ {n}, %r{row}.end ]"
+            for s, n in zip(begin, sums, strict=True)
+        ]
+        b.end(f"r{row}", whole)
+    if rest:
+        units = _unpacked(b, shape, b.bytes(b.at(w, whole * LANES), -(-rest // shape.w[2])))
+        x = b.at("%x", whole * shape.block)
+        sums = [_dot(b, shape, sums[h], u, b.bytes(b.at(x, h * LANES))) for h, u in enumerate(units)]
+    total = sums[0]
+    for more in sums[1:]:
+        total = b.op(f"add <16 x i32> {total}, {more}")
+    return total
 
 
 def _unpacked(b: _Body, shape: Shape, value: str) -> list[str]:
