@@ -23,6 +23,8 @@ LANES = 64
 SUMS = 16
 """Sums in a tile, one vector register each."""
 
+PANEL_BYTES, PANEL_ROWS = 1 << 14, 16
+
 _ZERO = "zeroinitializer"
 
 DOT = """
@@ -109,9 +111,15 @@ class Shape:
         return (8 if columns == 1 else 4), columns
 
     @property
+    def panel(self) -> int:
+        """Rows that are read again for all columns: whole tiles, as many as half a first cache holds."""
+        height = self.tile[0]
+        return height * min(max(PANEL_BYTES // (height * self.w[3]), 1), PANEL_ROWS // height)
+
+    @property
     def panels(self) -> int:
         """Steps of ``rows``."""
-        return -(-self.rows // self.tile[0])
+        return -(-self.rows // self.panel)
 
 
 def _signed(operand: Operand) -> bool:
@@ -414,9 +422,12 @@ def _finish(b: _Body, shape: Shape, rows: int, columns: int, totals: str) -> Non
 
 
 def _rows(shape: Shape, name: str) -> str:
-    """All columns of the panels from `from` to `to`; a panel stays in the first cache."""
+    """All columns of the panels from `from` to `to`.
+
+    A panel of W stays in the first cache; its tiles side by side read the same columns of X and fill
+    whole lines of acc.
+    """
     b = _Body()
-    rows, _ = shape.tile
     for i, pointer in enumerate(("w", "x", "offsets", "acc")):
         b.do(f"%{pointer}.at = getelementptr inbounds ptr, ptr %environment, i64 {i}")
         b.do(f"%{pointer} = load ptr, ptr %{pointer}.at, align 8")
@@ -424,19 +435,17 @@ def _rows(shape: Shape, name: str) -> str:
     b.do("br i1 %some, label %panel, label %panel.done")
     b.label("panel")
     b.do("%p = phi i64 [ %from, %entry ], [ %p.next, %panel.end ]")
-    w = b.at("%w", b.op(f"mul nuw nsw i64 %p, {rows * shape.w[3]}"))
-    acc = b.at("%acc", b.op(f"mul nuw nsw i64 %p, {rows * shape.acc[0]}"))
-    rest = shape.rows % rows
-    if rest and shape.rows > rows:
+    w = b.at("%w", b.op(f"mul nuw nsw i64 %p, {shape.panel * shape.w[3]}"))
+    acc = b.at("%acc", b.op(f"mul nuw nsw i64 %p, {shape.panel * shape.acc[0]}"))
+    rest = shape.rows % shape.panel
+    if rest and shape.panels > 1:
         b.do(f"%short = icmp eq i64 %p, {shape.panels - 1}")
         b.do("br i1 %short, label %small, label %large")
         b.label("small")
-        _columns(b, shape, name, rest, w, acc, "sc")
+        _columns(b, shape, name, rest, w, acc, "s")
         b.do("br label %panel.end")
         b.label("large")
-        _columns(b, shape, name, rows, w, acc, "lc")
-    else:
-        _columns(b, shape, name, min(rows, shape.rows), w, acc, "c")
+    _columns(b, shape, name, min(shape.panel, shape.rows), w, acc, "l")
     b.do("br label %panel.end")
     b.label("panel.end")
     b.do("%p.next = add nuw nsw i64 %p, 1")
@@ -447,17 +456,21 @@ def _rows(shape: Shape, name: str) -> str:
 
 
 def _columns(b: _Body, shape: Shape, name: str, rows: int, w: str, acc: str, label: str) -> None:
-    width = shape.tile[1]
+    """All columns of a panel of `rows` rows."""
+    height, width = shape.tile
     whole, rest = divmod(shape.columns, width)
 
-    def call(columns: int, x: str, offsets: str, to: str) -> None:
-        b.do(f"call void @{name}.tile.{rows}.{columns}(ptr {w}, ptr {x}, ptr {offsets}, ptr {to})")
+    def tiles(columns: int, x: str, offsets: str, to: str) -> None:
+        for first in range(0, rows, height):
+            here = min(height, rows - first)
+            row, cell = b.at(w, first * shape.w[3]), b.at(to, first * shape.acc[0])
+            b.do(f"call void @{name}.tile.{here}.{columns}(ptr {row}, ptr {x}, ptr {offsets}, ptr {cell})")
 
     tile = b.loop(label, whole)
     x = b.at("%x", b.op(f"mul nuw nsw i64 {tile}, {width * shape.line}"))
     offsets = b.at("%offsets", b.op(f"mul nuw nsw i64 {tile}, {4 * width}"))
-    call(width, x, offsets, b.at(acc, b.op(f"mul nuw nsw i64 {tile}, {width * shape.acc[1]}")))
+    tiles(width, x, offsets, b.at(acc, b.op(f"mul nuw nsw i64 {tile}, {width * shape.acc[1]}")))
     b.end(label, whole)
     if rest:
         x = b.at("%x", whole * width * shape.line)
-        call(rest, x, b.at("%offsets", 4 * whole * width), b.at(acc, whole * width * shape.acc[1]))
+        tiles(rest, x, b.at("%offsets", 4 * whole * width), b.at(acc, whole * width * shape.acc[1]))
