@@ -1,9 +1,9 @@
-"""How fast the CPU session answers, next to transformers in float32 and bfloat16 and to llama.cpp, in one run.
+"""How fast the CPU session answers, next to transformers (float32, bfloat16) and llama.cpp in one run.
 
 python -P benchmarks/cpu_session.py [--json FILE] [--rounds N] [--layers N] [--folder FOLDER]
 
-Random weights in Llama-3.2-1B's shape, recipe w4a8kv8, two threads.  Every engine is a process of its own, and
-they take turns: a prompt of 128 tokens, then 16 new tokens, round after round, so that whatever else
+Random weights in Llama-3.2-1B's shape, recipe w4a8kv8, two threads.  Every engine is a process of its own,
+and they take turns: a prompt of 128 tokens, then 16 new tokens, round after round, so that whatever else
 the machine does falls on all of them.  Reported are best rounds (shortest times), and medians beside them.
 
 `decode_ratio` and `prefill_ratio` compare with the faster one of the two transformers, `peak_gb` (10^9 bytes)
@@ -267,8 +267,8 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'':10} {'prefill s':>10} {'(median)':>10} {'tokens/s':>10} {'(median)':>10} {'peak GB':>8}")
     for name, f in result["engines"].items():
         print(
-            f"{name:10} {f['prefill_s']:10.3f} {f['prefill_s_median']:10.3f} {f['decode_tokens_per_s']:10.2f} "
-            f"{f['decode_tokens_per_s_median']:10.2f} {f['peak_gb']:8.2f}"
+            f"{name:10} {f['prefill_s']:10.3f} {f['prefill_s_median']:10.3f} "
+            f"{f['decode_tokens_per_s']:10.2f} {f['decode_tokens_per_s_median']:10.2f} {f['peak_gb']:8.2f}"
         )
     for name, target in TARGETS.items():
         sign = "<" if name == "peak_gb" else ">="

@@ -7,6 +7,7 @@ and a bad option end with exit code 2; any other exception is a bug and shows it
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -179,6 +180,32 @@ def generate(
                 "tokens_per_second": result.tokens_per_second,
             }
         )
+
+
+@app.command()
+def chat(
+    directory: Directory,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop an answer after this many tokens.")] = 128,
+    recipe: Recipe = None,
+    max_seq_len: MaxSeqLen = None,
+) -> None:
+    """Continue line after line from the keyboard; what was said stays in the KV cache."""
+    with closing(open_session(directory, recipe, max_seq_len)) as session:
+        conversation = session.conversation()
+        for line in sys.stdin:
+            shown, made = "", list[int]()
+
+            def show(token: int) -> None:
+                """Print what a token adds, once it ends a whole character."""
+                nonlocal shown
+                made.append(token)  # noqa: B023
+                text = session.decode(made)  # noqa: B023
+                if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                    typer.echo(text[len(shown) :], nl=False)
+                    shown = text
+
+            conversation.send(session.encode(line.rstrip("\n")), max_new_tokens, show)
+            typer.echo()
 
 
 @app.command()

@@ -24,7 +24,7 @@ def constant_arrays(model: QuantizedModel, lay: Lay | None = None) -> dict[str, 
 
     Args:
         model: the tensors; those of a folder are read layer by layer, so that one is in memory twice.
-        lay: ``lay(name, array)`` gives what is kept instead of an array (of one layer, if layers are stacked).
+        lay: ``lay(name, array)`` gives what is kept of an array (one layer of it, if layers are stacked).
     """
     lay = lay or _as_it_is
     stacked: dict[str, Array] = {}

@@ -1,7 +1,7 @@
 """The CPU: the order of loops that a compiler turns into vector code, and the loops that threads share.
 
-No FIFOs and no partitions.  Products of integers become tiles of rows and columns; weights of four bits lie two
-in a byte.  The loops of unquantized sums may be reassociated, or they would not vectorise.
+No FIFOs and no partitions.  Products of integers become tiles of rows and columns; weights of four bits
+lie two in a byte.  The loops of unquantized sums may be reassociated, or they would not vectorise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def attention(s: Schedule) -> None:
     """Dot products along the head; the sum over values is a row operation already."""
     if "dot" in buffers(s.top_func) and is_float(s, "dot"):
         s.reassociate("d_qk")
-    share(s, ("t" if dict(s.top_func.bindings)["T"] > 1 else "h",))
+    share(s, ("h" if dict(s.top_func.bindings)["T"] == 1 else "t",))
 
 
 def share(s: Schedule, loops: tuple[str, ...]) -> None:

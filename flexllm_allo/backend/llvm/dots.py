@@ -89,17 +89,18 @@ def find_product(loop: ir.For, shapes: dict[str, tuple[int, ...]]) -> Product | 
     sums = [v for v in extents if not _uses(store.indices, {v})]
     if len(sums) != 1 or len(extents) != len(loops) or None in extents.values():
         return None
-    if any(isinstance(n, ir.Load) and n.buffer == store.buffer for f in factors for n in walk(f)):
+    if any(isinstance(n, ir.Load) and n.buffer == store.buffer for n in walk((*factors, *store.indices))):
         return None  # an index that changes under way
     depth = sums[0]
     found = [_operand(f, depth, set(extents) - {depth}, shapes) for f in factors]
-    if found[0] is None or found[1] is None:
-        return None
     x, w = found
+    if x is None or w is None:
+        return None
     sizes = {v: e or 0 for v, e in extents.items()} | {"": 1}
     if x.packed > 1 or sizes[x.line] > sizes[w.line]:
         x, w = w, x
-    if x.packed > 1 or {x.line, w.line, depth} - {""} != set(extents) or not _fits(x, w):
+    lines = {x.line, w.line} - {""}
+    if x.packed > 1 or x.line == w.line or lines | {depth} != set(extents) or not _fits(x, w):
         return None
     strides = [_stride(store, line, shapes[store.buffer]) if line else 4 for line in (w.line, x.line)]
     if None in strides or sizes[depth] < WORTH_IT or sizes[w.line] < WORTH_IT:
@@ -136,7 +137,7 @@ def _factors(store: ir.Store) -> tuple[ir.Expr, ir.Expr] | None:
         old, term = _uncast(old, 32), _uncast(term, 32)
         if not (isinstance(old, ir.Load) and old.buffer == store.buffer and same(old.indices, store.indices)):
             continue
-        if old.type.bits != 32 or not isinstance(term, ir.Binary) or term.op != "*":
+        if old.type not in (Int(32), UInt(32)) or not isinstance(term, ir.Binary) or term.op != "*":
             continue
         a, b = _uncast(term.left, 8), _uncast(term.right, 8)
         if all(isinstance(e.type, Int | UInt) and e.type.bits <= 8 for e in (a, b)):
@@ -165,9 +166,7 @@ def _keeps(source: DType, target: DType) -> bool:
     return isinstance(target, Int) and target.bits >= source.bits
 
 
-def _operand(
-    e: ir.Expr, depth: str, lines: set[str], shapes: dict[str, tuple[int, ...]]
-) -> Operand | None:
+def _operand(e: ir.Expr, depth: str, lines: set[str], shapes: dict[str, tuple[int, ...]]) -> Operand | None:
     """An element of a matrix whose rows run along `depth`."""
     dtype, packed = e.type, 1
     if isinstance(e, ir.Bitcast):

@@ -9,8 +9,8 @@ from ..effects import Effects
 from ..raw_values import to_raw
 from ..scalars import constant
 from . import casts, streams
-from .frame import Frame, Names, Scope, Slot, alignment, register_type
 from .dots import Product
+from .frame import Frame, Names, Scope, Slot, alignment, register_type
 from .prelude import divider, prelude
 from .statements import Statements, written_buffers
 from .tiles import DOT, DOT_GENERIC, Shape, product_functions

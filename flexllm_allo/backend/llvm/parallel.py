@@ -1,7 +1,7 @@
 """Loops whose iterations run at the same time, and matrix products, as LLVM text.
 
-The body of such a loop becomes a function of its own; what it uses of the function around it is handed over in
-an array.  Work too small to share stays where it is.
+The body of such a loop becomes a function of its own; what it uses of the function around it is handed
+over in an array.  Work too small to share stays where it is.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def parallel_loop(s: Statements, loop: ir.For, lower: str, upper: str) -> bool:
     extent = upper if lower == "0" else f.op(f"sub i64 {upper}, {lower}")
     grain = f.op(f"add i64 {f.op(f'sdiv i64 {extent}, {PIECES}')}, 1")
     environment = _environment(f, [(kind, name) for name, kind in child.captures.items()])
-    f.do(
-        f"call void @flex.parallel(ptr {symbol}, ptr {environment}, i64 {lower}, i64 {upper}, i64 {grain})"
-    )
+    f.do(f"call void @flex.parallel(ptr {symbol}, ptr {environment}, i64 {lower}, i64 {upper}, i64 {grain})")
     return True
 
 
@@ -72,7 +70,8 @@ def _waits(s: Statements, loop: ir.For) -> bool:
         if isinstance(node, ir.Get | ir.Put) or (isinstance(node, ir.Alloc) and node.buffer.is_stream):
             return True
         if isinstance(node, ir.Call) and (
-            s.emitter.may_wait(node.func) or any(p.is_stream for p in s.emitter.program.function(node.func).params)
+            s.emitter.may_wait(node.func)
+            or any(p.is_stream for p in s.emitter.program.function(node.func).params)
         ):
             return True
     return False

@@ -58,7 +58,8 @@ DOT_VNNI = """  %x = bitcast <64 x i8> %u to <16 x i32>
 declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <16 x i32>, <16 x i32>)"""
 
 # The declaration of LLVM 22 takes vectors of bytes.
-DOT_VNNI_BYTES = """  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32> %a, <64 x i8> %u, <64 x i8> %s)
+DOT_VNNI_BYTES = """  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(
+    <16 x i32> %a, <64 x i8> %u, <64 x i8> %s)
   ret <16 x i32> %r
 }
 declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)"""
@@ -226,7 +227,9 @@ def _lay(shape: Shape, name: str) -> str:
     offset = 1 << (shape.w[0] - 1) if shape.w[1] and not shape.swapped else 0
     scalar = b.op(f"call i32 @llvm.vector.reduce.add.v16i32(<16 x i32> {total})")
     scalar = b.op(f"mul i32 {scalar}, {offset}")
-    b.do(f"store i32 {scalar}, ptr {b.op(f'getelementptr inbounds i32, ptr %offsets, i64 {column}')}, align 4")
+    b.do(
+        f"store i32 {scalar}, ptr {b.op(f'getelementptr inbounds i32, ptr %offsets, i64 {column}')}, align 4"
+    )
     b.end("c", shape.columns)
     del bits, signed, packed
     return b.function(f"void @{name}.lay(ptr noalias %x, ptr noalias %to, ptr noalias %offsets)")
@@ -272,9 +275,8 @@ def _tile(shape: Shape, name: str, rows: int, columns: int) -> str:
     else:
         sums = _sums(b, shape, rows, columns)
     _finish(b, shape, rows, columns, _gathered(b, sums))
-    return b.function(
-        f"void @{name}.tile.{rows}.{columns}(ptr noalias %w, ptr noalias %x, ptr noalias %offsets, ptr noalias %acc)"
-    )
+    params = ", ".join(f"ptr noalias %{p}" for p in ("w", "x", "offsets", "acc"))
+    return b.function(f"void @{name}.tile.{rows}.{columns}({params})")
 
 
 def _sums(b: _Body, shape: Shape, rows: int, columns: int) -> list[str]:
@@ -299,13 +301,17 @@ def _sums(b: _Body, shape: Shape, rows: int, columns: int) -> list[str]:
 
 
 def _block(
-    b: _Body, shape: Shape, size: tuple[int, int], w_at: str | int, x_at: str | int, sums: Sequence[str], count: int
+    b: _Body,
+    shape: Shape,
+    size: tuple[int, int],
+    w_at: str | int,
+    x_at: str | int,
+    sums: Sequence[str],
+    count: int,
 ) -> list[str]:
     """One vector of every row of W meets the vectors of every column of X."""
     rows, columns = size
-    units = [
-        _unpacked(b, shape, b.bytes(b.at(b.at("%w", r * shape.w[3]), w_at), count)) for r in range(rows)
-    ]
+    units = [_unpacked(b, shape, b.bytes(b.at(b.at("%w", r * shape.w[3]), w_at), count)) for r in range(rows)]
     out = list(sums)
     for c in range(columns):
         for h in range(shape.w[2]):
@@ -332,9 +338,7 @@ def _row(b: _Body, shape: Shape, row: int) -> str:
         place = b.at(w, b.op(f"mul nuw nsw i64 {block}, {LANES}"))
         units = _unpacked(b, shape, b.bytes(place))
         x = b.at("%x", b.op(f"mul nuw nsw i64 {block}, {shape.block}"))
-        sums = [
-            _dot(b, shape, begin[h], unit, b.bytes(b.at(x, h * LANES))) for h, unit in enumerate(units)
-        ]
+        sums = [_dot(b, shape, begin[h], unit, b.bytes(b.at(x, h * LANES))) for h, unit in enumerate(units)]
         b.lines[phi:phi] = [
             f"  {s} = phi <16 x i32> [ zeroinitializer, %{before} ], [ {n}, %r{row}.end ]"
             for s, n in zip(begin, sums, strict=True)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import QuantError
 from ... import __version__
+from ...errors import QuantError
 
 MANIFEST = "quantization.json"
 FORMAT, VERSION = "flexllm-quantized", 1
