@@ -21,7 +21,7 @@ from ..quant.recipe_file import recipe_to_dict
 from ..schedules import cpu
 from .conversation import Conversation, GenerationResult
 
-CPU_BLOCK = 64
+CPU_BLOCK = 32
 """Tokens in a prefill block on the CPU."""
 
 

@@ -287,6 +287,10 @@ def _sums(b: _Body, shape: Shape, rows: int, columns: int) -> list[str]:
         block = b.loop("b", whole)
         phi, begin = len(b.lines), [f"%s{i}" for i in range(len(sums))]
         w_at = b.op(f"mul nuw nsw i64 {block}, {LANES}")
+        for r in range(rows):  # the panel after this one comes while this one is computed
+            following = b.op(f"add nuw nsw i64 {w_at}, {(shape.panel + r) * shape.w[3]}")
+            ahead = b.op(f"getelementptr i8, ptr %w, i64 {following}")
+            b.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 2, i32 1)")
         x_at = b.op(f"mul nuw nsw i64 {block}, {shape.block}")
         sums = _block(b, shape, (rows, columns), w_at, x_at, begin, LANES)
         b.lines[phi:phi] = [
