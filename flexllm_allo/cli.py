@@ -87,6 +87,10 @@ MaxSeqLen = Annotated[
         min=1, help="Positions of the KV cache, prompt and answer. Default: the model's own context."
     ),
 ]
+Temperature = Annotated[float, typer.Option(help="Of sampling; 0 takes the likeliest token.")]
+TopK = Annotated[int, typer.Option(help="Sample among this many; 0 for as many as possible.")]
+TopP = Annotated[float, typer.Option(help="Sample among the likeliest with this probability.")]
+Seed = Annotated[int, typer.Option(help="Of sampling: the same seed, the same text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
 
 
@@ -154,11 +158,15 @@ def generate(
     directory: Directory,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Continue a prompt greedily on the CPU, with exactly the design that `build` writes."""
+    """Continue a prompt on the CPU, with exactly the design that `build` writes."""
     if not prompt:
         raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
@@ -168,7 +176,15 @@ def generate(
     ):
         prompt_tokens = session.encode(prompt)
         made = count(1)
-        result = session.generate(prompt_tokens, max_new_tokens, lambda _token: advance(next(made), None))
+        result = session.generate(
+            prompt_tokens,
+            max_new_tokens,
+            lambda _token: advance(next(made), None),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
         text = session.decode(result.tokens)
     typer.echo(prompt + text)
     if result_file:
@@ -186,12 +202,17 @@ def generate(
 def chat(
     directory: Directory,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop an answer after this many tokens.")] = 128,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:
     """Continue line after line from the keyboard; what was said stays in the KV cache."""
     with closing(open_session(directory, recipe, max_seq_len)) as session:
         conversation = session.conversation()
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         for line in sys.stdin:
             shown, made = "", list[int]()
 
@@ -204,7 +225,8 @@ def chat(
                     typer.echo(text[len(shown) :], nl=False)
                     shown = text
 
-            conversation.send(session.encode(line.rstrip("\n")), max_new_tokens, show)
+            turn = session.encode(line.rstrip("\n"))
+            conversation.send(turn, max_new_tokens, show, **sampling)
             typer.echo()
 
 
@@ -263,7 +285,7 @@ def quantize(
         Path | None,
         typer.Option(help="Text, or a folder of .txt files, for recipes that look at activations."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 32,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 64,
     length: Annotated[int, typer.Option(min=2, help="Tokens in a window.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of windows.")] = 0,
     json_file: JsonFile = None,
@@ -289,6 +311,51 @@ def quantize(
     )
     if result_file:
         result_file.write_json(result)
+
+
+@app.command()
+def report(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="The page, a .html file.")],
+    recipe: Recipe = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text that the models read, UTF-8. Default: one that ships with it.")
+    ] = None,
+    float_directory: Annotated[
+        Path | None, typer.Option("--float", help="For a quantized folder: the model it was made of.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text for recipes that look at activations, as for quantize.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of the text.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of windows.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="The same as JSON. Default: beside the page.")
+    ] = None,
+) -> None:
+    """Show layer by layer where a recipe loses the signal, the first bad layer, and what to change."""
+    from .runtime.report import report_snr
+
+    page_file, data_file = _output(out), _output(json_file or out.with_suffix(".json"))
+    if page_file.path == data_file.path:
+        raise UsageError("FX703", f'--out and --json are both "{out}"', hint="name the page something.html")
+    content = _read(text) if text else None
+    with _progress("report") as advance:
+        result = report_snr(
+            directory,
+            recipe,
+            content,
+            float_directory=float_directory,
+            calibration=calibration,
+            samples=samples,
+            seed=seed,
+            advance=advance,
+        )
+    _table("signal to noise", result.summary)
+    if result.advice:
+        typer.echo("\n" + result.advice, nl=False)
+    page_file.write(result.page.encode())
+    data_file.write_json(result.content)
 
 
 @app.command("recipes")

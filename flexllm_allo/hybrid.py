@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from .errors import UsageError, did_you_mean
 from .ir import nodes as ir
 from .ir.walk import walk
 from .schedule.schedule import Schedule
@@ -17,7 +18,15 @@ from .schedule.stage import Stage
 class Model(Protocol):
     """What a hybrid top needs of a model (`models.Model` has it)."""
 
-    def program(self, token_parallel: int) -> ir.Program: ...
+    def program(self, token_parallel: int, decode_parallel: int = 1) -> ir.Program: ...
+
+
+Mode = Literal["resident", "shared", "reconfigured"]
+"""Where the engines of the stages are.
+
+resident: both stages' on the device. shared: decode runs on those of prefill, in blocks that hold one
+token. reconfigured: each stage is a design of its own; weights and KV cache stay, laid out alike.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,14 @@ class HybridTop:
         schedule: the program and everything applied to it. Its top function, ``generate``, runs
             prefill and then decode until a stop token; both stages read the same weights and the
             same KV cache, so nothing is handed over or laid out again.
+        mode: where the engines of the stages are.
     """
 
     model: Any
     prefill: Stage
     decode: Stage
     schedule: Schedule
+    mode: Mode = "resident"
 
     @cached_property
     def program(self) -> ir.Program:
@@ -47,9 +58,20 @@ class HybridTop:
         """What ``generate`` reaches: the hardware."""
         return reachable(self.program, self.program.top)
 
+    @cached_property
+    def tops(self) -> dict[str, ir.Program]:
+        """The designs that are on the device at one time each, by the name of their top function."""
+        names = ("prefill", "decode") if self.mode == "reconfigured" else (self.program.top,)
+        return {name: reachable(self.program, name) for name in names}
+
+    def width(self, stage: str) -> int:
+        """Tokens that the functions of ``prefill`` or ``decode`` take at once, padding included."""
+        shared = stage == "prefill" or self.mode == "shared"
+        return self.prefill.token_parallel if shared else self.decode.token_parallel
+
     def scorer(self, stage: str) -> str:
         """The name of the function that gives the logits of a block in ``prefill`` or ``decode``."""
-        tokens = self.prefill.token_parallel if stage == "prefill" else self.decode.token_parallel
+        tokens = self.width(stage)
         return next(
             f.name for f in self.program.functions if f.origin == "score" and dict(f.bindings)["T"] == tokens
         )
@@ -71,7 +93,11 @@ class Words:
 
 
 def hybrid(
-    model: Model, prefill: Stage, decode: Stage, layout: Mapping[str, Words] | None = None
+    model: Model,
+    prefill: Stage,
+    decode: Stage,
+    layout: Mapping[str, Words] | None = None,
+    mode: Mode = "resident",
 ) -> HybridTop:
     """Schedule both stages of a model.
 
@@ -81,26 +107,35 @@ def hybrid(
         decode: schedules for the instances that work on one token; instances that both stages
             call are scheduled with it.
         layout: parameter of the top -> its memory words.
+        mode: ``resident``, ``shared`` or ``reconfigured``, see `Mode`. Shared, `decode` schedules what works
+            on one token in either stage, such as the head.
+
+    Raises:
+        UsageError: FX703, no such mode.
     """
-    schedule = Schedule(model.program(prefill.token_parallel))
+    if mode not in get_args(Mode):
+        raise UsageError("FX703", f'there is no mode "{mode}"', hint=did_you_mean(mode, get_args(Mode)))
+    tokens = prefill.token_parallel
+    schedule = Schedule(model.program(tokens, tokens if mode == "shared" else 1))
     for name, words in (layout or {}).items():
         pack_words(schedule, name, words)
     first, second = stages(schedule.program, prefill.token_parallel)
     prefill.apply(schedule, first)
     decode.apply(schedule, second)
-    return HybridTop(model, prefill, decode, schedule)
+    return HybridTop(model, prefill, decode, schedule, mode)
 
 
 def stages(program: ir.Program, token_parallel: int) -> tuple[list[str], list[str]]:
     """Function names of prefill and of decode, callees first.
 
-    Prefill has what the ``forward`` and ``score`` instances for blocks reach and decode does not.
+    Prefill has what the ``forward`` and ``score`` instances for blocks reach and decode, if it works on one
+    token, does not.
     """
     blocks: set[str] = set()
     single: set[str] = set()
     for function in program.functions:
         tokens = dict(function.bindings).get("T")
-        if function.origin in ("forward", "score", "decode"):
+        if function.origin in ("forward", "score", "decode", "head"):
             found = {f.name for f in reachable(program, function.name).functions}
             (blocks if tokens == token_parallel and tokens != 1 else single).update(found)
     names = [f.name for f in program.functions]

@@ -2,6 +2,7 @@
 
 from .hf import Checkpoint, load_checkpoint
 from .model import Model, load
+from .presets import architecture
 from .spec import LlamaConfig
 
-__all__ = ["Checkpoint", "LlamaConfig", "Model", "load", "load_checkpoint"]
+__all__ = ["Checkpoint", "LlamaConfig", "Model", "architecture", "load", "load_checkpoint"]

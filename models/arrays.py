@@ -1,8 +1,13 @@
-"""The arrays of a quantized model as the graph takes them: by parameter name, layers stacked."""
+"""The arrays of a quantized model as the graph takes them: by parameter name, layers stacked.
+
+`constant_arrays` has all of them at once, for the CPU; `constant_parts` one after the other, for what only
+passes them on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +65,58 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return memory[first : first + size].view(dtype).reshape(shape)
 
 
+def constant_parts(model: QuantizedModel, name: str) -> Iterator[Array]:
+    """One of `constant_arrays` piece by piece along its first axis: layer by layer, or all of it.
+
+    At any time one layer of one tensor is in memory, if `model.tensors` reads its tensors when asked.
+    """
+    whole = _whole(model, name)
+    if whole is not None:
+        yield whole
+        return
+    for layer in range(model.config.num_hidden_layers):
+        yield _layer_array(model, layer, name)[None]
+
+
+def _whole(model: QuantizedModel, name: str) -> Array | None:
+    """A constant that no layer has a part of; None for the others."""
+    kind, _, part = name.rpartition("_")
+    if name in ("embed", "final_norm"):
+        return model.array(name)
+    if name in ("cosine", "sine"):
+        return model.cos if name == "cosine" else model.sin
+    if name == "eps":
+        return np.asarray(model.config.rms_norm_eps, np.float32)
+    if kind == "w_head":
+        return _weight_array(model, "w_head", kind, part)
+    return dict(_site_arrays(model, "head", "head")).get(name)
+
+
+def _layer_array(model: QuantizedModel, layer: int, name: str) -> Array:
+    prefix = f"layers.{layer}."
+    if name in ("attn_norm", "mlp_norm"):
+        return model.array(prefix + name)
+    if name.startswith("scales_"):
+        return model.array(prefix + name.removeprefix("scales_"))
+    kind, _, part = name.rpartition("_")
+    if kind in SITE_OF:
+        return _weight_array(model, prefix + kind, kind, part)
+    site = next(site for site in SITES if name.startswith(f"{site}_"))
+    return model.array(f"{prefix}{site}.{name.removeprefix(f'{site}_')}")
+
+
+def _weight_array(model: QuantizedModel, name: str, kind: str, part: str) -> Array:
+    """One of `_weight_arrays`, without making the others."""
+    weight = model.tensors[name]
+    assert isinstance(weight, QuantizedWeight)
+    if part == "index":
+        return _index(weight)
+    if part == "terms":
+        side = model.array(f"{name}.side") if f"{name}.side" in model.tensors else None
+        return weight_terms(weight, has_offset(model.recipe, kind), side)
+    return getattr(weight, part)
+
+
 def _layer_arrays(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Array]]:
     prefix = f"layers.{layer}."
     for norm in ("attn_norm", "mlp_norm"):
@@ -104,10 +161,34 @@ def weight_terms(weight: QuantizedWeight, offset: bool, side: Array | None = Non
     """float32 [N, ...]: scales, the sum of the row if activations have an offset, what stays in float."""
     terms = [weight.scale]
     if offset:
-        terms.append(weight.dequantize().sum(axis=-1, dtype=np.float64).astype(np.float32)[..., None])
+        terms.append(_row_sums(weight))
     if side is not None:
         terms.append(side)
     return np.concatenate(terms, axis=-1)
+
+
+def _row_sums(weight: QuantizedWeight) -> NDArray[np.float32]:
+    """float32 [N, 1], rows by rows: the float values of a whole output layer would take a gigabyte."""
+    rows = weight.codes.shape[0]
+    step = max(1, (1 << 22) // weight.shape[-1])
+
+    def part(a: Array | None, begin: int) -> Any:
+        return None if a is None else a[begin : begin + step]
+
+    sums = [
+        replace(
+            weight,
+            codes=part(weight.codes, i),
+            scale=part(weight.scale, i),
+            zero=part(weight.zero, i),
+            step=part(weight.step, i),
+            index=part(weight.index, i),
+        )
+        .dequantize()
+        .sum(axis=-1, dtype=np.float64)
+        for i in range(0, rows, step)
+    ]
+    return np.concatenate(sums).astype(np.float32)[:, None]
 
 
 def _index(weight: QuantizedWeight) -> NDArray[np.uint8]:

@@ -23,10 +23,10 @@ from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import swiglu_quantize
 from flexllm_allo.kernels.norm import norm_quantize
 from flexllm_allo.kernels.rope import split_heads
-from flexllm_allo.kernels.sampling import greedy, is_stop
+from flexllm_allo.kernels.sampling import CANDIDATES, Sampling, is_stop, sample
 
 R, T = params("R, T")  # operators of the recipe; tokens
-E, W, U, I, V, L, C, S, D, P, M = params("E, W, U, I, V, L, C, S, D, P, M")
+E, W, U, I, V, L, C, S, D, P, M, B = params("E, W, U, I, V, L, C, S, D, P, M, B")
 
 
 class Vocabulary(Bundle):
@@ -133,7 +133,7 @@ def score(
 
 @template(R, T)
 def prefill(
-    prompt: int32[S], n_prompt: int32, vocabulary: Vocabulary, tables: Tables,
+    prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> int32:  # fmt: skip
     """Run the prompt through the layers in blocks of T tokens; the last block may be shorter.
@@ -149,33 +149,35 @@ def prefill(
         x = forward[R, T](tokens, n, b * T, vocabulary.embed, tables, attentions, mlps, cache)
         last = take_row(x, n - 1)
     logits = head[R](last, tables.eps, vocabulary)
-    return greedy(logits)
-
-
-@template(R)
-def decode(
-    token: int32, pos: int32, vocabulary: Vocabulary, tables: Tables, attentions: Attention[L],
-    mlps: Mlp[L], cache: R.Cache[C, S, D][L],
-) -> int32:  # fmt: skip
-    """The token after `token`, which stands at position `pos`."""
-    tokens: int32[1] = 0
-    tokens[0] = token
-    x = forward[R, 1](tokens, 1, pos, vocabulary.embed, tables, attentions, mlps, cache)
-    logits = head[R](x, tables.eps, vocabulary)
-    return greedy(logits)
+    return sample[V, CANDIDATES](logits, n_prompt, sampling)
 
 
 @template(R, T)
+def decode(
+    token: int32, pos: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
+    attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
+) -> int32:  # fmt: skip
+    """The token after `token`, which stands at position `pos`: the first one of a block of T."""
+    tokens: int32[T] = 0
+    tokens[0] = token
+    x = forward[R, T](tokens, 1, pos, vocabulary.embed, tables, attentions, mlps, cache)
+    last = take_row(x, 0)
+    logits = head[R](last, tables.eps, vocabulary)
+    return sample[V, CANDIDATES](logits, pos + 1, sampling)
+
+
+@template(R, T, B)
 def generate(
-    prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M],
+    prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M], sampling: Sampling,
     vocabulary: Vocabulary, tables: Tables, attentions: Attention[L], mlps: Mlp[L],
     cache: R.Cache[C, S, D][L], tokens: int32[S],
 ) -> int32:  # fmt: skip
     """The hybrid top: prefill, then decode until a stop token, `max_new_tokens` or the end of the context.
 
-    Writes the new tokens (a stop token included) to `tokens` and returns how many there are.
+    Writes the new tokens (a stop token included) to `tokens` and returns how many there are. Decode works
+    on blocks of B tokens, of which one is a token: 1, or T to run on the engines of prefill.
     """
-    token: int32 = prefill[R, T](prompt, n_prompt, vocabulary, tables, attentions, mlps, cache)
+    token: int32 = prefill[R, T](prompt, n_prompt, sampling, vocabulary, tables, attentions, mlps, cache)
     count: int32 = 0
     more: int32 = 1
     while count < max_new_tokens and more == 1:
@@ -185,5 +187,5 @@ def generate(
         if is_stop(token, stop) == 1 or pos >= S:
             more = 0
         if count < max_new_tokens and more == 1:
-            token = decode[R](token, pos, vocabulary, tables, attentions, mlps, cache)
+            token = decode[R, B](token, pos, sampling, vocabulary, tables, attentions, mlps, cache)
     return count

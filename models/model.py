@@ -14,6 +14,7 @@ from flexllm_allo.customize import lower_all
 from flexllm_allo.errors import ModelError, QuantError
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.layout import laid_out
+from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import quantize, sequence_length
 from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
@@ -23,7 +24,7 @@ from . import llama as graph
 from .arrays import constant_arrays
 from .calibrate import Calibration, calibration_data
 from .hf import Checkpoint, checkpoint_without_weights, load_checkpoint
-from .operators import Operators, check_formats, operators
+from .operators import Operators, operators
 
 STOP_TOKENS = 4
 """Entries of the design's table of stop tokens; unused ones are -1."""
@@ -51,19 +52,20 @@ class Model:
     def max_seq_len(self) -> int:
         return self.weights.max_seq_len
 
-    def program(self, token_parallel: int) -> ir.Program:
+    def program(self, token_parallel: int, decode_parallel: int = 1) -> ir.Program:
         """Both stages as one unscheduled program: ``generate`` on top, ``score`` for either stage.
 
         Args:
             token_parallel: tokens in a prefill block.
+            decode_parallel: tokens in a block of decode, of which one is a token.
         """
         sizes = self._sizes()
         kernels: Any = graph  # kernels have types of their own, which no checker knows
         scoring = {k: v for k, v in sizes.items() if k != "M"}
         tops: list[tuple[Any, dict[str, Any]]] = [
-            (kernels.generate, {**sizes, "T": token_parallel}),
+            (kernels.generate, {**sizes, "T": token_parallel, "B": decode_parallel}),
             (kernels.score, {**scoring, "T": token_parallel}),
-            (kernels.score, {**scoring, "T": 1}),
+            (kernels.score, {**scoring, "T": decode_parallel}),
         ]
         return lower_all(tops)
 
@@ -93,7 +95,12 @@ class Model:
 
     @cached_property
     def constants(self) -> dict[str, Any]:
-        """What never changes between runs, by parameter name: weights, scales, tables, eps."""
+        """What never changes between runs, by parameter name: weights, scales, tables, eps.
+
+        Raises:
+            ModelError: FX602, the model is an architecture without weights.
+        """
+        self.check_weights()
         return constant_arrays(self.weights)
 
     def laid_out(self, params: Iterable[ir.Buffer]) -> dict[str, Any]:
@@ -101,7 +108,11 @@ class Model:
 
         Args:
             params: the parameters of a function that takes them all.
+
+        Raises:
+            ModelError: FX602, the model is an architecture without weights.
         """
+        self.check_weights()
         memories = {p.name: p for p in params}
 
         def lay(name: str, array: Any) -> Any:
@@ -111,6 +122,17 @@ class Model:
             return laid_out(replace(memory, shape=memory.shape[-array.ndim :]), array)
 
         return constant_arrays(self.weights, lay)
+
+    def check_weights(self) -> None:
+        """Refuse a model that is an architecture only.
+
+        Raises:
+            ModelError: FX602.
+        """
+        if not self.weights.tensors:
+            raise ModelError(
+                "FX602", f"{self.checkpoint.source} has no weights", hint="load a checkpoint of this shape"
+            )
 
     def cache(self) -> dict[str, np.ndarray[Any, Any]]:
         """An empty KV cache, by parameter name."""
@@ -161,7 +183,7 @@ def load(
     if is_quantized(folder):
         return _load_quantized(Path(folder), found, max_seq_len)
     found = found or get_recipe(DEFAULT_RECIPE)
-    check_formats(found)
+    check_recipe(found)
     checkpoint = load_checkpoint(Path(folder))
     samples, settings = calibration_data(checkpoint, found, calibration)
     return Model(checkpoint, quantize(checkpoint, found, samples, max_seq_len), settings)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flexllm_allo import Bundle, Traits
-from flexllm_allo.errors import QuantError
 from flexllm_allo.ir.dtypes import DType, Int, UInt
 from flexllm_allo.ir.types import float16, float32
 from flexllm_allo.kernels import attention, grouped, quantize, rope, rotate
 from flexllm_allo.kernels.linear import ChannelWeight, Linear, linear
 from flexllm_allo.kernels.quantize import Activation
+from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.formats import (
     ActivationFormat,
     FloatFormat,
@@ -72,9 +72,9 @@ def operators(recipe: Recipe) -> Operators:
     """The operators of a recipe.
 
     Raises:
-        QuantError: FX604, a format that no kernel computes.
+        QuantError: FX604, as `check_recipe`.
     """
-    check_formats(recipe)
+    check_recipe(recipe)
     turns = recipe.find(Rotate) or Rotate("none", "none", r4=False)
     online = {"out": turns.out, "down": turns.r4}
     sites: dict[str, Any] = {site: _site(recipe, site, online.get(site, False)) for site in SITES}
@@ -149,43 +149,3 @@ def _code_type(fmt: WeightFormat | None) -> DType:
     if fmt is None:
         return _FLOAT32
     return Int(fmt.bits) if fmt.signed else UInt(fmt.bits)
-
-
-def check_formats(recipe: Recipe) -> None:
-    """Refuse formats that no kernel computes.
-
-    Raises:
-        QuantError: FX604, with every one of them.
-    """
-    problems: list[str] = []
-    for kind in ("weight", "head", *recipe.kinds):
-        fmt = recipe.weight_of("w_head" if kind == "head" else kind)
-        if fmt is None:
-            continue
-        if not 2 <= fmt.bits <= 8:
-            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
-        if isinstance(fmt, IntFormat):
-            problems += [f"{kind}: {p}" for p in _weight_problems(fmt)]
-    for kind in ("activation", "kv"):
-        fmt = getattr(recipe, kind)
-        if isinstance(fmt, IntFormat) and not 2 <= fmt.bits <= 8:
-            problems.append(f"{kind} of {fmt.bits} bits; 2 to 8 are supported")
-    if problems:
-        raise QuantError(
-            "FX604",
-            f"recipe {recipe.name!r} cannot be computed: {'; '.join(problems)}",
-            hint="change these formats, or start from one in flexllm_allo.quant.recipes",
-        )
-
-
-def _weight_problems(fmt: IntFormat) -> list[str]:
-    problems: list[str] = []
-    if fmt.granularity not in ("per_tensor", "per_channel", "per_group"):
-        problems.append(f"a weight cannot be {fmt.granularity}")
-    if fmt.granularity == "per_group" and fmt.group < 1:
-        problems.append("per_group needs a group")
-    if fmt.zero == "float":
-        problems.append("a weight has no float zero; use an integer zero point")
-    if fmt.sparsity and ((fmt.sparsity.n, fmt.sparsity.m) != (2, 4) or fmt.signed):
-        problems.append("sparse weights are 2:4 with an integer zero point")
-    return problems

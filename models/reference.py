@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from flexllm_allo.errors import UsageError
 from flexllm_allo.models.arrays import SITE_OF, has_offset, weight_terms
 from flexllm_allo.models.expf import expf
+from flexllm_allo.models.sampling import Sampling, choose
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, IntFormat
 from flexllm_allo.quant.integer.rtn import round_half_away
@@ -70,12 +71,17 @@ class ReferenceLlama:
         return self._forward([token])[0]
 
     def generate(
-        self, prompt_tokens: Sequence[int], max_new_tokens: int, eos: int | Collection[int] | None = None
+        self,
+        prompt_tokens: Sequence[int],
+        max_new_tokens: int,
+        eos: int | Collection[int] | None = None,
+        sampling: Sampling | None = None,
     ) -> list[int]:
-        """Up to `max_new_tokens` greedy tokens after a prompt; the first `eos` token is the last one.
+        """Up to `max_new_tokens` tokens after a prompt, greedy by default; the first `eos` token is the last.
 
         A tie goes to the smallest token id.
         """
+        how = sampling or Sampling()
         stop: Collection[int] = (eos,) if isinstance(eos, int) else eos or ()
         if len(prompt_tokens) + max_new_tokens > self.model.max_seq_len:
             raise UsageError(
@@ -87,7 +93,7 @@ class ReferenceLlama:
         logits = self.prefill(prompt_tokens)[-1]
         generated: list[int] = []
         while len(generated) < max_new_tokens:
-            generated.append(int(np.argmax(logits)))
+            generated.append(choose(logits, how, self.position))
             if generated[-1] in stop or len(generated) == max_new_tokens:
                 break
             logits = self.decode(generated[-1])

@@ -70,6 +70,14 @@ def grouped(s: Schedule, loop: str, parallel: int) -> None:
     s.pipeline("t_y")
 
 
+def candidates(s: Schedule) -> None:
+    """A logit per cycle, compared with all that are kept at once."""
+    for buffer in (s.value, s.index):
+        s.partition(buffer, Partition.Complete, dim=1)
+    s.pipeline("v")
+    s.unroll("i")
+
+
 elementwise: dict[str, Callable[[Schedule], None]] = {
     "rms_norm": partial(pipeline, loops=("e_sum", "e_out")),
     "keep": partial(pipeline, loops=("k_copy",)),
@@ -86,10 +94,9 @@ elementwise: dict[str, Callable[[Schedule], None]] = {
     "split_heads": partial(pipeline, loops=("d",)),
     "append_cache": partial(pipeline, loops=("d",)),
     "append_codes": partial(pipeline, loops=("d",)),
-    "attention": partial(pipeline, loops=("d_sum", "d_qk", "s_exp", "s_w", "d_av", "d_out")),
-    "attention_static": partial(pipeline, loops=("d_qk", "s_exp", "d_av", "d_out")),
     "embedding": partial(pipeline, loops=("e",)),
     "take_row": partial(pipeline, loops=("e",)),
-    "greedy": partial(pipeline, loops=("v",)),
+    "candidates": candidates,
+    "sample": partial(pipeline, loops=("i_sum", "i_mass", "i_pick")),
 }
 """Kernels whose innermost loops take one element per cycle."""

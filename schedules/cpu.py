@@ -36,11 +36,11 @@ def grouped(s: Schedule) -> None:
     s.parallel("n")
 
 
-def attention(s: Schedule) -> None:
+def scores(s: Schedule) -> None:
     """Dot products along the head; the sum over values is a row operation already."""
-    if "dot" in buffers(s.top_func) and is_float(s, "dot"):
-        s.reassociate("d_qk")
-    share(s, ("h" if dict(s.top_func.bindings)["T"] == 1 else "t",))
+    s.reorder("t", "j", "d")
+    if is_float(s, "dot"):
+        s.reassociate("d")
 
 
 def share(s: Schedule, loops: tuple[str, ...]) -> None:
@@ -59,8 +59,7 @@ def blocked(token_parallel: int = 16) -> Stage:
         "linear_group": grouped,
         "linear_zero": grouped,
         "linear_progressive": grouped,
-        "attention": attention,
-        "attention_static": attention,
+        "scores": scores,
         "rms_norm": partial(share, loops=("t",)),
         "quantize": partial(share, loops=("r",)),
         "swiglu": partial(share, loops=("t", "i")),

@@ -6,42 +6,42 @@ one engine: the model calls the same kernel instance for all of them.
 
 from __future__ import annotations
 
-from functools import partial
-
-from flexllm_allo import Schedule
-from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
-from . import hadamard
-from .common import elementwise, grouped, lanes, stream
+from . import attention, hadamard, linear
+from .common import elementwise
 
 
-def linear(s: Schedule, weight_parallel: int = 64) -> None:
-    """One input element meets `weight_parallel` rows of W in every cycle."""
-    wide = lanes(buffers(s.top_func)["w_terms"].shape[0], weight_parallel)
-    s.split("mac.n", wide)
-    s.reorder("n.outer", "k", "n.inner")
-    s.pipeline("k")
-    s.unroll("n.inner")
-    if wide > 1:
-        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
-    s.pipeline("scale.n")
+def temporal(
+    weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4
+) -> Stage:
+    """Decode with one engine per layer shape, reused by all layers, and one for all Hadamard stages.
 
-
-def temporal(weight_parallel: int = 64) -> Stage:
-    """Decode with one engine per layer shape, reused by all layers."""
+    Args:
+        weight_parallel: output channels per cycle.
+        block_parallel: input channels per cycle.
+        dot_parallel: elements of a head per cycle, in attention.
+        head_parallel: query heads of a group per cycle, in softmax.
+    """
     kernels = {
-        "linear": partial(linear, weight_parallel=weight_parallel),
-        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
+        **linear.engines(weight_parallel, block_parallel),
+        **linear.streams(),
         **elementwise,
+        **attention.engines(dot_parallel, head_parallel),
         **hadamard.temporal(),
+    }
+    return Stage("decode", 1, kernels)
+
+
+def spatial(
+    weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4
+) -> Stage:
+    """Decode whose Hadamard stages are processes of their own; the arguments are those of `temporal`."""
+    kernels = {
+        **linear.engines(weight_parallel, block_parallel),
+        **linear.streams(),
+        **elementwise,
+        **attention.engines(dot_parallel, head_parallel),
+        **hadamard.streamed(),
     }
     return Stage("decode", 1, kernels)

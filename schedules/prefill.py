@@ -6,45 +6,50 @@ Every weight read meets all tokens of the block, so the linear layers become `to
 
 from __future__ import annotations
 
-from functools import partial
-
-from flexllm_allo import Schedule
-from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.stage import Stage
 
-from . import hadamard
-from .common import elementwise, grouped, lanes, stream
+from . import attention, hadamard, linear
+from .common import elementwise
 
 
-def linear(s: Schedule, weight_parallel: int = 16) -> None:
-    """One column of inputs meets `weight_parallel` rows of W for all tokens in every cycle."""
-    wide = lanes(buffers(s.top_func)["w_terms"].shape[0], weight_parallel)
-    s.split("mac.n", wide)
-    s.reorder("n.outer", "k", "mac.t", "n.inner")
-    s.pipeline("k")
-    s.unroll("mac.t")
-    s.unroll("n.inner")
-    s.partition(s.acc, Partition.Complete, dim=1)
-    s.partition(s.X, Partition.Complete, dim=1)
-    if wide > 1:
-        s.partition(s.acc, Partition.Cyclic, dim=2, factor=wide)
-    s.pipeline("scale.n")
+def spatial(
+    token_parallel: int = 8,
+    weight_parallel: int = 16,
+    block_parallel: int = 1,
+    dot_parallel: int = 8,
+    head_parallel: int = 1,
+) -> Stage:
+    """Prefill with operators that work at the same time, joined by FIFOs.
 
-
-def spatial(token_parallel: int = 8, weight_parallel: int = 16) -> Stage:
-    """Prefill in blocks of `token_parallel` tokens (at least 2), operators joined by FIFOs."""
+    Args:
+        token_parallel: tokens in a block, at least 2.
+        weight_parallel: output channels per cycle.
+        block_parallel: input channels per cycle.
+        dot_parallel: elements of a head per cycle, in attention.
+        head_parallel: query heads of a group per cycle, in softmax.
+    """
     kernels = {
-        "linear": partial(linear, weight_parallel=weight_parallel),
-        "linear_group": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_zero": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_progressive": partial(grouped, loop="k", parallel=weight_parallel),
-        "linear_sparse": partial(grouped, loop="q", parallel=weight_parallel // 4),
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
+        **linear.engines(weight_parallel, block_parallel),
+        **linear.streams(),
         **elementwise,
+        **attention.engines(dot_parallel, head_parallel),
         **hadamard.streamed(),
+    }
+    return Stage("prefill", token_parallel, kernels)
+
+
+def temporal(
+    token_parallel: int = 8,
+    weight_parallel: int = 16,
+    block_parallel: int = 1,
+    dot_parallel: int = 8,
+    head_parallel: int = 1,
+) -> Stage:
+    """Prefill with operators, and stages of the Hadamard transform, that take turns; arguments as above."""
+    kernels = {
+        **linear.engines(weight_parallel, block_parallel),
+        **elementwise,
+        **attention.engines(dot_parallel, head_parallel),
+        **hadamard.temporal(),
     }
     return Stage("prefill", token_parallel, kernels)

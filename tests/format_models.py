@@ -159,7 +159,9 @@ def random_tensors(config: LlamaConfig, made: Recipe, rng: np.random.Generator) 
 
     def site(prefix: str, name: str) -> Iterator[tuple[str, Any]]:
         width = widths[name]
-        outliers, low_rank = made.find(Outliers), made.find(LowRank)
+        rounds = made.rounds(name)  # float weights need no corrections
+        outliers = made.find(Outliers) if rounds else None
+        low_rank = made.find(LowRank) if rounds else None
         columns = np.sort(rng.permutation(width)[: outliers.count if outliers else 0]).astype(np.int32)
         rank = low_rank.rank if low_rank else 0
         if outliers:

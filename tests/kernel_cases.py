@@ -16,6 +16,7 @@ from flexllm_allo.kernels.linear import ChannelWeight, Linear
 from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.models.operators import operators
 from flexllm_allo.quant.formats import INT8_KV, IntFormat
+from flexllm_allo.quant.passes import StaticScales
 from flexllm_allo.quant.recipes import Recipe
 
 size = st.integers(1, 9)
@@ -231,6 +232,11 @@ def with_site(build: Callable[..., Activation], *counts: int) -> Any:
     return st.sampled_from([build(plain, *counts) for plain in PLAIN])
 
 
+def logits(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[1, V], some of them equal."""
+    return rng.standard_normal((1, count)).round(1).astype(np.float32)
+
+
 # --------------------------------------------------------------------------------- attention
 
 ASYMMETRIC = IntFormat(4, "per_token_and_head", dynamic=True, zero="integer")
@@ -278,7 +284,8 @@ def fixed_scales(rng: np.random.Generator, b: Sizes) -> list[np.ndarray]:
 
 
 def recipe_with(kv: IntFormat | None) -> Any:
-    return operators(Recipe("case", None, None, kv, None, passes=()))
+    static = () if kv is None or kv.dynamic else (StaticScales(),)
+    return operators(Recipe("case", None, None, kv, None, passes=static))
 
 
 @st.composite
@@ -448,7 +455,19 @@ CASES = {
         fixed(T=size, E=size),
         lambda rng, b: [real(rng, b["T"], b["E"]), int(rng.integers(0, b["T"]))],
     ),
-    "greedy": Case(sampling.greedy, fixed(V=size), lambda rng, b: [real(rng, 1, b["V"])]),
+    "candidates": Case(
+        sampling.candidates,
+        fixed(V=wide, K=size),
+        lambda rng, b: [logits(rng, b["V"]), int(rng.integers(1, b["K"] + 1))],
+    ),
+    "sample": Case(
+        sampling.sample,
+        fixed(V=wide, K=size),
+        lambda rng, b: [
+            logits(rng, b["V"]), int(rng.integers(0, 99)), float(rng.choice([0, 0.3, 1, 3])),
+            int(rng.integers(0, b["K"] + 2)), float(rng.choice([0.1, 0.9, 1])), int(rng.integers(-99, 99)),
+        ],
+    ),
     "is_stop": Case(
         sampling.is_stop,
         fixed(M=size),
@@ -460,5 +479,6 @@ COMPOSED = {
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=4),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
+    "attention": dict(H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
 }
 """An instance of the cases that call kernels without a case of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from flexllm_allo.quant.decoder import (
 )
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_KV, INT8_WEIGHT, IntFormat
 from flexllm_allo.quant.names import tensor_name
+from flexllm_allo.quant.passes import Rotate
 from flexllm_allo.quant.recipes import SITES, Recipe
 from flexllm_allo.quant.transform.float_passes import decoder_of, online_of
 
@@ -38,7 +40,8 @@ class RandomModel:
         max_position_embeddings=24,
     )
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, **changes):
+        self.config = self.config.model_copy(update=changes)
         rng, c = np.random.default_rng(seed), self.config
         e, i, h, kv = c.hidden_size, c.intermediate_size, 32, 8
         shapes = {"wq": (h, e), "wk": (kv, e), "wv": (kv, e), "wo": (e, h)}
@@ -94,3 +97,29 @@ def logits(model, found, r, tokens):
 
 def relative(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def shortened(recipe):
+    """The recipe with two steps where it learns."""
+    steps = (replace(p, steps=2) if isinstance(p, Rotate) else p for p in recipe.passes)
+    return replace(recipe, passes=tuple(steps))
+
+
+MIXED = """\
+name = "mixed"
+passes = [
+    { pass = "smooth" }, { pass = "outliers", count = 3 }, { pass = "gptq" }, { pass = "low_rank", rank = 2 },
+]
+weight = { format = "int", bits = 4, granularity = "per_group", zero = "integer", group = 32 }
+activation = { format = "int", bits = 8, granularity = "per_token", dynamic = true }
+kv = { bits = 4, granularity = "per_token_and_head", dynamic = true, zero = "integer" }
+head = { format = "int", bits = 8, granularity = "per_tensor" }
+
+[kinds]
+w_down = { format = "int", bits = 8, granularity = "per_channel" }
+wv = { format = "int", bits = 3, granularity = "per_group", zero = "integer", group = 32, sparsity = { } }
+
+[layer_bits]
+0 = 3
+"""
+"""A recipe file with a bit of everything."""

@@ -223,7 +223,7 @@ def test_a_call_on_the_card_goes_through_files(tmp_path, monkeypatch):
     np.testing.assert_array_equal(C, A + 5)
     assert "--platform my_platform" in (tmp_path / "p" / "linked").read_text()
     assert (tmp_path / "p" / "data" / "B.bin").read_bytes() == A.tobytes()
-    assert 'read_file(folder + "/A.bin"' in (tmp_path / "p" / "host.cpp").read_text()
+    assert 'read_file(options.data + "/A.bin"' in (tmp_path / "p" / "host.cpp").read_text()
 
 
 def test_verify_compares_two_schedules():

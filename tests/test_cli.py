@@ -33,7 +33,8 @@ class FakeSession:
     def decode(self, tokens: list[int]) -> str:
         return "".join(chr(ord("a") + t) for t in tokens)
 
-    def generate(self, prompt_tokens, max_new_tokens, on_token=None):
+    def generate(self, prompt_tokens, max_new_tokens, on_token=None, **sampling):
+        self.sampling = sampling
         tokens = [(prompt_tokens[-1] + i) % VOCAB for i in range(max_new_tokens)]
         for token in tokens:
             on_token(token)
@@ -76,6 +77,15 @@ def test_generate_writes_the_four_keys(flexllm, tmp_path):
     assert result.stderr == ""  # no progress bar when stderr is not a terminal
     assert OPENED[0].recipe == "none"
     assert OPENED[0].closed
+    assert OPENED[0].sampling == {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+
+
+def test_generate_passes_on_how_to_sample(flexllm):
+    result = flexllm(
+        "generate", "m", "--prompt", "hello", "--temperature", 0.7, "--top-k", 40, "--top-p", 0.9, "--seed", 3
+    )
+    assert result.exit_code == 0, result.output
+    assert OPENED[0].sampling == {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "seed": 3}
 
 
 @pytest.mark.parametrize("stage", ["prefill", "decode"])

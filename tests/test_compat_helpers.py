@@ -65,7 +65,7 @@ def test_pieces_of_projects(tmp_path):
     vitis.write_tensor_to_file(array, (2, 3), tmp_path / "x.data")
     np.testing.assert_array_equal(vitis.read_tensor_from_file("i16", (2, 3), tmp_path / "x.data"), array)
     assert config.PART_NUMBER["u280"] == "xcu280-fsvh2892-2L-e"
-    assert len(config.PART_NUMBER) == 12
+    assert len(config.PART_NUMBER) == 13
 
 
 def test_utilities():

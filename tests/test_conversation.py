@@ -87,3 +87,25 @@ def test_a_batch_answers_every_prompt_in_its_place(session):
     assert sorted(r.reused for r in results) == [0, 0, 0, 6]
     with pytest.raises(UsageError, match="no token"):
         session.generate_batch([[3], [999_999]], 5, lambda *_: pytest.fail("nothing may be run"))
+
+
+HOW = {"temperature": 1.5, "top_k": 40, "top_p": 0.95, "seed": 7}
+
+
+def test_sampled_turns_equal_fresh_runs_with_the_same_seed(session):
+    conversation, said, greedy = session.conversation(), [], session.conversation()
+    for turn in ([5, 9, 13, 200, 31], [7], [40, 41, 42, 43, 44, 45, 46]):
+        said += turn
+        result = conversation.send(turn, 8, **HOW)
+        assert result.tokens == session.generate(said, 8, **HOW).tokens
+        assert result.tokens != greedy.generate(said, 8).tokens
+        said += result.tokens
+
+
+def test_a_batch_samples_every_prompt_as_alone(session):
+    prompts = [[20, 21, 22, 7], [3], [20, 21, 22, 9, 8]]
+    results = session.generate_batch(prompts, 6, **HOW)
+    assert [r.tokens for r in results] == [session.generate(p, 6, **HOW).tokens for p in prompts]
+    with pytest.raises(UsageError, match="top_p") as caught:
+        session.generate_batch([[3]], 5, lambda *_: pytest.fail("nothing may be run"), top_p=0.0)
+    assert caught.value.code == "FX703"

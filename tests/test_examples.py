@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
-LESSONS = sorted(FOLDER.glob("*.py"))
+LESSONS = sorted(FOLDER.glob("[0-9]*.py"))
 
 
 def test_there_are_ten_in_order() -> None:
@@ -25,3 +25,16 @@ def test_lesson(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-W", "error", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_whole_way_to_a_project(tmp_path: Path) -> None:
+    path = FOLDER / "llama_u280.py"
+    assert 20 <= len([line for line in path.read_text().splitlines() if line.strip()]) <= 45
+    command = [sys.executable, "-P", "-W", "error", str(path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "> The import statement" in done.stdout
+    assert "wq_codes" in done.stdout
+    assert (tmp_path / "llama_u280" / "kernel.cpp").is_file()

@@ -137,11 +137,11 @@ def run_linear(weight: Any, fmt: Any, x: np.ndarray, side_x: np.ndarray, side_w:
     codes, scale, offset = quantize_activation(x, fmt)
     own = np.stack([scale] if offset is None else [scale, offset], axis=-1)
     terms = np.concatenate([own, side_x], axis=-1)
-    made = recipe(None, fmt, None, weight.format)
-    model: Any = QuantizedModel(PLAIN, made, {"w_head": weight, "w_head.side": side_w}, scale, scale)
-    arrays = [array for _, array in _weight_arrays(model, "w_head", "w_head")]
-    layer = replace(operators(made).w_head, extra=terms.shape[1] - 1)
-    sizes = dict(F=layer, Tx=operators(made).head.dtype, T=len(x), N=len(weight.codes), K=x.shape[1])
+    made = recipe(weight.format, fmt, None, None)
+    model: Any = QuantizedModel(PLAIN, made, {"wo": weight, "wo.side": side_w}, scale, scale)
+    arrays = [array for _, array in _weight_arrays(model, "wo", "wo")]
+    layer = replace(operators(made).wo, extra=terms.shape[1] - 1)
+    sizes = dict(F=layer, Tx=operators(made).out.dtype, T=len(x), N=len(weight.codes), K=x.shape[1])
     program = allo.customize(linear_add, instantiate=sizes | dict(P=terms.shape[1])).program
     return Interpreter(program)(codes, terms, *arrays, np.zeros((len(x), len(weight.codes)), np.float32))
 

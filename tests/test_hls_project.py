@@ -196,17 +196,72 @@ def test_placement_is_balanced_and_checked() -> None:
     mega = 1 << 20
     sizes = {f"w{i}": (i + 1) * mega for i in range(40)}
     placed = place(sizes, card, {"w0": 31, "w1": "DDR[0]"})
-    assert placed["w0"] == "HBM[31]"
-    assert placed["w1"] == "DDR[0]"
+    assert str(placed["w0"]) == "HBM[31]"
+    assert str(placed["w1"]) == "DDR[0]"
     load: dict[str, int] = {}
-    for name, where in placed.items():
-        load[where] = load.get(where, 0) + sizes[name]
+    for name, slot in sorted(placed.items(), key=lambda item: item[1].offset):
+        assert slot.offset == load.get(str(slot), 0)
+        load[str(slot)] = load.get(str(slot), 0) + sizes[name]
     assert max(load.values()) == 40 * mega
     big = place({"kv": 700 * mega, "w": 200 * mega}, card)
-    assert big == {"kv": "HBM[0:2]", "w": "HBM[3]"}
-    with pytest.raises(BackendError, match="does not fit into the memory"):
-        place({"huge": 9000 * mega}, card)
+    assert {name: str(slot) for name, slot in big.items()} == {"kv": "HBM[0:2]", "w": "HBM[3]"}
+    with pytest.raises(BackendError, match="does not fit into the memory") as caught:
+        place({"huge": 99000 * mega}, card)
+    assert f"{99000 * mega - (32 << 30) - (8 << 30)} too many" in caught.value.message
+
+
+def test_what_is_seldom_read_goes_to_the_second_memory() -> None:
+    card, mega = device("u280"), 1 << 20
+    placed = place({"embed": 1002 * mega, "w": 128 * mega}, card, traffic={"embed": 8192, "w": 128 * mega})
+    assert {name: str(slot) for name, slot in placed.items()} == {"embed": "DDR[0]", "w": "HBM[0]"}
+    rest = place({f"w{i}": 256 * mega for i in range(33)}, card)
+    assert sum(slot.memory == "DDR" for slot in rest.values()) == 1  # the one that HBM has no room for
+
+
+def test_fixed_places_are_checked() -> None:
+    card = device("u280")
     with pytest.raises(BackendError, match="is no memory channel"):
         place({"a": 1}, card, {"a": 32})
     with pytest.raises(BackendError, match='no memory argument "b"'):
         place({"a": 1}, card, {"b": 0})
+
+
+@pytest.mark.parametrize("program", ["vitis_hls", "vitis-run"])
+def test_finished_steps_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """With the tools of 2022.2 to 2024.1 (vitis_hls) and of later releases (vitis-run)."""
+    out = write_project(plan(), tmp_path / "p")
+    tools = tmp_path / "bin"
+    stub(tools, program, 'echo "$@ STEP=$STEP" >> called\ntouch two_layers.xo\n')
+    stub(
+        tools, "v++", '[ -e license ] || { echo "ERROR: [v++ 60-1] no license"; exit 1; }\ntouch "${@: -1}"\n'
+    )
+    path = tools / "v++"
+    path.write_text(path.read_text().replace("#!/bin/sh", "#!/bin/bash"))
+    real = toolchain.shutil.which
+    others = {"vitis_hls", "vitis-run"} - {program}
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None if name in others else real(name))
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(
+        ToolError, match=r"step link_hw: make failed: ERROR: \[v\+\+ 60-1\] no license"
+    ) as caught:
+        run_link(out, "two_layers", "hw")
+    assert "link_hw.log" in caught.value.hint
+    assert "goes on with step link_hw" in caught.value.hint
+    (out / "license").touch()
+    assert run_link(out, "two_layers", "hw").is_file()
+    arguments = "-f run.tcl" if program == "vitis_hls" else "--mode hls --tcl run.tcl"
+    assert (out / "called").read_text() == f"{arguments} STEP=export\n"  # once, before the failure
+    (out / "kernel.cpp").write_text((out / "kernel.cpp").read_text() + "// changed\n")
+    run_link(out, "two_layers", "hw")
+    assert (out / "called").read_text().count("STEP=export") == 2
+
+
+def test_the_link_of_a_versal_card_is_packaged() -> None:
+    files = vitis_project(programs.two_layers(), device="v80").files
+    makefile, readme = files["Makefile"].decode(), files["README.md"].decode()
+    assert "-o $@\n\ntwo_layers.$(TARGET).xclbin: two_layers.$(TARGET).xsa\n\tv++ -p -t $(TARGET)" in makefile
+    assert "were never run on a card of this kind" in readme
+    assert b"part=xcv80-lsva4737" in files["hls_config.cfg"]
+    assert "never run" not in vitis_project(programs.two_layers()).files["README.md"].decode()

@@ -26,6 +26,9 @@ from flexllm_allo.quant import (
     INT8_WEIGHT,
     IntFormat,
     Recipe,
+    Rotate,
+    Rtn,
+    StaticScales,
     bytes_per_weight,
     dequantize,
     get_recipe,
@@ -370,3 +373,45 @@ def test_perplexity_refusals_and_digests():
         assert caught.value.code == "FX703"
     assert len(perplexity(bigram, [1, 2], 2, 1).tokens_sha256) == 64
     assert text_sha256("abc").startswith("ba7816bf")
+
+
+STATIC = IntFormat(8, "per_head", full_range=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"activation": IntFormat(8, "per_tensor", dynamic=True)},
+            "activations have a scale per_token, dynamic",
+        ),
+        ({"activation": IntFormat(8, "per_token")}, "activations have a scale per_token"),
+        ({"kv": STATIC}, "a kv that is not dynamic needs StaticScales"),
+        ({"passes": (Rtn(), StaticScales())}, "StaticScales are for a kv that is not dynamic"),
+        (
+            {"kv": replace(STATIC, bits=4), "passes": (Rtn(), StaticScales())},
+            "has 8 bits, signed, per_head",
+        ),
+        (
+            {"kv": replace(STATIC, zero="integer"), "passes": (Rtn(), StaticScales())},
+            "has 8 bits, signed, per_head",
+        ),
+        ({"kv": IntFormat(8, "per_head", dynamic=True)}, "kv cannot be per_head and dynamic"),
+    ],
+)
+def test_inputs_that_no_kernel_computes_are_refused(change, text):
+    with pytest.raises(QuantError, match=text) as caught:
+        operators(replace(get_recipe("w8a8kv8"), **change))
+    assert caught.value.code == "FX604"
+
+
+def test_a_folded_rotation_of_an_unknown_matrix_is_refused():
+    from flexllm_allo.quant.transform.rotation import random_rotations
+
+    config = SimpleNamespace(
+        hidden_size=64, head_dim=16, intermediate_size=48, num_attention_heads=4, num_hidden_layers=1
+    )
+    with pytest.raises(QuantError, match="another program folded") as caught:
+        random_rotations(config, Rotate(folded=True))
+    assert caught.value.code == "FX604"
+    assert random_rotations(config, Rotate()).r4

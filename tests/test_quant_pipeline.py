@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from quant_models import KINDS, TINY, RandomModel, logits, random_samples, rebuilt, recipe, relative
+from quant_models import (
+    KINDS,
+    TINY,
+    RandomModel,
+    logits,
+    random_samples,
+    rebuilt,
+    recipe,
+    relative,
+    shortened,
+)
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
@@ -57,14 +65,15 @@ def tokens(tiny):
 def test_fake_quantization_is_the_integer_reference(tiny, tokens, name):
     model = quantize(tiny, name, calibration_samples(tokens, 0, 2, 48))
     reference, errors = ReferenceLlama(model), list[float]()
-    for at in range(0, 1000, 100):
+    for at in range(0, 2000, 100):
         for bos in ([0], []):
-            window = [*bos, *tokens[at : at + 4]]
+            window = [*bos, *tokens[at : at + 3]]
             found = logits(tiny, model.tensors, recipes[name], window)
             errors.append(float(relative(found, reference.prefill(window))))
-    # Equal up to float rounding, where that does not tip a value over to the next code; a formula that is
-    # not the same would show in every window.
-    assert sorted(errors)[2] < 1e-4
+    # Equal up to float rounding, where that does not tip a value over to the next code (behind a 4-bit cache
+    # the first token of a window often lies on a tie); a formula that is not the same would show in every
+    # window.
+    assert sorted(errors)[9] < 1e-4
     assert max(errors) < 0.2
 
 
@@ -92,14 +101,9 @@ def test_taps_see_every_site_once_per_sample():
 # ---- what comes out ------------------------------------------------------------------------
 
 
-def fast(r):
-    """The recipe with fewer steps of learning."""
-    return replace(r, passes=tuple(replace(p, steps=2) if isinstance(p, Rotate) else p for p in r.passes))
-
-
 @pytest.mark.parametrize("name", recipes)
 def test_every_recipe_runs_on_the_shipped_model(name, tiny, tokens):
-    r = fast(recipes[name])
+    r = shortened(recipes[name])
     if name == "w4a4kv4":
         pytest.importorskip("torch")  # its rotations are learned
     steps = []
@@ -276,7 +280,7 @@ def test_data_that_is_needed_and_missing(passes):
     with pytest.raises(
         QuantError, match="recipe 'test' looks at activations and was given no calib"
     ) as caught:
-        run(RandomModel(), recipe(*passes))
+        run(RandomModel(), recipe(*passes, kv=IntFormat(8, "per_head") if StaticScales() in passes else None))
     assert caught.value.code == "FX607"
     assert "calibration_samples" in caught.value.hint
 

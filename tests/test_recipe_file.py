@@ -165,6 +165,10 @@ WEIGHT = '[weight]\nformat = "int"\nbits = 4\ngranularity = "per_channel"\n'
         ("passes = [{ block = 3 }]", "passes[0] does not say which pass it is: smooth, awq, "),
         ("[layer_bits]\nx = 3", "layer_bits.x is 'x': input should be a valid integer"),
         (WEIGHT + "[layer_bits]\n0 = 5", "layer_bits.0 is 5: layers count from 0 and have 2 to 4 bits"),
+        (
+            WEIGHT + "[layer_bits]\n0 = 3\n" + WEIGHT.replace("weight", "kinds.wo").replace("4", "2"),
+            "layer_bits.0 is 3: layers count from 0 and have 2 to 2 bits, no more than any of their weights",
+        ),
         (WEIGHT.replace("weight", "kinds.wqq"), 'kinds.wqq is unknown: did you mean "wq"'),
     ],
 )

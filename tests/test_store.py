@@ -29,10 +29,10 @@ from stored_model import (
     write,
 )
 
+from flexllm_allo import staging
 from flexllm_allo.errors import QuantError
 from flexllm_allo.quant.formats import INT8_WEIGHT
 from flexllm_allo.quant.recipes import recipes
-from flexllm_allo.quant.store import staging
 from flexllm_allo.quant.store.folder import Source, file_of, read_quantized, write_quantized
 from flexllm_allo.quant.store.manifest import MANIFEST, read_manifest
 

@@ -27,7 +27,8 @@ class Resources:
 class OffChipMemory:
     """Off-chip memory: `channels` of `channel_bytes` each, whose ports are in the region `slr`.
 
-    `channel_gb_per_s` is None where the database does not know it.
+    `channel_gb_per_s` is None where the database does not know it; `ports` is how many AXI masters of
+    kernels the memory takes, None if there is no fixed number.
     """
 
     kind: str
@@ -35,6 +36,11 @@ class OffChipMemory:
     channel_bytes: int
     channel_gb_per_s: float | None = None
     slr: str = "SLR0"
+    ports: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        return self.channels * self.channel_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Device:
     """A card. `resources` are those of the die, `usable` what the platform's shell leaves.
 
     Both are None for boards that projects can be written for, but of which nothing more is known here.
+    `second` is a larger and slower memory beside the first; `versal` says which link flow the card takes.
     """
 
     key: str
@@ -53,6 +60,13 @@ class Device:
     memory: OffChipMemory
     resources: Resources | None = None
     usable: Resources | None = None
+    second: OffChipMemory | None = None
+    versal: bool = False
+
+    @property
+    def memories(self) -> tuple[OffChipMemory, ...]:
+        """The memories of the card, the fastest first."""
+        return (self.memory,) if self.second is None else (self.memory, self.second)
 
 
 def device(key: str) -> Device:
@@ -75,6 +89,11 @@ def device(key: str) -> Device:
     return known[key.lower()]
 
 
+def devices() -> list[Device]:
+    """All cards, in the order of the database."""
+    return list(_devices().values())
+
+
 def part_numbers() -> dict[str, str]:
     """The part number of every card, by its short name."""
     return {key: card.part for key, card in _devices().items()}
@@ -88,4 +107,5 @@ def _devices() -> Mapping[str, Device]:
 
 def _parse(key: str, entry: dict[str, Any]) -> Device:
     counts = {name: Resources(**entry.pop(name)) for name in ("resources", "usable") if name in entry}
-    return Device(key=key, memory=OffChipMemory(**entry.pop("memory")), **counts, **entry)
+    memories = {name: OffChipMemory(**entry.pop(name)) for name in ("memory", "second") if name in entry}
+    return Device(key=key, **memories, **counts, **entry)

@@ -46,10 +46,7 @@ def pack_array(buffer: ir.Buffer, logical: Array) -> Array:
     if dtype.bits * buffer.words <= 8 and array.dtype.kind in "biu":
         return _small_words(_lanes_last(buffer, array), dtype.bits)
     lanes = _to_bytes(_lanes_last(buffer, array), dtype)
-    bits = np.unpackbits(lanes, axis=-1, bitorder="little")[..., : dtype.bits]
-    stream = bits.reshape(*buffer.shape, buffer.words * dtype.bits)
-    packed = np.packbits(stream, axis=-1, bitorder="little")
-    return _words(packed, buffer)
+    return _words(_joined(lanes, dtype.bits), buffer)
 
 
 def _small_words(lanes: Array, bits: int) -> NDArray[np.uint8]:
@@ -96,6 +93,22 @@ def _lanes_last(buffer: ir.Buffer, array: Array) -> Array:
     axis = len(buffer.shape) + buffer.word_axis
     split = array.reshape(*buffer.shape[: axis + 1], buffer.words, *buffer.shape[axis + 1 :])
     return np.moveaxis(split, axis + 1, -1)
+
+
+def _joined(lanes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The elements of each word without gaps: uint8 [.., words, bytes] to [.., bytes of a word]."""
+    *shape, count, size = lanes.shape
+    if bits == 8 * size:
+        return lanes.reshape(*shape, count * size)
+    in_byte = max(1, 8 // bits)
+    if bits in (1, 2, 4) and count % in_byte == 0:
+        fields = lanes.reshape(*shape, count // in_byte, in_byte) & np.uint8((1 << bits) - 1)
+        packed = fields[..., 0].copy()
+        for i in range(1, in_byte):
+            packed |= fields[..., i] << np.uint8(i * bits)
+        return packed
+    stream = np.unpackbits(lanes, axis=-1, bitorder="little")[..., :bits]
+    return np.packbits(stream.reshape(*shape, count * bits), axis=-1, bitorder="little")
 
 
 def _container(bits: int) -> int:

@@ -201,9 +201,11 @@ def _weighted(layer: DecoderLayer, p: FloatArray, values: FloatArray) -> FloatAr
         return _static(p, layer.scales.p[:, None, None], 0, 255) @ values
     if layer.kv is None or not layer.kv.dynamic:
         return p @ values
-    # Probabilities carry the scale of their value, so that the sum is one of integers.
+    # Probabilities carry the scale of their value, so that the sum is one of integers, exact in float32. It
+    # must be: a token that sees few others mixes to a coarse grid, half of whose points may lie on ties.
     codes, scale, offset = quantize_activation(values, layer.kv)
-    mixed = fake_quantize(p * scale[:, None], layer.query) @ codes.astype(np.float32)
+    weights, steps, _ = quantize_activation(p * scale[:, None], layer.query)
+    mixed = weights.astype(np.float32) @ codes.astype(np.float32) * steps[..., None]
     return mixed if offset is None else mixed + p @ offset[..., None]
 
 

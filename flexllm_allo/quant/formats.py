@@ -137,6 +137,12 @@ class ProgressiveFormat:
     def signed(self) -> bool:
         return False
 
+    @property
+    def largest(self) -> int:
+        """No integer weight exceeds it: `limit` and half of the widest step."""
+        step = (2 * self.limit + self.high // 2) // self.high
+        return self.limit + -(-step // 2)
+
     def groups(self, reduction: int) -> int:
         """Steps and zeros per row of `reduction` weights."""
         return reduction // self.group

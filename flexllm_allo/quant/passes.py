@@ -47,6 +47,9 @@ class Rotate:
         out: online Hadamard in front of o_proj over all heads (QuaRot), its inverse absorbed.
         steps: of Cayley SGD, for learned rotations.
         seed: of the random signs.
+        folded: the weights hold the inverses of `r4` and `out` already, as in a checkpoint that SpinQuant
+            exported; they are only computed online. For sizes that are powers of two, whose Hadamard
+            matrix is everybody's.
     """
 
     r1: Rotation = "hadamard"
@@ -56,6 +59,7 @@ class Rotate:
     out: bool = False
     steps: int = 100
     seed: int = 0
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from ..errors import QuantError
 from .calibration import Samples, SiteStatistics, check_samples
+from .check import check_fit, check_recipe
 from .decoder import AttentionScales, DecoderLayer, Site, Tap, rms_norm
 from .integer.site import QuantizedSite, quantize_site
 from .model import FloatModel
 from .names import EMBED, tensor_name
-from .passes import Awq, Gptq, Rtn, Smooth, StaticScales, needs_data
+from .passes import Awq, Gptq, Smooth, StaticScales, needs_data
 from .recipes import SITES, Recipe
 from .transform.float_passes import apply_float_passes, decoder_of, online_of
 from .weight import FloatArray, QuantizedWeight
@@ -57,23 +58,45 @@ def quantize_tensors(
         float32 [H], ``k_scale``, ``v_scale`` float32 [KV].
 
     Raises:
-        QuantError: FX604 for a recipe with formats but no pass that rounds, FX606 with the name of a tensor
+        QuantError: FX604 as `check_recipe` and `check_fit`, FX606 with the name of a tensor
             that cannot be quantized, FX607 when data is needed and missing or unusable.
     """
-    _check(recipe)
-    data: Samples | None = None
-    if needs_data(recipe.passes):
-        if samples is None:
-            raise QuantError(
-                "FX607",
-                f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
-                hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
-            )
-        data = check_samples(samples, model.config)
+    data = checked_samples(model, recipe, samples)
+    if on_step:
+        on_step("float passes", 0, model.config.num_hidden_layers + 2)
+    yield from round_tensors(apply_float_passes(model, recipe, data), recipe, data, on_step, done)
+
+
+def checked_samples(model: FloatModel, recipe: Recipe, samples: NDArray[np.integer] | None) -> Samples | None:
+    """The samples that the passes of a recipe look at, or None if none does.
+
+    Raises:
+        QuantError: FX604 and FX607 as `quantize_tensors`.
+    """
+    check_recipe(recipe)
+    check_fit(recipe, model.config)
+    if not needs_data(recipe.passes):
+        return None
+    if samples is None:
+        raise QuantError(
+            "FX607",
+            f"recipe {recipe.name!r} looks at activations and was given no calibration samples",
+            hint="pass samples made by calibration_samples, or choose a recipe with Rtn alone",
+        )
+    return check_samples(samples, model.config)
+
+
+def round_tensors(
+    model: FloatModel,
+    recipe: Recipe,
+    samples: Samples | None,
+    on_step: OnStep | None = None,
+    done: Container[str] = (),
+) -> Iterator[Result]:
+    """`quantize_tensors` of a model that has been through `apply_float_passes`."""
     step = on_step or _silent
     layers = model.config.num_hidden_layers
-    step("float passes", 0, layers + 2)
-    run = _Run(apply_float_passes(model, recipe, data), recipe, data)
+    run = _Run(model, recipe, samples)
     if run.x is not None:
         done = ()
     if "embed" not in done:
@@ -89,16 +112,6 @@ def quantize_tensors(
 
 def _silent(name: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
-
-
-def _check(recipe: Recipe) -> None:
-    formats = (recipe.weight, recipe.head, *recipe.kinds.values())
-    if any(formats) and not (recipe.find(Rtn) or recipe.find(Gptq)):
-        raise QuantError(
-            "FX604",
-            f"recipe {recipe.name!r} has formats for weights but no pass that rounds them",
-            hint="add Rtn or Gptq to its passes",
-        )
 
 
 @dataclass

@@ -114,6 +114,44 @@ def recipe_to_toml(recipe: Recipe) -> str:
     return "\n".join(_toml(recipe_to_dict(recipe), "")).strip() + "\n"
 
 
+def recipe_changes(before: Recipe, after: Recipe) -> str:
+    """The TOML lines that make one recipe of another: what they say replaces what was there.
+
+    Fields that are off, and numbers that are the default, are left out. A field that has to go is a comment.
+    """
+    lines: list[str] = []
+    for field in dataclasses.fields(Recipe):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old == new:
+            continue
+        if isinstance(new, Mapping):
+            old, new = cast("Mapping[Any, Any]", old), cast("Mapping[Any, Any]", new)
+            changed = [key for key in new if key not in old or old[key] != new[key]]
+            lines += [f"{field.name}.{key} = {_inline(new[key])}" for key in changed]
+            lines += [f"# without {field.name}.{key}" for key in old if key not in new]
+        elif new is None:
+            lines.append(f"# without {field.name}")
+        else:
+            lines.append(f"{field.name} = {_inline(new)}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    """A value on one line, a tuple with a line for each of its items."""
+    if isinstance(value, tuple):
+        return "[\n" + "".join(f"  {_inline(item)},\n" for item in cast("tuple[Any, ...]", value)) + "]"
+    if not dataclasses.is_dataclass(value):
+        return json.dumps(value, ensure_ascii=False)
+    tag = _TAGS.get(cast(type, type(value)))
+    parts = [f'{tag[0]} = "{tag[1]}"'] if tag else []
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if item is None or (item == field.default and item is not True and not isinstance(item, str)):
+            continue
+        parts.append(f"{field.name} = {_inline(item)}")
+    return "{ " + ", ".join(parts) + " }"
+
+
 @cache
 def _schema(kind: type) -> type[BaseModel]:
     """The pydantic model of a dataclass: its fields, types and defaults, and its tag."""
@@ -230,13 +268,16 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         elif fmt is not None and fmt.group < 1:
             yield f"{at}.group is {fmt.group}: a group has at least one weight"
     if isinstance(recipe.activation, IntFormat):
-        yield from _integer_problems("activation", recipe.activation, ("per_tensor", "per_token"))
+        yield from _integer_problems("activation", recipe.activation, ("per_token",))
     if recipe.kv:
-        yield from _integer_problems("kv", recipe.kv, ("per_tensor", "per_head", "per_token_and_head"))
+        yield from _integer_problems("kv", recipe.kv, ("per_head", "per_token_and_head"))
     for layer, bits in recipe.layer_bits.items():
-        most = recipe.weight.bits if recipe.weight else 0
+        most = min((fmt.bits for fmt in (recipe.weight, *recipe.kinds.values()) if fmt), default=0)
         if layer < 0 or not 2 <= bits <= most:
-            yield f"layer_bits.{layer} is {bits}: layers count from 0 and have 2 to {most} bits (weight.bits)"
+            yield (
+                f"layer_bits.{layer} is {bits}: layers count from 0 and have 2 to {most} bits, no more than "
+                "any of their weights"
+            )
 
 
 def _integer_problems(at: str, fmt: IntFormat, granularities: tuple[str, ...]) -> Iterator[str]:

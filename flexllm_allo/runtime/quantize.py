@@ -14,9 +14,10 @@ from ..errors import QuantError
 from ..models.calibrate import Calibration, calibration_data
 from ..models.hf import load_checkpoint
 from ..quant.pipeline import quantize_tensors
+from ..quant.recipe_file import recipe_to_dict
 from ..quant.recipes import Recipe, get_recipe
 from ..quant.store.folder import Source, check_output, read_quantized, write_quantized
-from ..quant.store.manifest import MANIFEST
+from ..quant.store.manifest import MANIFEST, Manifest, read_manifest
 from ..quant.store.tensors import Value
 
 Advance = Callable[[int, int | None], None]
@@ -73,6 +74,32 @@ def quantize_folder(
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "layers_resumed": len(resumed),
     }
+
+
+def quantized_copy(
+    directory: Path,
+    out: Path,
+    recipe: str | Recipe,
+    advance: Advance = lambda _done, _total: None,
+) -> Path:
+    """The quantized model of a checkpoint in `out`, made now unless it is there already.
+
+    Raises:
+        As `quantize_folder`.
+    """
+    found = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    checkpoint = load_checkpoint(directory)
+    _, settings = calibration_data(checkpoint, found)
+    wanted = Manifest(
+        recipe=recipe_to_dict(found), source=dict(Source.of(directory).digests), calibration=settings
+    )
+    try:
+        made = read_manifest(out)
+    except QuantError:
+        made = None
+    if made is None or not made.complete or not made.same_origin(wanted):
+        quantize_folder(directory, out, found, advance=advance)
+    return out
 
 
 def _sizes(out: Path) -> dict[str, Any]:

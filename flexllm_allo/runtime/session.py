@@ -16,6 +16,7 @@ from ..hybrid import HybridTop, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out
 from ..models import Model, load
+from ..models.sampling import Sampling
 from ..quant.model import weight_storage
 from ..quant.recipe_file import recipe_to_dict
 from ..schedules import cpu
@@ -78,13 +79,19 @@ class Session:
         prompt_tokens: Sequence[int],
         max_new_tokens: int,
         on_token: Callable[[int], None] | None = None,
+        **sampling: Any,
     ) -> GenerationResult:
-        """Continue a prompt greedily until a stop token, `max_new_tokens` or the end of the context.
+        """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
+
+        Args:
+            sampling: ``temperature``, ``top_k``, ``top_p``, ``seed`` as in `models.sampling.Sampling`;
+                greedy by default.
 
         Raises:
-            UsageError: FX701, the prompt is empty or longer than the context.
+            UsageError: FX701, the prompt is empty or longer than the context; FX703, one of `sampling` out
+                of range.
         """
-        return self.conversation().generate(prompt_tokens, max_new_tokens, on_token)
+        return self.conversation().generate(prompt_tokens, max_new_tokens, on_token, **sampling)
 
     def conversation(self) -> Conversation:
         """An empty conversation, with a KV cache of its own."""
@@ -96,6 +103,7 @@ class Session:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         on_token: Callable[[int, int], None] | None = None,
+        **sampling: Any,
     ) -> list[GenerationResult]:
         """Continue several prompts, each as `generate` does; what they have in common in front is run once.
 
@@ -104,16 +112,18 @@ class Session:
 
         Args:
             on_token: called with the number of the prompt and the token.
+            sampling: as in `generate`, for all prompts.
 
         Raises:
             UsageError: FX701, FX703, as `generate`, before anything is run.
         """
+        Sampling(**sampling)
         for prompt in prompts:
             self.padded(prompt)
         conversation, results = self.conversation(), dict[int, GenerationResult]()
         for number in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
             tell = None if on_token is None else partial(on_token, number)
-            results[number] = conversation.generate(prompts[number], max_new_tokens, tell)
+            results[number] = conversation.generate(prompts[number], max_new_tokens, tell, **sampling)
         return [results[number] for number in range(len(prompts))]
 
     def logits(self, tokens: Sequence[int], stage: str = "prefill") -> NDArray[np.float32]:
@@ -131,7 +141,7 @@ class Session:
         rows: list[NDArray[np.float32]] = []
         for pos in range(0, len(tokens), block):
             part = tokens[pos : pos + block]
-            padded = np.zeros(block, np.int32)
+            padded = np.zeros(self.top.width(stage), np.int32)
             padded[: len(part)] = part
             out = self.call(scorer, self._cache, tokens=padded, n=len(part), pos=pos)
             rows.append(out[: len(part)])
@@ -169,10 +179,10 @@ class Session:
             function, *(known[p.name] if p.name in known else self._memory(p) for p in params)
         )
 
-    def instance(self, origin: str, tokens: int) -> str:
-        """The name of the function that computes a part of the graph for blocks of so many tokens."""
+    def instance(self, origin: str, tokens: int | None = None) -> str:
+        """The name of the function that computes a part of the graph, for blocks of so many tokens."""
         functions = self.top.program.functions
-        return next(f.name for f in functions if f.origin == origin and dict(f.bindings)["T"] == tokens)
+        return next(f.name for f in functions if f.origin == origin and dict(f.bindings).get("T") == tokens)
 
     def _memory(self, param: ir.Buffer) -> Any:
         """A constant as this parameter's memory holds it, laid out once."""

@@ -163,6 +163,8 @@ def _to_csim(buffer: ir.Buffer, raw: Array) -> Array:
     """The array in C++ layout, bits above the width being the extension; itself where that is so already."""
     dtype = buffer.dtype
     bits, size = width(dtype), csim_bytes(dtype)
+    if bits == 8 * size > 64:  # words without unused bits are the same bytes in both
+        return np.ascontiguousarray(raw).view(np.uint8).reshape(*raw.shape, size)
     if bits > 64:
         data = b"".join(v.to_bytes(size, "little", signed=is_signed(dtype)) for v in from_raw(dtype, raw))
         return np.frombuffer(bytearray(data), np.uint8).reshape(*raw.shape, size)

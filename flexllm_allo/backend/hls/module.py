@@ -17,6 +17,7 @@ from . import steps
 from .card import run_on_card
 from .csim import CSimModule
 from .emit import emit, top_name
+from .pragmas import check_directives
 from .project import BuildPlan, write_project
 from .reports import SynthesisReport
 from .vitis import vitis_project
@@ -72,6 +73,7 @@ class HLSModule(Signature):
         self.num_output_args = _output_count(program)
         self.project = str(project) if project is not None else None
         flow = "vhls" if target == "vhls" or (target == "vivado_hls" and mode is None) else "vitis"
+        check_directives(self.program)
         self.hls_code = emit(self.program, flow, self.configs.get("bundles"))
         if self.project is None and target != "vhls" and mode not in (None, "csim"):
             self.project = os.path.join(tempfile.mkdtemp(prefix=f"{self.top_func_name}-"), "project")

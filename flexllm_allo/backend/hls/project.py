@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ...errors import UsageError
+from ...staging import StagedFolder
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -21,21 +20,38 @@ GENERATOR = "flexllm-allo"
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file that is on the disk: its size and SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildPlan:
     """Everything a project folder will hold, as bytes by relative path.
 
     The same program and data give the same bytes: no time stamps, no absolute paths.
+
+    Attributes:
+        files: contents by path.
+        written: files that are too large to be held here and that somebody else writes.
+        details: more entries of the manifest.
     """
 
     top: str
     device: str
     frequency_mhz: float
     files: Mapping[str, bytes]
+    written: Mapping[str, WrittenFile] = field(default_factory=dict[str, WrittenFile])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 by file."""
-        return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(self.files.items())}
+        found = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+        found |= {name: file.sha256 for name, file in self.written.items()}
+        return dict(sorted(found.items()))
 
     def manifest(self) -> bytes:
         content = {
@@ -45,6 +61,7 @@ class BuildPlan:
             "top": self.top,
             "device": self.device,
             "frequency_mhz": self.frequency_mhz,
+            **self.details,
             "files": self.digests,
         }
         return (json.dumps(content, indent=2) + "\n").encode()
@@ -53,45 +70,52 @@ class BuildPlan:
 def write_project(plan: BuildPlan, out_dir: str | Path) -> Path:
     """Write a plan to a folder: all of it, or nothing.
 
-    An existing folder is replaced only if it is empty or a project of ours.
+    An existing folder is replaced only if it is empty or a project of ours. One that holds this very plan
+    already stays, with what tools have made in it.
 
     Raises:
-        UsageError: FX702, the folder belongs to something else or cannot be written.
+        UsageError: FX702, the folder belongs to something else, cannot be written, or another process is
+            writing it.
     """
     out = Path(os.path.abspath(out_dir))
-    check_folder(out)
-    staging: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        staging.chmod(0o755)
-        for name, data in {**plan.files, MANIFEST: plan.manifest()}.items():
-            path = staging / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        _swap(staging, out)
-        staging = None
-    except OSError as error:
-        raise _refusal(out, error.strerror or str(error)) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+    with staged_project(out) as staged:
+        staged.keep_only([])
+        if not is_current(plan, out):
+            write_files(staged, plan)
+            staged.commit()
     return out
 
 
-def _swap(staging: Path, out: Path) -> None:
-    """Put the new folder in the place of the old one, which comes back if that fails."""
-    if not out.exists():
-        staging.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-    out.rename(old)
+def staged_project(out: Path) -> StagedFolder:
+    """The project folder in the making; the folders above it are made.
+
+    Raises:
+        UsageError: FX702.
+    """
+    check_folder(out)
     try:
-        staging.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(out, error.strerror or str(error)) from error
+    return StagedFolder(out, MANIFEST)
+
+
+def write_files(staged: StagedFolder, plan: BuildPlan) -> None:
+    """The files of a plan, the manifest last."""
+    for name, data in plan.files.items():
+        staged.write(name, [data])
+    staged.write(MANIFEST, [plan.manifest()])
+
+
+def is_current(plan: BuildPlan, out: Path) -> bool:
+    """Whether a folder holds the project that a plan describes, no file of it missing or of another size."""
+    try:
+        same = (out / MANIFEST).read_bytes() == plan.manifest()
+        sizes = {name: len(data) for name, data in plan.files.items()}
+        sizes |= {name: file.bytes for name, file in plan.written.items()}
+        return same and all((out / name).stat().st_size == size for name, size in sizes.items())
     except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        return False
 
 
 def check_folder(out: str | Path) -> None:

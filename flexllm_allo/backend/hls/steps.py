@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 from ...errors import BackendError, ToolError
+from .project import MANIFEST
 from .reports import SynthesisReport, parse_csynth
 from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, find_xrt, run_tool
 
 LINK_TARGETS = ("sw_emu", "hw_emu", "hw")
+RECORDS = "steps.json"
+"""In the project: finished steps, and the digest of what each worked on."""
 
 
 def run_csim(project: str | Path) -> str:
@@ -42,8 +48,11 @@ def run_csynth(project: str | Path, top: str) -> SynthesisReport:
         ToolError: FX501 Vitis HLS is not installed (the project stays as it is); FX502 it failed.
     """
     folder = Path(project)
-    _run_step(folder, "csynth")
-    return parse_csynth(folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml")
+    report = folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml"
+    if not is_done(folder, "csynth", [report]):
+        _run_step(folder, "csynth")
+        record(folder, "csynth")
+    return parse_csynth(report)
 
 
 def run_cosim(project: str | Path) -> Path:
@@ -62,7 +71,48 @@ def _run_step(folder: Path, step: str) -> Path:
     command = [str(tool.path), "-f", "run.tcl"]
     if tool.name == "vitis-run":
         command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
-    return run_tool(command, folder, f"{step}.log", environment=dict(os.environ, STEP=step))
+    return _tried(step, command, folder, f"{step}.log", dict(os.environ, STEP=step))
+
+
+def _tried(step: str, command: list[str], folder: Path, log: str, environment: dict[str, str] | None) -> Path:
+    """Run a tool; its failure names the step."""
+    try:
+        return run_tool(command, folder, log, environment=environment)
+    except ToolError as error:
+        hint = f"{error.hint}; the next run goes on with step {step}"
+        raise ToolError(error.code, f"step {step}: {error.message}", hint=hint) from None
+
+
+def is_done(folder: Path, step: str, products: list[Path]) -> bool:
+    """Whether a step was finished on this very project, and what it made is there."""
+    return _records(folder).get(step) == _inputs(folder) and all(path.is_file() for path in products)
+
+
+def record(folder: Path, step: str) -> None:
+    """Remember that a step is finished, and for which project (the digest of its manifest)."""
+    content = {**_records(folder), step: _inputs(folder)}
+    temporary = folder / f".{RECORDS}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(folder / RECORDS)
+
+
+def _records(folder: Path) -> dict[str, str]:
+    try:
+        content: Any = json.loads((folder / RECORDS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, str]", content) if isinstance(content, dict) else {}
+
+
+def _inputs(folder: Path) -> str:
+    """The digest of the files that the manifest lists, as they are now."""
+    digest = hashlib.sha256()
+    manifest = folder / MANIFEST
+    names: list[str] = sorted(json.loads(manifest.read_text())["files"]) if manifest.is_file() else []
+    for name in names:
+        if not name.startswith(("data/", "weights/", "host.cpp")):  # synthesis reads none of these
+            digest.update(name.encode() + (folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
@@ -81,11 +131,17 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
     folder = Path(project)
     _needed(find_vitis_hls, folder)
     _needed(find_vpp, folder)
+    if not is_done(folder, "export", [folder / f"{top}.xo"]):  # make would take an .xo of another kernel
+        _run_step(folder, "export")
+        record(folder, "export")
     command = ["make", "--no-print-directory", "xclbin", f"TARGET={target}"]
     if platform := os.environ.get("XDEVICE"):
         command.append(f"PLATFORM={platform}")
-    run_tool(command, folder, f"link_{target}.log")
-    return folder / f"{top}.{target}.xclbin"
+    product = folder / f"{top}.{target}.xclbin"
+    if not is_done(folder, f"link_{target}", [product]):
+        _tried(f"link_{target}", command, folder, f"link_{target}.log", None)
+        record(folder, f"link_{target}")
+    return product
 
 
 def run_host(project: str | Path, xclbin: Path, target: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from math import prod
 
@@ -10,6 +10,21 @@ from ...ir import nodes as ir
 from .interface import is_memory_port
 from .templates import template
 from .types import needs_ap, storage_type
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Where an argument lies in the contents of a memory channel.
+
+    Attributes:
+        file: of the channel, in the project.
+        offset: in bytes.
+        filled: whether its contents are in the file; else it only has its place there.
+    """
+
+    file: str
+    offset: int
+    filled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +40,16 @@ class Port:
     has_data: bool
     has_golden: bool
     wide: bool
+    image: Image | None = None
 
 
 def ports(
-    top: ir.Function, names: list[str], stored: Set[str], data: Set[str], golden: Set[str]
+    top: ir.Function,
+    names: list[str],
+    stored: Set[str],
+    data: Set[str],
+    golden: Set[str],
+    images: Mapping[str, Image] | None = None,
 ) -> list[Port]:
     """The parameters with what is known about their data; `names` are those in C++."""
     results = {b.name for b in top.outputs}
@@ -43,6 +64,7 @@ def ports(
             has_data=b.name in data,
             has_golden=b.name in golden,
             wide=needs_ap(b.dtype),
+            image=(images or {}).get(b.name),
         )
         for b, name in zip(top.params, names, strict=True)
     ]
@@ -92,28 +114,61 @@ def testbench(top: str, all_ports: list[Port]) -> str:
 
 def host(top: str, all_ports: list[Port], element_bytes: list[int]) -> str:
     """The XRT host program of a project."""
-    setup: list[str] = []
+    sized = list(zip(all_ports, element_bytes, strict=True))
+    ends: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    for index, (port, size) in enumerate(sized):
+        if port.image is not None:
+            end = port.image.offset + port.count * size
+            ends[port.image.file] = max(ends.get(port.image.file, 0), end)
+            groups.setdefault(port.image.file, index)
+    setup = [
+        f'  xrt::bo {_image_name(file)} = channel(device, options.weights, "{file}", {end}, '
+        f"kernel.group_id({groups[file]}));"
+        for file, end in ends.items()
+    ]
     checks: list[str] = []
-    for index, (port, size) in enumerate(zip(all_ports, element_bytes, strict=True)):
-        bytes_, local = port.count * size, f"{port.name}_"  # apart from the host's own names
-        source = f'read_file(folder + "/{port.name}.bin", {bytes_})'
-        if not port.is_memory:
-            setup.append(f"  {_register(port.ctype, size)} {local} = {{}};")
-            if port.has_data:
-                setup.append(f"  std::memcpy(&{local}, {source}.data(), {bytes_});")
-            setup.append(f"  run.set_arg({index}, {local});")
-            continue
-        setup.append(f"  xrt::bo {local}(device, {bytes_}, kernel.group_id({index}));")
+    prints: list[str] = []
+    for index, (port, size) in enumerate(sized):
+        setup += _argument(index, port, size)
+        if port.is_memory and port.is_output:
+            bytes_, golden = port.count * size, "true" if port.has_golden else "false"
+            checks.append(f'  failures += check(options, "{port.name}", {port.name}_, {bytes_}, {golden});')
+            prints.append(f'  print(options, "{port.name}", {port.name}_, {port.count}, {size});')
+    return template("host.cpp").substitute(
+        top=top, setup="\n".join(setup), checks="\n".join(checks), prints="\n".join(prints)
+    )
+
+
+def _argument(index: int, port: Port, size: int) -> list[str]:
+    """The lines that bring one argument to the card."""
+    bytes_, local = port.count * size, f"{port.name}_"  # apart from the host's own names
+    source = f'read_file(options.data + "/{port.name}.bin", {bytes_})'
+    given = f'options.fill("{port.name}", {{target}}, {port.count}, {size});'
+    if not port.is_memory:
+        lines = [f"  {_register(port.ctype, size)} {local} = {{}};"]
         if port.has_data:
-            setup.append(f"  {local}.write({source}.data());")
+            lines.append(f"  std::memcpy(&{local}, {source}.data(), {bytes_});")
+        lines.append("  " + given.format(target=f"&{local}"))
+        return [*lines, f"  run.set_arg({index}, {local});"]
+    image = port.image
+    if image is None:
+        lines = [f"  xrt::bo {local}(device, {bytes_}, kernel.group_id({index}));"]
+    else:
+        lines = [f"  xrt::bo {local}({_image_name(image.file)}, {bytes_}, {image.offset});"]
+    if image is None or not image.filled:
+        if port.has_data:
+            lines.append(f"  {local}.write({source}.data());")
         else:
-            setup.append(f"  std::memset({local}.map<char *>(), 0, {bytes_});")
-        setup.append(f"  {local}.sync(XCL_BO_SYNC_BO_TO_DEVICE);")
-        setup.append(f"  run.set_arg({index}, {local});")
-        if port.is_output:
-            golden = "true" if port.has_golden else "false"
-            checks.append(f'  failures += check(folder, "{port.name}", {local}, {bytes_}, {golden});')
-    return template("host.cpp").substitute(top=top, setup="\n".join(setup), checks="\n".join(checks))
+            lines.append(f"  std::memset({local}.map<char *>(), 0, {bytes_});")
+        if port.is_input:
+            lines.append("  " + given.format(target=f"{local}.map<char *>()"))
+        lines.append(f"  {local}.sync(XCL_BO_SYNC_BO_TO_DEVICE);")
+    return [*lines, f"  run.set_arg({index}, {local});"]
+
+
+def _image_name(file: str) -> str:
+    return "channel_" + file.rpartition("/")[2].removesuffix(".bin").replace("-", "_")
 
 
 def _register(ctype: str, size: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,18 @@ from ...hardware.devices import device as find_device
 from ...ir import nodes as ir
 from ...ir.dtypes import ArrayType
 from ...ir.layout import logical_shape, pack_array
+from ...schedule.trace import Primitive
 from ..arguments import encode
 from ..effects import Effects
 from ..external import source_files
 from .csim import csim_bytes, to_csim_bytes
 from .emit import emit, emit_header, top_name, top_parameters, uses_ap
 from .interface import is_memory_port
-from .placement import place
+from .placement import Slot, place
+from .pragmas import check_directives, check_ports, check_text
 from .project import BuildPlan
 from .templates import template
-from .testbench import host, ports, testbench
+from .testbench import Image, host, ports, testbench
 from .toolchain import AP_HEADERS_VARIABLE, SHIM
 
 Array = NDArray[Any]
@@ -37,6 +40,9 @@ def vitis_project(
     golden: Mapping[str, Array] | None = None,
     bundles: Mapping[str, str] | None = None,
     memory: Mapping[str, int | str] | None = None,
+    placement: Mapping[str, Slot] | None = None,
+    images: Mapping[str, Image] | None = None,
+    trace: Sequence[Primitive] = (),
 ) -> BuildPlan:
     """Plan the Vitis project of a program.
 
@@ -49,27 +55,36 @@ def vitis_project(
         bundles: AXI bundle by argument; by default each has its own.
         memory: memory channel by argument (a number, or text such as ``"HBM[3]"``); ``"output_0"`` is
             the first result.
+        placement: the places of all memory arguments, decided by the caller (else `memory` and `place` do).
+        images: arguments that lie in the file of a channel, which the caller writes.
+        trace: the schedule, for messages about its directives.
 
     Raises:
-        BackendError: FX402, unknown device or the arguments do not fit into its memory.
+        BackendError: FX402, unknown device or the arguments do not fit into its memory; FX403, a directive
+            that Vitis would not take.
         ArgumentError: FX401, data for an argument that does not exist or has another shape.
     """
     card = find_device(device)
     top = program.function(program.top)
     _check_top(top)
     data, golden = data or {}, golden or {}
-    stored = Effects(program).stored(top)
+    written = Effects(program).stored(top)
     _check_names(top, data, {b.name for b in top.inputs}, "an input")
-    _check_names(top, golden, stored, "a result or written argument")
+    _check_names(top, golden, written, "a result or written argument")
     names = top_parameters(program, "vitis")
     spelled = {b.name: name for b, name in zip(top.params, names, strict=True)}
     sizes = {b.name: _bytes(b) for b in top.params if is_memory_port(top, b)}
-    placed = place(sizes, card, _by_name(top, memory or {}))
+    slots = placement or place(sizes, card, _by_name(top, memory or {}))
+    placed = {n: str(slot) for n, slot in slots.items()}
     name = top_name(program)
-    all_ports = ports(top, names, stored, data.keys(), golden.keys())
+    all_ports = ports(top, names, written, data.keys(), golden.keys(), images)
     values = _settings(name, card, frequency)
+    check_directives(program, trace)
+    code = emit(program, "vitis", bundles)
+    check_text(code)
+    check_ports(len(set(re.findall(r"m_axi .*bundle=(\w+)", code))), card.memory.ports, card.name)
     text = {
-        "kernel.cpp": emit(program, "vitis", bundles),
+        "kernel.cpp": code,
         "kernel.h": emit_header(program, "vitis"),
         "testbench.cpp": testbench(name, all_ports),
         "host.cpp": host(name, all_ports, [csim_bytes(b.dtype) for b in top.params]),
@@ -90,11 +105,29 @@ def vitis_project(
     return BuildPlan(name, card.key, frequency, files)
 
 
+_LINK = (
+    "{top}.$(TARGET).{product}: {top}.xo {top}.cfg\n"
+    "\tv++ -l -t $(TARGET) --platform $(PLATFORM) --config {top}.cfg \\\n"
+    "\t  --kernel_frequency {mhz} {top}.xo -o $@\n"
+)
+_PACKAGE = (
+    "\n{top}.$(TARGET).xclbin: {top}.$(TARGET).xsa\n"
+    "\tv++ -p -t $(TARGET) --platform $(PLATFORM) --package.boot_mode=ospi $< -o $@\n"
+)
+_VERSAL_NOTE = """
+This card is a Versal: linking gives an `.xsa`, which `v++ -p` packages as the `.xclbin` with the PDI of the
+device inside. These two steps follow the manuals and were never run on a card of this kind.
+"""
+
+
 def _settings(top: str, card: Device, frequency: float) -> dict[str, str]:
     """What the templates of the scripts ask for."""
+    link = _LINK.format(top=top, mhz=f"{frequency:g}", product="xsa" if card.versal else "xclbin")
     return {
         "top": top, "part": card.part, "platform": card.platform, "device": card.name,
         "period": f"{1000 / frequency:.2f}", "mhz": f"{frequency:g}", "ap_variable": AP_HEADERS_VARIABLE,
+        "link": link + _PACKAGE.format(top=top) if card.versal else link,
+        "versal_note": _VERSAL_NOTE if card.versal else "",
     }  # fmt: skip
 
 

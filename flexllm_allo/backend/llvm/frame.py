@@ -31,7 +31,8 @@ def register_bits(bits: int) -> int:
         %r = zext i31 %m to i32             ; 2147483392
 
     Nothing wraps here, so the flags are right; with any of them removed the result is, too.  They
-    are not ours: from level 2 on, LLVM's passes narrow sums to such widths and add them.
+    are not ours: LLVM's passes add them, and from level 2 on, where they do not know the machine's
+    data layout, they also narrow wider sums to such widths.
     """
     return bits if bits == 1 else max(8, 1 << (bits - 1).bit_length())
 

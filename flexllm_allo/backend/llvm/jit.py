@@ -53,20 +53,22 @@ class Compiled:
         if " half " in text and features.get("f16c") is False:  # LLVM would call a missing library
             raise BackendError("FX403", "float16 needs a processor with F16C", hint="use float32 or bfloat16")
         module = _llvm.parse_assembly(text)
-        module.verify()
         machine = _llvm.Target.from_default_triple().create_target_machine(
             cpu=_llvm.get_host_cpu_name(),
             features=_wide_vectors(features),
             opt=3,
             jit=True,
         )
+        # Not told which integers the machine has, LLVM narrows sums to any width (`register_bits`).
+        module.triple, module.data_layout = machine.triple, str(machine.target_data)
+        module.verify()
         # Level 3 takes three times as long to compile as level 2 and the code is no faster.
         options = _llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = True
         # LLVM's SLP vectoriser narrows what it gathers and forgets the sign: eight of
         # ``uitofp i64 (sext i8 %x to i64)`` become ``uitofp <8 x i32> (sext <8 x i8> %x to <8 x i32>)`` in
-        # LLVM 22, which is 2**32 - 1 for -1, and ``uitofp <8 x i8> %x`` in LLVM 20. No option
-        # turns just that off. Nothing measured is faster with the pass; gemm of int8 is slower.
+        # LLVM 22, which is 2**32 - 1 for -1, and ``uitofp <8 x i8> %x`` in LLVM 20. Neither gemm nor
+        # the model was faster with it.
         options.slp_vectorization = False
         passes = _llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import ModelError, QuantError
+from ...staging import StagedFolder, refusal
 from ..recipe_file import recipe_from_dict, recipe_to_dict
 from ..recipes import Recipe
 from .files import Raw, file_chunks, open_tensors
 from .manifest import MANIFEST, Entry, Manifest, read_manifest
-from .staging import StagedFolder, refusal
 from .tensors import StoredTensors, Value, to_raw
 
 COMPANIONS = (

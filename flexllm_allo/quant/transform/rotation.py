@@ -96,17 +96,24 @@ def random_rotations(config: Shape, rotate: Rotate) -> Rotations:
         (rotate.out, "the input of o_proj (out)", config.num_attention_heads * config.head_dim),
     ):
         if wanted:
-            _check_size(place, size)
+            _check_size(place, size, rotate.folded)
     rng = np.random.default_rng(rotate.seed)
     r1 = _random_orthogonal(config.hidden_size, rng) if rotate.r1 != "none" else None
     layers = range(config.num_hidden_layers)
     r2 = np.stack([_random_orthogonal(config.head_dim, rng) for _ in layers]) if rotate.r2 != "none" else None
-    return Rotations(r1, r2, rotate.r3, rotate.r4, rotate.out)
+    undone = not rotate.folded
+    return Rotations(r1, r2, rotate.r3, rotate.r4 and undone, rotate.out and undone)
 
 
-def _check_size(place: str, size: int) -> None:
+def _check_size(place: str, size: int, folded: bool) -> None:
     try:
-        hadamard_base(size)
+        base, _ = hadamard_base(size)
+        if folded and base > 1:
+            raise QuantError(
+                "FX604",
+                f"a Hadamard matrix of size {size} that another program folded into weights is not known",
+                hint="powers of two have only one in common use",
+            )
     except QuantError as error:
         raise QuantError(
             error.code, f"{place}: {error.message}", hint=f"{error.hint}, or leave this rotation out"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from ...errors import FlexError, UsageError
+from .errors import FlexError, UsageError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux' renameat2
 
@@ -71,24 +71,27 @@ class StagedFolder:
             os.close(self._lock)
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write a file of the new folder; it is on the disk, complete, when this returns."""
-        temporary = self.path / f".{name}.tmp"
+        """Write a file of the new folder; it is on the disk, complete, when this returns.
+
+        `name` may lie in folders below, which are made.
+        """
+        path = self.path / name
+        temporary = path.with_name(f".{path.name}.tmp")
         with _refusals(self):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path / name)
-            _sync(self.path)
+            temporary.replace(path)
+            _sync(path.parent)
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Remove every other file that an earlier run left."""
-        keep = set(names)
+        """Remove all but these files and folders (paths inside) that an earlier run left."""
+        keep = {self.path / name for name in names}
         with _refusals(self):
-            for path in self.path.iterdir():
-                if path.name not in keep:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _prune(self.path, keep)
 
     def commit(self) -> None:
         """Put the new folder in the place of the old one and remove that."""
@@ -123,6 +126,19 @@ class StagedFolder:
             except FileNotFoundError:
                 pass
             os.close(handle)
+
+
+def _prune(folder: Path, keep: set[Path]) -> None:
+    above = {parent for path in keep for parent in path.parents}
+    for path in folder.iterdir():
+        if path in keep:
+            continue
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+        elif path in above:
+            _prune(path, keep)
+        else:
+            shutil.rmtree(path)
 
 
 def refusal(out: Path, reason: str, hint: str = "") -> UsageError:
