@@ -14,7 +14,7 @@ from ..backend.llvm import LLVMModule
 from ..errors import UsageError
 from ..hybrid import HybridTop, hybrid
 from ..ir import nodes as ir
-from ..ir.layout import laid_out
+from ..ir.layout import laid_out, unpack_array
 from ..models import Model, load
 from ..models.sampling import Sampling
 from ..quant.model import weight_storage
@@ -38,6 +38,7 @@ class Session:
         self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
         self.module = LLVMModule(self.top.program)
         everything = self.top.program.function(self.top.program.top).inputs
+        self._held = {p.name: p for p in everything}
         self._data = model.laid_out(everything)
         self._cache = model.cache()
         self._laid_out: dict[tuple[str, int, int], Any] = {}
@@ -188,5 +189,8 @@ class Session:
         """A constant as this parameter's memory holds it, laid out once."""
         key = (param.name, param.words, param.word_axis)
         if key not in self._laid_out:
-            self._laid_out[key] = laid_out(param, self._data[param.name])
+            held, array = self._held[param.name], self._data[param.name]
+            if held.words > 1 and (held.words, held.word_axis) != key[1:]:  # a scorer's own words
+                array = unpack_array(held, array)
+            self._laid_out[key] = laid_out(param, array)
         return self._laid_out[key]
