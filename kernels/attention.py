@@ -251,7 +251,7 @@ def attention_static(
         k_term: float32[1, 1]
         k_term[0, 0] = k_scale[g]
         score, top = scores[H // KV, T](Q, q_terms, q_sums, K[g], k_term, g, pos, n)
-        weight, _peak, offset = weigh[UInt(8), T](score, top, one, pos, n)
+        weight, _step, offset = weigh[UInt(8), T](score, top, one, pos, n)
         step: float32[T, H // KV]
         scale: float32[T, H // KV]
         for t, j in grid(T, H // KV, name="step"):

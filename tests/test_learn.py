@@ -13,7 +13,8 @@ from float_llama import forward, random_model
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
-from flexllm_allo.quant import get_recipe
+from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.quant import get_recipe, quantize
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, FloatFormat, IntFormat, ProgressiveFormat
 from flexllm_allo.quant.integer.rtn import quantize_rows, quantize_weight
 from flexllm_allo.quant.passes import FoldNorms, Rotate, Rtn
@@ -222,6 +223,35 @@ def test_without_formats_the_network_is_the_model(out):
         mine = network.rotated(key, turn).numpy()
         theirs = rotated.tensors[f"model.layers.{key[0]}.{name}.weight"]
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+KV4 = IntFormat(4, "per_token_and_head", dynamic=True, zero="integer")
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        {"kv": KV4},  # queries have 8 bits beside it
+        {"activation": IntFormat(4, "per_token", dynamic=True, zero="float")},  # a float head reads floats
+        {"kv": KV4, "weight": IntFormat(8, "per_channel"), "head": INT8_WEIGHT},
+    ],
+)
+def test_with_formats_the_network_is_the_quantized_model(formats):
+    from flexllm_allo.quant.transform.learn_model import RotatedLlama, Turn
+
+    model = load_checkpoint(TINY)
+    passes = (FoldNorms(), Rotate(r3=True, r4=True), Rtn())
+    recipe = Recipe("test", **{"weight": None, "activation": None, "kv": None, "head": None} | formats)
+    recipe = replace(recipe, passes=passes)
+    rotations = random_rotations(model.config, passes[1])
+    network = RotatedLlama.of(fold_norms(model), recipe, rotations.online, 3)
+    turn = Turn(*(torch.as_tensor(r.astype(np.float32)) for r in (rotations.r1, rotations.r2)))
+    reference, errors = ReferenceLlama(quantize(model, recipe)), list[float]()
+    for tokens in sequences(20, 3):
+        made = network.logits(torch.as_tensor(tokens[None]), turn)[0].numpy()
+        expected = reference.prefill(tokens)
+        errors.append(np.linalg.norm(made - expected) / np.linalg.norm(expected))
+    assert np.median(errors) < 0.005
 
 
 def test_weights_are_rounded_unless_gptq_follows():

@@ -16,10 +16,13 @@ from .hadamard import Online
 from .learn import learn_rotations
 from .rotation import fold_norms, random_rotations, rotate
 from .smooth import SMOOTHED, Scales, smooth, smooth_scales
+from .views import finite
 
 
 def apply_float_passes(model: FloatModel, recipe: Recipe, samples: Samples | None) -> FloatModel:
     """The model after Smooth or Awq, FoldNorms and Rotate: views, computed tensor by tensor when read."""
+    if recipe.find(Smooth) or recipe.find(Awq) or recipe.find(FoldNorms):
+        model = finite(model)
     if scales := _channel_scales(model, recipe, samples):
         model = smooth(model, scales)
     if recipe.find(FoldNorms):

@@ -136,7 +136,7 @@ class RotatedLlama:
         for layer in range(self.config.num_hidden_layers):
             x = x + self._attention(self._norm(x), layer, turn)
             x = x + self._mlp(self._norm(x), layer, turn)
-        return self._linear(self._round(self._norm(x)), "w_head", turn)
+        return self._linear(fake_activation(self._norm(x), self.recipe.activation_of("head")), "w_head", turn)
 
     def _norm(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
@@ -147,7 +147,8 @@ class RotatedLlama:
     def _attention(self, x: Tensor, layer: int, turn: Turn) -> Tensor:
         a, group = self._round(x), self.config.num_attention_heads // self.config.num_key_value_heads
         q, k, v = (self._heads(self._linear(a, f"{layer}.{w}", turn)) for w in ("wq", "wk", "wv"))
-        q, k, v = (fake_heads(h, self.recipe.kv) for h in (self._position(q), self._position(k), v))
+        q = fake_heads(self._position(q), self.recipe.query)
+        k, v = (fake_heads(h, self.recipe.kv) for h in (self._position(k), v))
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], -1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import QuantError
 from ..model import FloatModel, Shape
 
 FloatArray = NDArray[np.float32]
@@ -53,3 +54,26 @@ class _Changed(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def finite(model: FloatModel) -> ModelView:
+    """The model, whose tensors are refused when they are read and hold NaN or infinity.
+
+    Folds and rotations spread such a value over other tensors, so it must be named before.
+
+    Raises:
+        QuantError: FX606 with the name of the tensor, on reading it.
+    """
+    return ModelView(model, _checked)
+
+
+def _checked(name: str, tensor: FloatArray) -> FloatArray:
+    if not np.isfinite(tensor).all():
+        at = np.argwhere(~np.isfinite(tensor))[0]
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column")[-len(at) :], at, strict=True))
+        raise QuantError(
+            "FX606",
+            f"{name} holds {tensor[tuple(at)]} ({place})",
+            hint="the checkpoint is damaged, or overflowed when it was saved as float16",
+        )
+    return tensor
