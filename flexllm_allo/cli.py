@@ -7,6 +7,7 @@ and a bad option end with exit code 2; any other exception is a bug and shows it
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -86,6 +87,10 @@ MaxSeqLen = Annotated[
         min=1, help="Positions of the KV cache, prompt and answer. Default: the model's own context."
     ),
 ]
+Temperature = Annotated[float, typer.Option(help="Of sampling; 0 takes the likeliest token.")]
+TopK = Annotated[int, typer.Option(help="Sample among this many; 0 for as many as possible.")]
+TopP = Annotated[float, typer.Option(help="Sample among the likeliest with this probability.")]
+Seed = Annotated[int, typer.Option(help="Of sampling: the same seed, the same text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
 
 
@@ -153,10 +158,10 @@ def generate(
     directory: Directory,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens, or at EOS.")] = 64,
-    temperature: Annotated[float, typer.Option(help="Of sampling; 0 takes the likeliest token.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Sample among this many; 0 for as many as possible.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Sample among the likeliest with this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of sampling: the same seed, the same text.")] = 0,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
@@ -191,6 +196,38 @@ def generate(
                 "tokens_per_second": result.tokens_per_second,
             }
         )
+
+
+@app.command()
+def chat(
+    directory: Directory,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop an answer after this many tokens.")] = 128,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    recipe: Recipe = None,
+    max_seq_len: MaxSeqLen = None,
+) -> None:
+    """Continue line after line from the keyboard; what was said stays in the KV cache."""
+    with closing(open_session(directory, recipe, max_seq_len)) as session:
+        conversation = session.conversation()
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        for line in sys.stdin:
+            shown, made = "", list[int]()
+
+            def show(token: int) -> None:
+                """Print what a token adds, once it ends a whole character."""
+                nonlocal shown
+                made.append(token)  # noqa: B023
+                text = session.decode(made)  # noqa: B023
+                if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                    typer.echo(text[len(shown) :], nl=False)
+                    shown = text
+
+            turn = session.encode(line.rstrip("\n"))
+            conversation.send(turn, max_new_tokens, show, **sampling)
+            typer.echo()
 
 
 @app.command()

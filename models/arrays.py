@@ -6,7 +6,7 @@ passes them on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +20,27 @@ from flexllm_allo.quant.recipes import SITES, Recipe
 from flexllm_allo.quant.weight import QuantizedWeight
 
 Array = NDArray[Any]
+Lay = Callable[[str, Array], Array]
 SITE_OF = {weight: site for site, weights in SITES.items() for weight in weights}
 _PAIRS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # patterns of 2:4, as in `kernels.grouped`
 
 
-def constant_arrays(model: QuantizedModel) -> dict[str, Array]:
-    """What never changes between runs, by parameter name: weights, terms, tables, eps."""
-    layers = [dict(_layer_arrays(model, i)) for i in range(model.config.num_hidden_layers)]
-    stacked = {name: _stack([layer[name] for layer in layers]) for name in layers[0]}
+def constant_arrays(model: QuantizedModel, lay: Lay | None = None) -> dict[str, Array]:
+    """What never changes between runs, by parameter name: weights, terms, tables, eps.
+
+    Args:
+        model: the tensors; those of a folder are read layer by layer, so that one is in memory twice.
+        lay: ``lay(name, array)`` gives what is kept of an array (one layer of it, if layers are stacked).
+    """
+    lay = lay or _as_it_is
+    stacked: dict[str, Array] = {}
+    layers = model.config.num_hidden_layers
+    for layer in range(layers):
+        for name, logical in _layer_arrays(model, layer):
+            array = lay(name, logical)
+            if layer == 0:
+                stacked[name] = aligned_empty((layers, *array.shape), array.dtype)
+            stacked[name][layer] = array
     head = dict(_weight_arrays(model, "w_head", "w_head")) | dict(_site_arrays(model, "head", "head"))
     tables = {"cosine": model.cos, "sine": model.sin}
     if model.config.architecture.positions == "learned":
@@ -36,10 +49,23 @@ def constant_arrays(model: QuantizedModel) -> dict[str, Array]:
         "embed": model.array("embed"),
         **dict(_norm_arrays(model, "final_norm", "final_norm")),
         **stacked,
-        **head,
+        **{name: lay(name, array) for name, array in head.items()},
         **tables,
         "eps": np.asarray(model.config.rms_norm_eps, np.float32),
     }
+
+
+def _as_it_is(name: str, array: Array) -> Array:
+    del name
+    return array
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array that begins on a cache line, so that vectors do not straddle two."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 def constant_parts(model: QuantizedModel, name: str) -> Iterator[Array]:
@@ -92,10 +118,6 @@ def _weight_array(model: QuantizedModel, name: str, kind: str, part: str) -> Arr
         side = model.array(f"{name}.side") if f"{name}.side" in model.tensors else None
         return weight_terms(weight, has_offset(model.recipe, kind), side)
     return getattr(weight, part)
-
-
-def _stack(arrays: list[Array]) -> Array:
-    return np.ascontiguousarray(np.stack(arrays))
 
 
 def _layer_arrays(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Array]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from flexllm_allo.customize import lower_all
 from flexllm_allo.errors import ModelError, QuantError
 from flexllm_allo.ir import nodes as ir
+from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.quant.check import check_recipe
 from flexllm_allo.quant.model import QuantizedModel
 from flexllm_allo.quant.quantize import quantize, sequence_length
@@ -108,6 +109,26 @@ class Model:
         """
         self.check_weights()
         return constant_arrays(self.weights)
+
+    def laid_out(self, params: Iterable[ir.Buffer]) -> dict[str, Any]:
+        """`constants` as the memories of a scheduled design hold them; nothing of it is kept here.
+
+        Args:
+            params: the parameters of a function that takes them all.
+
+        Raises:
+            ModelError: FX602, the model is an architecture without weights.
+        """
+        self.check_weights()
+        memories = {p.name: p for p in params}
+
+        def lay(name: str, array: Any) -> Any:
+            memory = memories.get(name)
+            if memory is None or memory.words == 1:
+                return array
+            return laid_out(replace(memory, shape=memory.shape[-array.ndim :]), array)
+
+        return constant_arrays(self.weights, lay)
 
     def check_weights(self) -> None:
         """Refuse a model that is an architecture only.

@@ -43,8 +43,18 @@ def pack_array(buffer: ir.Buffer, logical: Array) -> Array:
             f'"{buffer.name}" holds {dtype}{list(wanted)}, got shape {list(array.shape)}',
             buffer.span,
         )
+    if dtype.bits * buffer.words <= 8 and array.dtype.kind in "biu":
+        return _small_words(_lanes_last(buffer, array), dtype.bits)
     lanes = _to_bytes(_lanes_last(buffer, array), dtype)
     return _words(_joined(lanes, dtype.bits), buffer)
+
+
+def _small_words(lanes: Array, bits: int) -> NDArray[np.uint8]:
+    """Words of one byte, without taking them apart into bits."""
+    mask, words = np.uint8((1 << bits) - 1), np.zeros(lanes.shape[:-1], np.uint8)
+    for lane in range(lanes.shape[-1]):
+        words |= (lanes[..., lane].astype(np.uint8) & mask) << np.uint8(lane * bits)
+    return words
 
 
 def unpack_array(buffer: ir.Buffer, words: Array) -> Array:

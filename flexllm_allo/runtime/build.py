@@ -290,7 +290,10 @@ def run_arguments(
 
 
 def golden_arguments(
-    model: Model, prompt: Sequence[int] | None = None, new_tokens: int = GOLDEN_TOKENS
+    model: Model,
+    prompt: Sequence[int] | None = None,
+    new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
 ) -> dict[str, Any]:
     """Arguments of ``generate`` by name."""
-    return {**model.constants, **run_arguments(model, prompt, new_tokens)}
+    return {**model.constants, **run_arguments(model, prompt, new_tokens, sampling)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,16 @@ from ..backend.llvm import LLVMModule
 from ..errors import UsageError
 from ..hybrid import HybridTop, hybrid
 from ..ir import nodes as ir
-from ..ir.layout import laid_out
+from ..ir.layout import laid_out, unpack_array
 from ..models import Model, load
 from ..models.sampling import Sampling
 from ..quant.model import weight_storage
 from ..quant.recipe_file import recipe_to_dict
 from ..schedules import cpu
+from .conversation import Conversation, GenerationResult
 
-CPU_BLOCK = 16
+CPU_BLOCK = 32
 """Tokens in a prefill block on the CPU."""
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """New tokens (a stop token included) and how fast they came, prefill not counted."""
-
-    tokens: list[int]
-    tokens_per_second: float
 
 
 class Session:
@@ -45,7 +37,10 @@ class Session:
         self.model = model
         self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
         self.module = LLVMModule(self.top.program)
-        self._data = {**model.constants, **model.cache()}
+        everything = self.top.program.function(self.top.program.top).inputs
+        self._held = {p.name: p for p in everything}
+        self._data = model.laid_out(everything)
+        self._cache = model.cache()
         self._laid_out: dict[tuple[str, int, int], Any] = {}
 
     @classmethod
@@ -97,23 +92,40 @@ class Session:
             UsageError: FX701, the prompt is empty or longer than the context; FX703, one of `sampling` out
                 of range.
         """
-        prompt, how = self._prompt(prompt_tokens), Sampling(**sampling).arguments()
-        stops = set(self.config.eos_token_ids)
+        return self.conversation().generate(prompt_tokens, max_new_tokens, on_token, **sampling)
+
+    def conversation(self) -> Conversation:
+        """An empty conversation, with a KV cache of its own."""
         self.module.prepare("prefill", "decode")
-        token = self._call("prefill", prompt=prompt, n_prompt=len(prompt_tokens), **how)
-        tokens: list[int] = []
-        start = time.perf_counter()
-        while len(tokens) < max_new_tokens:
-            tokens.append(int(token))
-            if on_token is not None:
-                on_token(int(token))
-            pos = len(prompt_tokens) + len(tokens) - 1
-            if token in stops or pos >= self.model.max_seq_len or len(tokens) == max_new_tokens:
-                break
-            token = self._call("decode", token=int(token), pos=pos, **how)
-        seconds = time.perf_counter() - start
-        steps = len(tokens) - 1
-        return GenerationResult(tokens, steps / seconds if steps and seconds else 0.0)
+        return Conversation(self)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        on_token: Callable[[int, int], None] | None = None,
+        **sampling: Any,
+    ) -> list[GenerationResult]:
+        """Continue several prompts, each as `generate` does; what they have in common in front is run once.
+
+        They are run one after the other, those with a common beginning in a row: on a CPU every prompt
+        alone keeps all cores busy.
+
+        Args:
+            on_token: called with the number of the prompt and the token.
+            sampling: as in `generate`, for all prompts.
+
+        Raises:
+            UsageError: FX701, FX703, as `generate`, before anything is run.
+        """
+        Sampling(**sampling)
+        for prompt in prompts:
+            self.padded(prompt)
+        conversation, results = self.conversation(), dict[int, GenerationResult]()
+        for number in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
+            tell = None if on_token is None else partial(on_token, number)
+            results[number] = conversation.generate(prompts[number], max_new_tokens, tell, **sampling)
+        return [results[number] for number in range(len(prompts))]
 
     def logits(self, tokens: Sequence[int], stage: str = "prefill") -> NDArray[np.float32]:
         """Logits [T, vocab] of T tokens: in blocks (``prefill``) or token by token (``decode``).
@@ -124,7 +136,7 @@ class Session:
         """
         if stage not in ("prefill", "decode"):
             raise UsageError("FX703", f'there is no stage "{stage}"', hint="prefill or decode")
-        self._prompt(tokens)
+        self.padded(tokens)
         scorer = self.top.scorer(stage)
         block = self.top.prefill.token_parallel if stage == "prefill" else 1
         rows: list[NDArray[np.float32]] = []
@@ -132,16 +144,22 @@ class Session:
             part = tokens[pos : pos + block]
             padded = np.zeros(self.top.width(stage), np.int32)
             padded[: len(part)] = part
-            out = self._call(scorer, tokens=padded, n=len(part), pos=pos)
+            out = self.call(scorer, self._cache, tokens=padded, n=len(part), pos=pos)
             rows.append(out[: len(part)])
         return np.concatenate(rows)
 
     def close(self) -> None:
         """Let go of the weights and the compiled code."""
         self._data = {}
+        self._cache = {}
         self._laid_out = {}
 
-    def _prompt(self, tokens: Sequence[int]) -> NDArray[np.int32]:
+    def padded(self, tokens: Sequence[int]) -> NDArray[np.int32]:
+        """A prompt as the design takes it, int32 [max_seq_len].
+
+        Raises:
+            UsageError: FX701, it is empty or longer than the context; FX703, a token outside the vocabulary.
+        """
         size, vocabulary = self.model.max_seq_len, self.config.vocab_size
         if not 1 <= len(tokens) <= size:
             what = "is empty" if not tokens else f"has {len(tokens)} tokens"
@@ -154,14 +172,25 @@ class Session:
         padded[: len(tokens)] = tokens
         return padded
 
-    def _call(self, function: str, **given: Any) -> Any:
+    def call(self, function: str, cache: Mapping[str, Any], **given: Any) -> Any:
+        """Call a function of the design with these arguments, the constants and a KV cache."""
         params = self.top.program.function(function).inputs
-        arguments = [given[p.name] if p.name in given else self._memory(p) for p in params]
-        return self.module.call(function, *arguments)
+        known = {**cache, **given}
+        return self.module.call(
+            function, *(known[p.name] if p.name in known else self._memory(p) for p in params)
+        )
+
+    def instance(self, origin: str, tokens: int | None = None) -> str:
+        """The name of the function that computes a part of the graph, for blocks of so many tokens."""
+        functions = self.top.program.functions
+        return next(f.name for f in functions if f.origin == origin and dict(f.bindings).get("T") == tokens)
 
     def _memory(self, param: ir.Buffer) -> Any:
-        """A constant or the cache as this parameter's memory holds it, laid out once."""
+        """A constant as this parameter's memory holds it, laid out once."""
         key = (param.name, param.words, param.word_axis)
         if key not in self._laid_out:
-            self._laid_out[key] = laid_out(param, self._data[param.name])
+            held, array = self._held[param.name], self._data[param.name]
+            if held.words > 1 and (held.words, held.word_axis) != key[1:]:  # a scorer's own words
+                array = unpack_array(held, array)
+            self._laid_out[key] = laid_out(param, array)
         return self._laid_out[key]

@@ -9,9 +9,11 @@ from ..effects import Effects
 from ..raw_values import to_raw
 from ..scalars import constant
 from . import casts, streams
+from .dots import Product
 from .frame import Frame, Names, Scope, Slot, alignment, register_type
 from .prelude import divider, prelude
 from .statements import Statements, written_buffers
+from .tiles import DOT, DOT_GENERIC, Shape, product_functions
 
 ENTRY = "flex.entry"
 
@@ -33,6 +35,7 @@ class Emitter:
         self._static: dict[tuple[str, str], str] = {}
         self.sites = streams.Sites()
         self.processes: dict[tuple[object, ...], str] = {}  # callee and depths -> shared coroutine
+        self._products: dict[Shape, str] = {}
         self._needed = _reachable(program, top)
         self._waits: set[str] = set()
         for function in self._needed:
@@ -47,6 +50,8 @@ class Emitter:
                 self._function(function)
         self._entry(self.program.function(self.top))
         dividers = [divider(bits) for bits in sorted(self.names.dividers)]
+        if self._products:
+            dividers.append(DOT + DOT_GENERIC)
         return "\n".join([prelude(), *dividers, *self.globals, *self.functions])
 
     def may_wait(self, name: str) -> bool:
@@ -83,6 +88,18 @@ class Emitter:
         self.globals.append(f"{name} = distinct !{{{name}, {hint}}}")
         self.globals.append(f'{hint} = !{{!"llvm.loop.unroll.disable"}}')
         return name
+
+    def product(self, product: Product) -> tuple[Shape, str]:
+        """The functions that compute a product, by the name they begin with."""
+        shape = Shape.of(product)
+        if shape not in self._products:
+            name = self._products[shape] = f"flex.product.{len(self._products)}"
+            self.functions += product_functions(shape, name)
+        return shape, self._products[shape]
+
+    def is_aliased(self, name: str) -> bool:
+        """Whether two of a function's parameters may be one array."""
+        return name in self._aliased
 
     def _function(self, function: ir.Function) -> None:
         f = Frame(self.names)

@@ -11,7 +11,9 @@ import llvmlite.binding as llvm  # pyright: ignore[reportMissingTypeStubs]
 
 from ...errors import BackendError
 from ..scalars import C_FUNCTIONS, libm_address
+from . import threads
 from .prelude import library_symbol
+from .tiles import DOT_GENERIC, DOT_VNNI, DOT_VNNI_BYTES
 
 _llvm = cast(Any, llvm)
 
@@ -44,6 +46,10 @@ class Compiled:
         if _llvm.llvm_version_info[0] < 22:  # where the intrinsic had a result
             text = text.replace("void @llvm.coro.end(", "i1 @llvm.coro.end(")
         features = _llvm.get_host_cpu_features()
+        if features.get("avx512vnni"):
+            fast = DOT_VNNI if _llvm.llvm_version_info[0] < 22 else DOT_VNNI_BYTES
+            text = text.replace(DOT_GENERIC, fast)
+        self.pool = threads.pool() if f"call void @{threads.SYMBOL}(" in text else None
         if " half " in text and features.get("f16c") is False:  # LLVM would call a missing library
             raise BackendError("FX403", "float16 needs a processor with F16C", hint="use float32 or bfloat16")
         module = _llvm.parse_assembly(text)

@@ -97,5 +97,7 @@ class _Function:
         # Twice as fast as `raw.ctypes.data`, and small arrays feel it.
         pointers = self._pointers(*(raw.__array_interface__["data"][0] for raw in bound.raws))
         state = np.zeros(self._sites.state_size, np.int64)
+        if self.compiled.pool is not None:
+            self.compiled.pool.wake()
         if self.compiled.entry(pointers, state.__array_interface__["data"][0]):
             raise self._sites.deadlock(self._program, state)

@@ -10,7 +10,7 @@ from ...ir.walk import walk
 from ..containers import container_bytes
 from ..effects import uses_streams
 from ..external import load
-from . import casts, regions, streams
+from . import casts, parallel, regions, streams
 from .expressions import Expressions
 from .frame import Frame, Scope, Slot, alignment, literal, register_type
 
@@ -121,8 +121,15 @@ class Statements(Expressions):
             self.frame.do(f"call void @llvm.memcpy.p0.p0.i64({copy})")
 
     def _for(self, stmt: ir.For) -> None:
-        f = self.frame
+        if parallel.matrix_product(self, stmt):
+            return
         lower, upper = self.index(stmt.lower), self.index(stmt.upper)
+        if not parallel.parallel_loop(self, stmt, lower, upper):
+            self.counted(stmt, lower, upper)
+
+    def counted(self, stmt: ir.For, lower: str, upper: str) -> None:
+        """The iterations of a loop between two registers, one after the other."""
+        f = self.frame
         head, body, end = f.label("for"), f.label("body"), f.label("end")
         before = f.block
         f.start(head)
