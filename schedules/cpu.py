@@ -1,7 +1,8 @@
 """The CPU: the order of loops that a compiler turns into vector code, and the loops that threads share.
 
-No FIFOs and no partitions.  Products of integers become tiles of rows and columns; weights of four bits
-lie two in a byte.  The loops of unquantized sums may be reassociated, or they would not vectorise.
+No FIFOs and no partitions.  Products of integers become tiles of rows and columns; where the weights of
+`linear` have four bits, two of them may lie in a byte (`HALF_BYTES`).  The loops of unquantized sums may be
+reassociated, or they would not vectorise.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flexllm_allo import Schedule
+from flexllm_allo.hybrid import Words
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.schedule.nests import extent
@@ -21,11 +23,12 @@ def is_float(s: Schedule, buffer: str) -> bool:
     return buffers(s.top_func)[buffer].dtype.is_float
 
 
+HALF_BYTES = Words(2, "columns")
+"""Two neighbours of a row of four-bit weights in a byte, which tiles take apart by whole vectors."""
+
+
 def linear(s: Schedule) -> None:
     """Dot products along the rows of W, which threads share."""
-    w = buffers(s.top_func)["W"]
-    if w.words == 1 and w.dtype.is_integer and w.dtype.bits == 4 and w.shape[1] % 2 == 0:
-        s.pack(s.W, factor=2, dim=2)
     s.reorder("mac.n", "mac.t")
     s.parallel("mac.n")
     if is_float(s, "acc"):

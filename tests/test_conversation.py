@@ -10,7 +10,7 @@ import flexllm_allo.models
 from flexllm_allo.errors import UsageError
 from flexllm_allo.hybrid import hybrid
 from flexllm_allo.models import load
-from flexllm_allo.runtime.session import Session
+from flexllm_allo.runtime.session import Session, half_bytes
 from flexllm_allo.schedules import cpu
 
 TINY = Path(flexllm_allo.models.__file__).parent / "tiny"
@@ -19,7 +19,15 @@ TINY = Path(flexllm_allo.models.__file__).parent / "tiny"
 @pytest.fixture(scope="module")
 def session() -> Session:
     model = load(TINY, "w4a8kv8", max_seq_len=96)
-    return Session(model, hybrid(model, cpu.blocked(4), cpu.blocked(1)))
+    return Session(model, hybrid(model, cpu.blocked(4), cpu.blocked(1), half_bytes(model)))
+
+
+@pytest.mark.parametrize(("recipe", "packed"), [("w4a8kv8", True), ("w8a8kv8", False), ("w4a16", False)])
+def test_four_bit_weights_with_a_scale_per_row_lie_two_in_a_byte(recipe, packed):
+    session = Session(load(TINY, recipe, max_seq_len=16))
+    words = {p.name: p.words for p in session.top.program.function(session.top.program.top).inputs}
+    assert words["wq_codes"] == (2 if packed else 1)
+    assert words["w_head_codes"] == 1
 
 
 def calls(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[str]:

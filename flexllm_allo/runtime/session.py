@@ -12,18 +12,30 @@ from numpy.typing import NDArray
 
 from ..backend.llvm import LLVMModule
 from ..errors import UsageError
-from ..hybrid import HybridTop, hybrid
+from ..hybrid import HybridTop, Words, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out, unpack_array
+from ..kernels.linear import ChannelWeight, Linear
 from ..models import Model, load
 from ..models.sampling import Sampling
 from ..quant.model import weight_storage
 from ..quant.recipe_file import recipe_to_dict
+from ..quant.recipes import SITES
 from ..schedules import cpu
 from .conversation import Conversation, GenerationResult
 
 CPU_BLOCK = 32
 """Tokens in a prefill block on the CPU."""
+
+
+def half_bytes(model: Model) -> dict[str, Words]:
+    """Memory words of the four-bit weights with one scale per row, whose products the CPU does in tiles."""
+    made: dict[str, Words] = {}
+    for kind in (kind for kinds in SITES.values() for kind in kinds):
+        weight: Linear = getattr(model.operators, kind)
+        if weight.Weight is ChannelWeight and weight.dtype.is_integer and weight.dtype.bits == 4:
+            made[f"{kind}_codes"] = cpu.HALF_BYTES
+    return made
 
 
 class Session:
@@ -35,7 +47,7 @@ class Session:
 
     def __init__(self, model: Model, top: HybridTop | None = None) -> None:
         self.model = model
-        self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1))
+        self.top = top or hybrid(model, cpu.blocked(CPU_BLOCK), cpu.blocked(1), half_bytes(model))
         self.module = LLVMModule(self.top.program)
         everything = self.top.program.function(self.top.program.top).inputs
         self._held = {p.name: p for p in everything}
