@@ -21,6 +21,7 @@ from flexllm_allo.quant.weight import QuantizedWeight
 
 Array = NDArray[Any]
 Lay = Callable[[str, Array], Array]
+LAYER_NORMS = ("attn_norm", "mlp_norm", "q_norm", "k_norm")
 SITE_OF = {weight: site for site, weights in SITES.items() for weight in weights}
 _PAIRS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # patterns of 2:4, as in `kernels.grouped`
 
@@ -42,17 +43,21 @@ def constant_arrays(model: QuantizedModel, lay: Lay | None = None) -> dict[str, 
                 stacked[name] = aligned_empty((layers, *array.shape), array.dtype)
             stacked[name][layer] = array
     head = dict(_weight_arrays(model, "w_head", "w_head")) | dict(_site_arrays(model, "head", "head"))
-    tables = {"cosine": model.cos, "sine": model.sin}
-    if model.config.architecture.positions == "learned":
-        tables = {"positions": np.ascontiguousarray(model.array("positions")[: model.max_seq_len])}
     return {
         "embed": model.array("embed"),
         **dict(_norm_arrays(model, "final_norm", "final_norm")),
         **stacked,
         **{name: lay(name, array) for name, array in head.items()},
-        **tables,
+        **_tables(model),
         "eps": np.asarray(model.config.rms_norm_eps, np.float32),
     }
+
+
+def _tables(model: QuantizedModel) -> dict[str, Array]:
+    """What says where a token stands: rotary tables, or learned positions."""
+    if model.config.architecture.positions == "learned":
+        return {"positions": np.ascontiguousarray(model.array("positions")[: model.max_seq_len])}
+    return {"cosine": model.cos, "sine": model.sin}
 
 
 def _as_it_is(name: str, array: Array) -> Array:
@@ -84,10 +89,12 @@ def constant_parts(model: QuantizedModel, name: str) -> Iterator[Array]:
 def _whole(model: QuantizedModel, name: str) -> Array | None:
     """A constant that no layer has a part of; None for the others."""
     kind, _, part = name.rpartition("_")
-    if name in ("embed", "final_norm"):
+    if name == "embed":
         return model.array(name)
-    if name in ("cosine", "sine"):
-        return model.cos if name == "cosine" else model.sin
+    if kind == "final_norm":
+        return dict(_norm_arrays(model, kind, kind))[name]
+    if name in ("cosine", "sine", "positions"):
+        return _tables(model)[name]
     if name == "eps":
         return np.asarray(model.config.rms_norm_eps, np.float32)
     if kind == "w_head":
@@ -97,11 +104,11 @@ def _whole(model: QuantizedModel, name: str) -> Array | None:
 
 def _layer_array(model: QuantizedModel, layer: int, name: str) -> Array:
     prefix = f"layers.{layer}."
-    if name in ("attn_norm", "mlp_norm"):
-        return model.array(prefix + name)
     if name.startswith("scales_"):
         return model.array(prefix + name.removeprefix("scales_"))
     kind, _, part = name.rpartition("_")
+    if kind in LAYER_NORMS:
+        return dict(_norm_arrays(model, prefix + kind, kind))[name]
     if kind in SITE_OF:
         return _weight_array(model, prefix + kind, kind, part)
     site = next(site for site in SITES if name.startswith(f"{site}_"))
@@ -115,14 +122,13 @@ def _weight_array(model: QuantizedModel, name: str, kind: str, part: str) -> Arr
     if part == "index":
         return _index(weight)
     if part == "terms":
-        side = model.array(f"{name}.side") if f"{name}.side" in model.tensors else None
-        return weight_terms(weight, has_offset(model.recipe, kind), side)
+        return model_terms(model, name, kind)
     return getattr(weight, part)
 
 
 def _layer_arrays(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Array]]:
     prefix = f"layers.{layer}."
-    for norm in ("attn_norm", "mlp_norm", "q_norm", "k_norm"):
+    for norm in LAYER_NORMS:
         if prefix + norm in model.tensors:
             yield from _norm_arrays(model, prefix + norm, norm)
     for site, weights in SITES.items():

@@ -101,7 +101,7 @@ def test_build(both):
         find_compiler()
         options = ["--mode", "csim"]  # fails where the C++ gives other tokens or another cache
     flexllm("build", both.out, "--out", project, "--max-seq-len", CONTEXT, *options)
-    for name, content in plan_project(hardware_top(both.live.model)).files.items():
+    for name, content in plan_project(hardware_top(both.live.model), is_stored=True).files.items():
         expected = content.encode() if isinstance(content, str) else content
         assert (project / name).read_bytes() == expected, name
 
