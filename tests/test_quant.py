@@ -385,12 +385,12 @@ STATIC = IntFormat(8, "per_head", full_range=True)
             {"activation": IntFormat(8, "per_tensor", dynamic=True)},
             "activations have a scale per_token, dynamic",
         ),
-        ({"activation": IntFormat(8, "per_token")}, "activations have a scale per_token, dynamic"),
+        ({"activation": IntFormat(8, "per_token")}, "activations have a scale per_token"),
         ({"kv": STATIC}, "a kv that is not dynamic needs StaticScales"),
         ({"passes": (Rtn(), StaticScales())}, "StaticScales are for a kv that is not dynamic"),
         (
             {"kv": replace(STATIC, bits=4), "passes": (Rtn(), StaticScales())},
-            "symmetric, of 8 bits, per_head",
+            "has 8 bits, signed, per_head",
         ),
         (
             {"kv": replace(STATIC, zero="integer"), "passes": (Rtn(), StaticScales())},
