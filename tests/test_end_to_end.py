@@ -197,7 +197,7 @@ def test_wrong_shapes_and_missing_tensors_are_listed_at_once(checkpoint: Path) -
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}, "gpt2"),
+        ({"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, "mamba"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
     ],
 )

@@ -173,11 +173,11 @@ def test_float_passes_alone_are_exact():
 
 
 def test_corrections_count():
-    model = RandomModel()
+    model = RandomModel(intermediate_size=32)  # every site has 32 channels
     ids = random_samples(model)
-    all_float = measured(model, replace(W4A4, passes=(Outliers(48), Rtn())), ids, ids)
+    all_float = measured(model, replace(W4A4, passes=(Outliers(32), Rtn())), ids, ids)
     assert all(all_float.at(1, site).snr == math.inf for site in ("attn", "out", "mlp", "down"))
-    full_rank = measured(model, replace(W4A4, passes=(Rtn(), LowRank(48))), ids)
+    full_rank = measured(model, replace(W4A4, passes=(Rtn(), LowRank(32))), ids)
     for report in (all_float, full_rank):
         for kind in ("wq", "wo", "w_up", "w_down"):
             assert report.at(0, kind).values > 90
