@@ -113,6 +113,16 @@ def producer_consumer(A: int32[10]) -> int32[10]:
     return C
 
 
+def fork(A: int32[10]) -> (int32[10], int32[10]):
+    C: int32[10]
+    D: int32[10]
+    for i in range(10):
+        C[i] = A[i] * A[i]
+    for i in range(10):
+        D[i] = A[i] + 1
+    return C, D
+
+
 def blur(A: int32[10]) -> int32[8]:
     B: int32[8]
     for x in range(8):

@@ -13,6 +13,7 @@ from schedule_kernels import (
     conv2d,
     convolution,
     double,
+    fork,
     gemm,
     gemm_f,
     producer_consumer,
@@ -29,7 +30,17 @@ from schedule_kernels import (
 import flexllm_allo as allo
 from flexllm_allo.errors import ScheduleError
 from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule import computing, dataflow, loops, memory, packing, reshaping, reuse, spatial
+from flexllm_allo.schedule import (
+    computing,
+    copies,
+    dataflow,
+    loops,
+    memory,
+    packing,
+    reshaping,
+    reuse,
+    spatial,
+)
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.schedule import Schedule
 
@@ -103,11 +114,14 @@ def test_random_schedules_keep_every_bit(case):
 # -------------------------------------------------------------------------------------- docstrings
 
 
-@pytest.mark.parametrize("module", [loops, memory, packing, dataflow, computing, reshaping, reuse, spatial])
+@pytest.mark.parametrize(
+    "module", [loops, memory, packing, dataflow, computing, reshaping, reuse, spatial, copies]
+)
 def test_docstring_examples(module):
     names = {
         "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
         "producer_consumer": producer_consumer, "Partition": Partition, "total": total, "blur": blur,
+        "fork": fork,
     }  # fmt: skip
     found = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 2

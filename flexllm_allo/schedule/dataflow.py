@@ -11,7 +11,7 @@ from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, 
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
-from .fifo import insert_fifo, region_body, with_region
+from .fifo import alloc_path, insert_fifo, region_body, with_region
 from .initial import initialisers, without_initialisers
 from .names import (
     LoopBand,
@@ -22,7 +22,6 @@ from .names import (
     find_loop,
     replace_at,
     statement_at,
-    sub_bodies,
 )
 from .order import check_order
 from .systolic import insert_fifos
@@ -171,7 +170,7 @@ def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
             at=Place(buffer.span, "declared here"),
             hint="declare the parameter as Stream[T, depth], or copy it to a local array in a loop first",
         )  # fmt: skip
-    path = _alloc_path(function.body, "body", buffer.name)
+    path = alloc_path(function.body, "body", buffer.name)
     assert path is not None
     owner = path[:-1]
     if owner and not isinstance(statement_at(function, owner), ir.For):
@@ -180,17 +179,6 @@ def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
             hint="declare it in the function or in a loop",
         )  # fmt: skip
     return owner
-
-
-def _alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
-    for i, stmt in enumerate(body):
-        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == name:
-            return ((attr, i),)
-        for field in sub_bodies(stmt):
-            inner = _alloc_path(getattr(stmt, field), field, name)
-            if inner is not None:
-                return ((attr, i), *inner)
-    return None
 
 
 def _link(

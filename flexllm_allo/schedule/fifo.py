@@ -10,7 +10,7 @@ from ..errors import Place, StreamError
 from ..ir import nodes as ir
 from ..ir.walk import Node, buffers, rewrite
 from .initial import install
-from .names import Path, fresh, replace_at, statement_at
+from .names import Path, fresh, replace_at, statement_at, sub_bodies
 
 
 def insert_fifo(
@@ -47,6 +47,18 @@ def insert_fifo(
     return rewriter.program.with_function(with_region(function, region, tuple(new)))
 
 
+def alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
+    """Where the array is declared, in statements that begin under the field `attr`."""
+    for i, stmt in enumerate(body):
+        if isinstance(stmt, ir.Alloc) and stmt.buffer.name == name:
+            return ((attr, i),)
+        for field in sub_bodies(stmt):
+            inner = alloc_path(getattr(stmt, field), field, name)
+            if inner is not None:
+                return ((attr, i), *inner)
+    return None
+
+
 def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
     """The statements of a region: of the function, or of the loop at the path."""
     if not region:
@@ -56,14 +68,23 @@ def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
     return loop.body
 
 
-def with_region(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
-    """The function with the statements of a region replaced, which run at the same time from now on."""
+def replace_body(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
+    """The function with the statements of a region replaced."""
     if not region:
-        return replace(function, body=body, dataflow=True)
+        return replace(function, body=body)
     loop = statement_at(function, region)
     assert isinstance(loop, ir.For)
-    loop = replace(loop, body=body, attrs=replace(loop.attrs, dataflow=True))
-    return replace_at(function, region, (loop,))
+    return replace_at(function, region, (replace(loop, body=body),))
+
+
+def with_region(function: ir.Function, region: Path, body: tuple[ir.Stmt, ...]) -> ir.Function:
+    """The same, and these statements run at the same time from now on."""
+    function = replace_body(function, region, body)
+    if not region:
+        return replace(function, dataflow=True)
+    loop = statement_at(function, region)
+    assert isinstance(loop, ir.For)
+    return replace_at(function, region, (replace(loop, attrs=replace(loop.attrs, dataflow=True)),))
 
 
 def _reads(program: ir.Program, stmt: ir.Stmt, name: str) -> bool:
@@ -227,4 +248,4 @@ def _passed(
     return tuple(params), tuple(args), results
 
 
-__all__ = ["Rewriter", "insert_fifo", "region_body", "with_region"]
+__all__ = ["Rewriter", "alloc_path", "insert_fifo", "region_body", "replace_body", "with_region"]

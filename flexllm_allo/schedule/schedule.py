@@ -15,7 +15,7 @@ from ..ir.printer import print_program
 from ..ir.walk import buffers
 from ..lowering import lower
 from . import compose as composing
-from . import computing, loops, memory, packing, reshaping, reuse, spatial
+from . import computing, copies, loops, memory, packing, reshaping, reuse, spatial
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
@@ -277,6 +277,10 @@ class Schedule(Description):
         depth: int = -1,
     ) -> None:
         self._set(streams.to(self.program, self.top_func_name, target, dst, axis, depth))
+
+    @primitive(copies.duplicate)
+    def duplicate(self, target: Target) -> None:
+        self._set(copies.duplicate(self.program, self.top_func_name, target))
 
     @primitive(spatial.unfold)
     def unfold(self, band_name: str, axes: Sequence[int]) -> list[int]:

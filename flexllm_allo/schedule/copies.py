@@ -1,0 +1,130 @@
+"""The primitive `duplicate`: an array of its own for every process that reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..analysis.accesses import accesses
+from ..errors import Place, StreamError
+from ..ir import nodes as ir
+from ..ir.simplify import const
+from ..ir.walk import buffers, rename_buffers
+from .buffers import Target, find_buffer
+from .fifo import alloc_path, region_body, replace_body
+from .names import Path, fresh, statement_at
+
+
+def duplicate(program: ir.Program, func: str, target: Target) -> ir.Program:
+    """Give every statement that reads an array a copy of its own.
+
+    In a dataflow region an array joins one producer and one consumer: Vitis takes no other form. The copies
+    are made by a nest of their own, right after the last statement that writes the array.
+
+    Args:
+        target: a local array or a parameter of the function.
+
+    Raises:
+        ScheduleNameError: FX201.
+        StreamError: FX302, a scalar, a FIFO, an array with fewer than two readers, or one that is read
+            before it is whole.
+
+    Example:
+        >>> s = allo.customize(fork)
+        >>> print(s)
+        def fork(A: int32[10]) -> (int32[10], int32[10]):
+            C: int32[10]
+            D: int32[10]
+            for i in range(10, name="S_i_0"):
+                C[i] = A[i] * A[i]
+            for i in range(10, name="S_i_1"):
+                D[i] = A[i] + 1
+            return C, D
+        >>> s.duplicate(s.A)
+        >>> print(s)
+        def fork(A: int32[10]) -> (int32[10], int32[10]):
+            C: int32[10]
+            D: int32[10]
+            A_0: int32[10]
+            A_1: int32[10]
+            for A_d0 in range(10, name="duplicate_A"):
+                A_0[A_d0] = A[A_d0]
+                A_1[A_d0] = A[A_d0]
+            for i in range(10, name="S_i_0"):
+                C[i] = A_0[i] * A_0[i]
+            for i in range(10, name="S_i_1"):
+                D[i] = A_1[i] + 1
+            return C, D
+    """
+    function, buffer = find_buffer(program, func, target)
+    region = _region(function, buffer)
+    body = region_body(function, region)
+    writers, readers = _users(program, body, buffer)
+    _check(buffer, body, writers, readers)
+    taken = set(buffers(function))
+    copies: list[ir.Buffer] = []
+    renamed: dict[int, ir.Stmt] = {}
+    for number, at in enumerate(readers):
+        copy = replace(buffer, name=fresh(f"{buffer.name}_{number}", taken))
+        taken.add(copy.name)
+        copies.append(copy)
+        renamed[at] = rename_buffers(body[at], {buffer.name: copy.name})  # pyright: ignore
+    split = max(writers) + 1 if writers else 0
+    rest = [renamed.get(i, body[i]) for i in range(split, len(body))]
+    made = [*(ir.Alloc(c, span=buffer.span) for c in copies), _nest(buffer, copies)]
+    return program.with_function(replace_body(function, region, (*body[:split], *made, *rest)))
+
+
+def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
+    """The path of the loop in whose body the array lives; () is the function's body."""
+    path = alloc_path(function.body, "body", buffer.name)
+    if path is not None and path[:-1] and not isinstance(statement_at(function, path[:-1]), ir.For):
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is declared under a condition', at=buffer.span,
+            hint="declare it in the function or in a loop",
+        )  # fmt: skip
+    return path[:-1] if path else ()
+
+
+def _users(program: ir.Program, body: tuple[ir.Stmt, ...], buffer: ir.Buffer) -> tuple[list[int], list[int]]:
+    """Positions of the statements that write and that read the array."""
+    uses = {
+        i: [a for a in accesses((stmt,), program) if a.buffer == buffer.name]
+        for i, stmt in enumerate(body)
+        if not isinstance(stmt, ir.Alloc)
+    }
+    writers = [i for i, found in uses.items() if any(a.write for a in found)]
+    return writers, [i for i, found in uses.items() if any(not a.write for a in found)]
+
+
+def _check(buffer: ir.Buffer, body: tuple[ir.Stmt, ...], writers: list[int], readers: list[int]) -> None:
+    if buffer.is_stream or not buffer.shape:
+        what = "a FIFO" if buffer.is_stream else "a scalar"
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is {what}', at=buffer.span, hint="only arrays are duplicated"
+        )
+    if len(readers) < 2:
+        places = [Place(body[i].span, "read here") for i in readers] or [Place(buffer.span, "never read")]
+        raise StreamError(
+            "FX302", f'"{buffer.name}" has {len(readers)} readers', at=places,
+            hint="duplicate what several statements of the region read",
+        )  # fmt: skip
+    early = next((i for i in readers if writers and i <= writers[-1]), None)
+    if early is not None:
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is read before it is whole',
+            at=[Place(body[early].span, "read here"), Place(body[writers[-1]].span, "written here")],
+            hint="write the result of the second statement to another array",
+        )  # fmt: skip
+
+
+def _nest(buffer: ir.Buffer, copies: list[ir.Buffer]) -> ir.Stmt:
+    """Loops over the array that store each element to every copy."""
+    names = [f"{buffer.name}_d{d}" for d in range(len(buffer.shape))]
+    indices = tuple(ir.LoopVar(n, span=buffer.span) for n in names)
+    load = ir.Load(buffer.name, indices, buffer.dtype, buffer.span)
+    body: tuple[ir.Stmt, ...] = tuple(ir.Store(c.name, indices, load, buffer.span) for c in copies)
+    for depth in reversed(range(len(names))):
+        band = f"duplicate_{buffer.name}" if depth == 0 else None
+        upper = const(buffer.shape[depth], buffer.span)
+        body = (ir.For(names[depth], const(0, buffer.span), upper, body, band=band, span=buffer.span),)
+    return body[0]
