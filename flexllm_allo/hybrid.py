@@ -128,14 +128,14 @@ def hybrid(
 def stages(program: ir.Program, token_parallel: int) -> tuple[list[str], list[str]]:
     """Function names of prefill and of decode, callees first.
 
-    Prefill has what the ``forward`` and ``score`` instances for blocks reach and decode, if it works on one
+    Prefill has what the ``prefill``, ``forward`` and ``score`` instances for blocks reach and decode, if it works on one
     token, does not.
     """
     blocks: set[str] = set()
     single: set[str] = set()
     for function in program.functions:
         tokens = dict(function.bindings).get("T")
-        if function.origin in ("forward", "score", "decode", "head"):
+        if function.origin in ("prefill", "forward", "score", "decode", "head"):
             found = {f.name for f in reachable(program, function.name).functions}
             (blocks if tokens == token_parallel and tokens != 1 else single).update(found)
     names = [f.name for f in program.functions]

@@ -33,3 +33,21 @@ def take_row(X: float32[T, E], t: int32) -> float32[1, E]:
     for e in range(E, name="element"):
         Y[0, e] = X[t, e]
     return Y
+
+
+@template(T, S, E)
+def load_rows(stream: float32[S, E], n: int32, pos: int32) -> float32[T, E]:
+    """Rows pos .. pos + n - 1, as a block of T tokens; padding rows are zero."""
+    X: float32[T, E] = 0.0
+    for t in range(n, name="token"):
+        for e in range(E, name="element"):
+            X[t, e] = stream[pos + t, e]
+    return X
+
+
+@template(T, S, E)
+def store_rows(X: float32[T, E], n: int32, pos: int32, stream: float32[S, E]):
+    """Write the first n tokens of a block to the rows from `pos` on."""
+    for t in range(n, name="token"):
+        for e in range(E, name="element"):
+            stream[pos + t, e] = X[t, e]

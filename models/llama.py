@@ -1,7 +1,7 @@
 """A decoder of the Llama family as a graph of kernel calls, for any shape, recipe and block of tokens.
 
 `forward` runs a block of `T` tokens at position `pos` against the KV cache.  The two stages are two
-instances of it: prefill with T > 1, over the prompt block by block, and decode with T = 1.
+instances of its layers: prefill with T > 1, layer by layer over the blocks of the prompt, and decode with T = 1.
 `generate` is the hybrid top: both stages, one copy of the weights, one KV cache.
 
 Everything that depends on the recipe (types, storage of weights, the kernels that go with it) and on the
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from flexllm_allo import Bundle, meta_else, meta_if, params, template
 from flexllm_allo.ir.types import float32, int32
-from flexllm_allo.kernels.embedding import add_positions, embedding, take_row
+from flexllm_allo.kernels.embedding import add_positions, embedding, load_rows, store_rows, take_row
 from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
 from flexllm_allo.kernels.norm import norm_heads, norm_quantize
@@ -161,20 +161,28 @@ def score(
 @template(R, T)
 def prefill(
     prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: R.Tables,
-    attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
+    attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L], stream: float32[S, E],
 ) -> int32:  # fmt: skip
-    """Run the prompt through the layers in blocks of T tokens; the last block may be shorter.
+    """Run the prompt through the layers, one after the other, in blocks of T tokens; the last may be shorter.
 
-    Returns the first new token. Works for every length from 1 to S.
+    Blocks follow each other through a layer, so its operators can work on several of them at once; between
+    layers they wait in the residual stream. Returns the first new token. Works for every length from 1 to S.
     """
-    last: float32[1, E] = 0.0
-    for b in range((n_prompt + T - 1) // T, name="block"):
-        n: int32 = min(T, n_prompt - b * T)
+    for e in range((n_prompt + T - 1) // T, name="embed"):
         tokens: int32[T] = 0
-        for t in range(n, name="fetch"):
-            tokens[t] = prompt[b * T + t]
-        x = forward[R, T](tokens, n, b * T, vocabulary.embed, tables, attentions, mlps, cache)
-        last = take_row(x, n - 1)
+        for t in range(min(T, n_prompt - e * T), name="fetch"):
+            tokens[t] = prompt[e * T + t]
+        first = embedding(tokens, min(T, n_prompt - e * T), vocabulary.embed)
+        with meta_if(not R.rotary):
+            add_positions(first, min(T, n_prompt - e * T), e * T, tables.positions)
+        store_rows(first, min(T, n_prompt - e * T), e * T, stream)
+    for l in range(L, name="layer"):
+        for b in range((n_prompt + T - 1) // T, name="block"):
+            x = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
+            y = self_attention[R](x, min(T, n_prompt - b * T), b * T, tables, attentions[l], cache[l])
+            z = mlp[R](y, tables.eps, mlps[l])
+            store_rows(z, min(T, n_prompt - b * T), b * T, stream)
+    last = load_rows[1](stream, 1, n_prompt - 1)
     logits = head[R](last, tables.eps, vocabulary)
     return sample[V, CANDIDATES](logits, n_prompt, sampling)
 
@@ -197,14 +205,17 @@ def decode(
 def generate(
     prompt: int32[S], n_prompt: int32, max_new_tokens: int32, stop: int32[M], sampling: Sampling,
     vocabulary: Vocabulary, tables: R.Tables, attentions: Attention[L], mlps: Mlp[L],
-    cache: R.Cache[C, S, D][L], tokens: int32[S],
+    cache: R.Cache[C, S, D][L], stream: float32[S, E], tokens: int32[S],
 ) -> int32:  # fmt: skip
     """The hybrid top: prefill, then decode until a stop token, `max_new_tokens` or the end of the context.
 
     Writes the new tokens (a stop token included) to `tokens` and returns how many there are. Decode works
-    on blocks of B tokens, of which one is a token: 1, or T to run on the engines of prefill.
+    on blocks of B tokens, of which one is a token: 1, or T to run on the engines of prefill. `stream` is
+    where prefill keeps the residual stream.
     """
-    token: int32 = prefill[R, T](prompt, n_prompt, sampling, vocabulary, tables, attentions, mlps, cache)
+    token: int32 = prefill[R, T](
+        prompt, n_prompt, sampling, vocabulary, tables, attentions, mlps, cache, stream
+    )
     count: int32 = 0
     more: int32 = 1
     while count < max_new_tokens and more == 1:

@@ -142,7 +142,7 @@ class Model:
             )
 
     def cache(self) -> dict[str, np.ndarray[Any, Any]]:
-        """An empty KV cache, by parameter name."""
+        """What runs write beside the tokens, by parameter name: an empty KV cache, and the residual stream."""
         c, fmt = self.config, self.weights.recipe.kv
         shape = (c.num_hidden_layers, c.num_key_value_heads, self.max_seq_len)
         dtype = np.float32 if fmt is None else np.int8 if fmt.signed else np.uint8
@@ -151,6 +151,7 @@ class Model:
             made[f"{kind}_codes"] = np.zeros((*shape, c.head_dim), dtype)
             if fmt is None or fmt.dynamic:
                 made[f"{kind}_terms"] = np.zeros((*shape, self.operators.cache.terms), np.float32)
+        made["stream"] = np.zeros((self.max_seq_len, c.hidden_size), np.float32)
         return made
 
     def stop_table(self) -> np.ndarray[Any, Any]:
