@@ -128,8 +128,8 @@ def hybrid(
 def stages(program: ir.Program, token_parallel: int) -> tuple[list[str], list[str]]:
     """Function names of prefill and of decode, callees first.
 
-    Prefill has what the ``prefill``, ``forward`` and ``score`` instances for blocks reach and decode, if it works on one
-    token, does not.
+    Prefill has what the ``prefill``, ``forward`` and ``score`` instances for blocks reach and decode, if it
+    works on one token, does not.
     """
     blocks: set[str] = set()
     single: set[str] = set()

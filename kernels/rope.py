@@ -8,25 +8,32 @@ from flexllm_allo.ir.types import float32, int32
 H, T, W, S, P = params("H, T, W, S, P")  # heads, tokens, width, positions, pairs
 
 
-@template(H, T, W, S, P)
-def rope(X: float32[T, W], cosine: float32[S, P], sine: float32[S, P], pos: int32) -> float32[T * H, W // H]:
+@template(T, S, P)
+def angles(cosine: float32[S, P], sine: float32[S, P], pos: int32) -> (float32[T, P], float32[T, P]):
+    """Rows pos .. pos + T - 1 of tables over positions; those past S, which only padding has, turn by 0."""
+    c: float32[T, P] = 1.0
+    s: float32[T, P] = 0.0
+    for t in range(T, name="token"):
+        if pos + t < S:
+            for i in range(P, name="pair"):
+                c[t, i] = cosine[pos + t, i]
+                s[t, i] = sine[pos + t, i]
+    return c, s
+
+
+@template(H, T, W, P)
+def rope(X: float32[T, W], cosine: float32[T, P], sine: float32[T, P]) -> float32[T * H, W // H]:
     """Rotate the pairs (i, i + D/2) of every head by the angle of its token's position.
 
     X holds T tokens of H heads side by side; row t * H + h of the result is head h of token t.
-    `cosine` and `sine` are tables over positions (Hugging Face's half-split convention). Positions
-    at or past S, which only padding has, are left as they are.
+    `cosine` and `sine` are those of the tokens' `angles` (Hugging Face's half-split convention).
     """
     Y: float32[T * H, W // H]
     for t, h, i in grid(T, H, P, name="pair"):
         low: float32 = X[t, h * (W // H) + i]
         high: float32 = X[t, h * (W // H) + P + i]
-        c: float32 = 1.0
-        s: float32 = 0.0
-        if pos + t < S:
-            c = cosine[pos + t, i]
-            s = sine[pos + t, i]
-        Y[t * H + h, i] = low * c - high * s
-        Y[t * H + h, P + i] = high * c + low * s
+        Y[t * H + h, i] = low * cosine[t, i] - high * sine[t, i]
+        Y[t * H + h, P + i] = high * cosine[t, i] + low * sine[t, i]
     return Y
 
 

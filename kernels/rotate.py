@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flexllm_allo import params, template
-from flexllm_allo.ir.types import float32, int32
+from flexllm_allo.ir.types import float32
 
 from .hadamard import hadamard
 from .rope import rope
 
-A, R, K, H, T, W, S, P = params("A, R, K, H, T, W, S, P")
+A, R, K, H, T, W, P = params("A, R, K, H, T, W, P")
 
 
 @template(A)
@@ -19,11 +19,9 @@ def rotate_quantize(X: float32[R, K], site: A.Site[K]) -> (A.dtype[R, K], float3
     return codes, terms
 
 
-@template(H, T, W, S, P)
-def rope_rotate(
-    X: float32[T, W], cosine: float32[S, P], sine: float32[S, P], pos: int32
-) -> float32[T * H, W // H]:
+@template(H, T, W, P)
+def rope_rotate(X: float32[T, W], cosine: float32[T, P], sine: float32[T, P]) -> float32[T * H, W // H]:
     """`rope`, then every head rotated: scores stay, while the keys become easier to quantize."""
-    heads = rope[H](X, cosine, sine, pos)
+    heads = rope[H](X, cosine, sine)
     rotated = hadamard(heads)
     return rotated

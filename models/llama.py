@@ -1,7 +1,8 @@
 """A decoder of the Llama family as a graph of kernel calls, for any shape, recipe and block of tokens.
 
 `forward` runs a block of `T` tokens at position `pos` against the KV cache.  The two stages are two
-instances of its layers: prefill with T > 1, layer by layer over the blocks of the prompt, and decode with T = 1.
+instances of its layers: prefill with T > 1, layer by layer over the blocks of the prompt, and decode
+with T = 1.
 `generate` is the hybrid top: both stages, one copy of the weights, one KV cache.
 
 Everything that depends on the recipe (types, storage of weights, the kernels that go with it) and on the
@@ -23,7 +24,7 @@ from flexllm_allo.kernels.embedding import add_positions, embedding, load_rows, 
 from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
 from flexllm_allo.kernels.norm import norm_heads, norm_quantize
-from flexllm_allo.kernels.rope import split_heads
+from flexllm_allo.kernels.rope import angles, split_heads
 from flexllm_allo.kernels.sampling import CANDIDATES, Sampling, is_stop, sample
 
 R, T = params("R, T")  # operators of the recipe; tokens
@@ -95,8 +96,9 @@ def self_attention(
     q_heads: float32[T * (W // D), D]
     k_heads: float32[T * C, D]
     with meta_if(R.rotary):
-        q_heads = R.rope[W // D](q, tables.cosine, tables.sine, pos)
-        k_heads = R.rope[C](k, tables.cosine, tables.sine, pos)
+        cosine, sine = angles[T](tables.cosine, tables.sine, pos)
+        q_heads = R.rope[W // D](q, cosine, sine)
+        k_heads = R.rope[C](k, cosine, sine)
     with meta_else():
         q_heads = split_heads[W // D](q)
         k_heads = split_heads[C](k)

@@ -142,7 +142,7 @@ class Model:
             )
 
     def cache(self) -> dict[str, np.ndarray[Any, Any]]:
-        """What runs write beside the tokens, by parameter name: an empty KV cache, and the residual stream."""
+        """What runs write beside the tokens, by name: an empty KV cache, and the residual stream."""
         c, fmt = self.config, self.weights.recipe.kv
         shape = (c.num_hidden_layers, c.num_key_value_heads, self.max_seq_len)
         dtype = np.float32 if fmt is None else np.int8 if fmt.signed else np.uint8

@@ -6,10 +6,12 @@ Every weight read meets all tokens of the block, so the linear layers become `to
 
 from __future__ import annotations
 
+from flexllm_allo import Schedule
 from flexllm_allo.schedule.stage import Stage
 
 from . import attention, hadamard, linear
 from .common import candidates, innermost
+from .overlap import overlap
 
 
 def spatial(
@@ -34,8 +36,16 @@ def spatial(
         **attention.engines(dot_parallel, head_parallel),
         "candidates": candidates,
         **hadamard.streamed(),
+        "self_attention": overlap,
+        "mlp": overlap,
+        "prefill": blocks,
     }
     return Stage("prefill", token_parallel, kernels, innermost)
+
+
+def blocks(s: Schedule) -> None:
+    """The next block of tokens enters a layer as soon as the first operator has done the one before."""
+    s.dataflow("b")
 
 
 def temporal(

@@ -346,12 +346,15 @@ def append_terms_sizes(draw: Any) -> Sizes:
 @st.composite
 def rope_sizes(draw: Any, pairs: Any) -> Sizes:
     heads, half = draw(st.integers(1, 3)), draw(pairs)
-    return dict(H=heads, T=draw(st.integers(1, 4)), W=2 * half * heads, S=draw(size), P=half)
+    return dict(H=heads, T=draw(st.integers(1, 4)), W=2 * half * heads, P=half)
 
 
 def rope_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
-    tables = real(rng, b["S"], b["P"]), real(rng, b["S"], b["P"])
-    return [real(rng, b["T"], b["W"]), *tables, int(rng.integers(0, 9))]
+    return [real(rng, b["T"], b["W"]), real(rng, b["T"], b["P"]), real(rng, b["T"], b["P"])]
+
+
+def angles_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
+    return [real(rng, b["S"], b["P"]), real(rng, b["S"], b["P"]), int(rng.integers(0, 9))]
 
 
 def fixed(**sizes: Any) -> Any:
@@ -462,6 +465,7 @@ CASES = {
             real(rng, b["T"], b["N"]), real(rng, b["T"], b["N"]), *site_inputs(rng, b["A"], b["N"])
         ],
     ),
+    "angles": Case(rope.angles, fixed(T=st.integers(1, 4), S=size, P=st.integers(1, 4)), angles_inputs),
     "rope": Case(rope.rope, rope_sizes(st.integers(1, 4)), rope_inputs),
     "rope_rotate": Case(rotate.rope_rotate, rope_sizes(st.sampled_from([1, 2, 4, 6])), rope_inputs),
     "split_heads": Case(

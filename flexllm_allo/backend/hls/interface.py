@@ -32,6 +32,7 @@ class Instances:
     """All instances a program needs, callees first, the top last."""
 
     def __init__(self, program: ir.Program, flow: Flow) -> None:
+        self.program = program
         self._program = program
         self._order: list[tuple[str, frozenset[str]]] = []
         top = program.function(program.top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...analysis.overlap import in_flight
 from ...ir import nodes as ir
 from ...ir.dtypes import DType
 from ...ir.walk import walk
@@ -24,6 +25,7 @@ class Body:
         self.function = instance.function
         self.instances, self.instance, self.scope, self.out = instances, instance, scope, out
         self.changed = _changed_buffers(self.function)
+        self.in_flight = in_flight(instances.program, self.function)
         self.undeclared: set[str] = set()  # scalars whose declaration waits for their first value
 
     def statements(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -95,6 +97,8 @@ class Body:
             text = f"{kept}{text} = {_initialiser(stmt.buffer, stmt.init)}"
         for line in f"{text};".split("\n"):
             self.out.line(line)
+        if (blocks := self.in_flight.get(stmt.buffer.name, 2)) > 2:
+            self.out.line(f"#pragma HLS stream variable={variable.name} type=pipo depth={blocks}")
         buffer_pragmas(variable, self.out)
 
     # ---------------------------------------------------------------------------------- loops
