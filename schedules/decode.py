@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from flexllm_allo.schedule.stage import Stage
 
-from . import attention, hadamard, linear
-from .common import candidates, innermost
+from .common import Parallelism, stage
 
 
 def temporal(
@@ -23,25 +22,13 @@ def temporal(
         dot_parallel: elements of a head per cycle, in attention.
         head_parallel: query heads of a group per cycle, in softmax.
     """
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.temporal(),
-    }
-    return Stage("decode", 1, kernels, innermost)
+    p = Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel)
+    return stage("decode", p, streams=True, spatial_hadamard=False)
 
 
 def spatial(
     weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4
 ) -> Stage:
     """Decode whose Hadamard stages are processes of their own; the arguments are those of `temporal`."""
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.streamed(),
-    }
-    return Stage("decode", 1, kernels, innermost)
+    p = Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel)
+    return stage("decode", p, streams=True, spatial_hadamard=True)

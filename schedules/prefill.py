@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from flexllm_allo.schedule.stage import Stage
 
-from . import attention, hadamard, linear
-from .common import candidates, innermost
+from .common import Parallelism, stage
 
 
 def spatial(
@@ -28,14 +27,8 @@ def spatial(
         dot_parallel: elements of a head per cycle, in attention.
         head_parallel: query heads of a group per cycle, in softmax.
     """
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.streamed(),
-    }
-    return Stage("prefill", token_parallel, kernels, innermost)
+    p = Parallelism(token_parallel, weight_parallel, block_parallel, dot_parallel, head_parallel)
+    return stage("prefill", p, streams=True, spatial_hadamard=True)
 
 
 def temporal(
@@ -46,10 +39,5 @@ def temporal(
     head_parallel: int = 1,
 ) -> Stage:
     """Prefill with operators, and stages of the Hadamard transform, that take turns; arguments as above."""
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.temporal(),
-    }
-    return Stage("prefill", token_parallel, kernels, innermost)
+    p = Parallelism(token_parallel, weight_parallel, block_parallel, dot_parallel, head_parallel)
+    return stage("prefill", p, streams=False, spatial_hadamard=False)

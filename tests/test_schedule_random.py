@@ -29,7 +29,17 @@ from schedule_kernels import (
 import flexllm_allo as allo
 from flexllm_allo.errors import ScheduleError
 from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule import computing, dataflow, loops, memory, packing, reshaping, reuse, spatial
+from flexllm_allo.schedule import (
+    computing,
+    dataflow,
+    lanes,
+    loops,
+    memory,
+    packing,
+    reshaping,
+    reuse,
+    spatial,
+)
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.schedule import Schedule
 
@@ -38,6 +48,7 @@ from flexllm_allo.schedule.schedule import Schedule
 
 _PRIMITIVES = [
     "split",
+    "vectorize",
     "reorder",
     "fuse",
     "buffer_at",
@@ -77,7 +88,8 @@ def apply_steps(s: Schedule, steps) -> None:
         array = arrays[y % len(arrays)]
         inside = next((b for b in arrays if b not in s.top_func.params), array)
         args = {
-            "split": (a, factor), "reorder": (a, b), "fuse": (a, b), "pipeline": (a, factor),
+            "split": (a, factor), "vectorize": (a, factor), "reorder": (a, b), "fuse": (a, b),
+            "pipeline": (a, factor),
             "buffer_at": (buffer, a), "reuse_at": (array.name, a), "compute_at": (a, b),
             "reshape": (inside.name, (prod(inside.shape),)), "unfold": (a.rpartition(".")[0], [factor - 1]),
         }[name]  # fmt: skip
@@ -103,7 +115,9 @@ def test_random_schedules_keep_every_bit(case):
 # -------------------------------------------------------------------------------------- docstrings
 
 
-@pytest.mark.parametrize("module", [loops, memory, packing, dataflow, computing, reshaping, reuse, spatial])
+@pytest.mark.parametrize(
+    "module", [loops, lanes, memory, packing, dataflow, computing, reshaping, reuse, spatial]
+)
 def test_docstring_examples(module):
     names = {
         "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
