@@ -7,14 +7,16 @@ has them for every token of its block, decode for its one.
 from __future__ import annotations
 
 from flexllm_allo import Schedule
+from flexllm_allo.ir.walk import buffers
 
 
 def products(s: Schedule, elements: int, once: tuple[str, str]) -> None:
     """`scores` and `mix`: `elements` of a row of K or V meet all queries of the group in every cycle.
 
-    Where that is a whole row, what is done `once` per row and query keeps up with it.
+    Where that is a whole row, what is done `once` per row and query keeps up with it. A row comes word by
+    word, if the cache is packed.
     """
-    s.vectorize("d_row", elements)
+    s.vectorize("d_row", max(elements, *(b.words for b in buffers(s.top_func).values())))
     if s.vectorize("d", elements) is None:
         for loop in once:
             s.vectorize(loop)
@@ -28,4 +30,11 @@ def weigh(s: Schedule, heads: int) -> None:
     for token, head in (("t_e", "j_e"), ("t", "j")):
         s.vectorize(token)
         s.vectorize(head, heads)
+    s.pipeline()
+
+
+def append(s: Schedule) -> None:
+    """A word of the cache per cycle, or an element where it is not packed."""
+    if buffers(s.top_func)["cache"].words > 1:
+        s.vectorize("d.inner")
     s.pipeline()

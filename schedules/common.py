@@ -55,6 +55,8 @@ def stage(name: str, p: Parallelism, *, streams: bool, spatial_hadamard: bool) -
         "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s")),
         "weigh": partial(attention.weigh, heads=p.head),
         "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c")),
+        "append_cache": attention.append,
+        "append_codes": attention.append,
         "candidates": candidates,
         "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
         "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
