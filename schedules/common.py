@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import ParamSpec
 
 from flexllm_allo import Schedule
 from flexllm_allo.errors import StreamError
@@ -13,6 +15,8 @@ from flexllm_allo.schedule.stage import Stage
 
 from . import attention, hadamard, linear
 
+P = ParamSpec("P")
+GROUPED = ("linear_group", "linear_zero", "linear_progressive")
 PAIRS = 8
 """Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
@@ -27,6 +31,7 @@ class Parallelism:
         block: input channels of a linear layer.
         dot: elements of a head, in attention.
         head: query heads of a group, in softmax.
+        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
     """
 
     token: int
@@ -34,40 +39,51 @@ class Parallelism:
     block: int
     dot: int
     head: int
+    macs_per_dsp: int = 1
 
 
-def stage(name: str, p: Parallelism, *, streams: bool, spatial_hadamard: bool) -> Stage:
-    """A stage of inference.
+def stage(
+    name: str, numbers: Callable[P, Parallelism], *, streams: bool, spatial_hadamard: bool
+) -> Callable[P, Stage]:
+    """A stage of inference as a function of what `numbers` takes.
 
     Args:
         name: how reports call it.
-        p: how much of everything is done at once.
+        numbers: gives how much of everything is done at once.
         streams: whether operators work at the same time, joined by FIFOs, or take turns.
         spatial_hadamard: the same for the stages of the Hadamard transform.
     """
+
+    @wraps(numbers)
+    def made(*args: P.args, **named: P.kwargs) -> Stage:
+        p = numbers(*args, **named)
+        return Stage(name, p.token, kernels(p, streams, spatial_hadamard), Schedule.pipeline)
+
+    return made
+
+
+def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, Callable[[Schedule], None]]:
+    """The schedule of every kernel that has one of its own."""
     along = p.weight * p.block  # weights with scales per group are read along rows of W
-    kernels = {
-        "linear": partial(linear.linear, rows=p.weight, columns=p.block),
-        "linear_group": partial(linear.grouped, columns=along),
-        "linear_zero": partial(linear.grouped, columns=along),
-        "linear_progressive": partial(linear.grouped, columns=along),
+    made = {
+        "linear": partial(linear.linear, rows=p.weight, columns=p.block, macs_per_dsp=p.macs_per_dsp),
+        **dict.fromkeys(GROUPED, partial(linear.grouped, columns=along)),
         "linear_sparse": partial(linear.grouped, columns=max(1, along // 4), loop="q"),
         "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s")),
         "weigh": partial(attention.weigh, heads=p.head),
         "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c")),
-        "append_cache": attention.append,
-        "append_codes": attention.append,
+        **dict.fromkeys(("append_cache", "append_codes"), attention.append),
         "candidates": candidates,
         "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
         "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
     }
     if spatial_hadamard:
-        kernels |= {"hadamard_stages": partial(stream, buffer="half")}
+        made |= {"hadamard_stages": partial(stream, buffer="half")}
     if streams:
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
-        kernels |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
-    return Stage(name, p.token, kernels, Schedule.pipeline)
+        made |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
+    return made
 
 
 def candidates(s: Schedule) -> None:

@@ -116,7 +116,7 @@ def test_random_schedules_keep_every_bit(case):
 
 
 @pytest.mark.parametrize(
-    "module", [loops, lanes, memory, packing, dataflow, computing, reshaping, reuse, spatial]
+    "module", [loops, lanes, memory, multipliers, packing, dataflow, computing, reshaping, reuse, spatial]
 )
 def test_docstring_examples(module):
     names = {

@@ -15,7 +15,7 @@ from ..ir.printer import print_program
 from ..ir.walk import buffers
 from ..lowering import lower
 from . import compose as composing
-from . import computing, loops, memory, packing, reshaping, reuse, spatial
+from . import computing, loops, memory, multipliers, packing, reshaping, reuse, spatial
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
@@ -224,6 +224,10 @@ class Schedule(Description):
         program, around = _vectorize(self.program, self.top_func_name, axis, lanes)
         self._set(program)
         return around
+
+    @primitive(multipliers.pack_products)
+    def pack_products(self, *axes: Axis) -> None:
+        self._set(multipliers.pack_products(self.program, self.top_func_name, *axes))
 
     @primitive(loops.parallel)
     def parallel(self, axis: Axis) -> None:
