@@ -35,6 +35,7 @@ from flexllm_allo.schedule import (
     lanes,
     loops,
     memory,
+    multipliers,
     packing,
     reshaping,
     reuse,
