@@ -1,83 +1,127 @@
-"""What the hardware stages share."""
+"""What the hardware stages share: the schedule of every kernel, as numbers shape it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import ParamSpec
+
 from flexllm_allo import Schedule
-from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.walk import buffers, walk
-from flexllm_allo.schedule.memory import Partition
-from flexllm_allo.schedule.nests import extent
+from flexllm_allo.errors import StreamError
+from flexllm_allo.ir.walk import buffers
+from flexllm_allo.schedule.stage import Stage
 
-BANKS = 64
-"""Most banks of the inputs of a row, when neighbours are read together."""
+from . import attention, hadamard, linear
 
-
-def lanes(extent: int, wanted: int) -> int:
-    """The most lanes, at most `wanted`, that divide an extent evenly."""
-    return max(n for n in range(1, wanted + 1) if extent % n == 0)
+P = ParamSpec("P")
+GROUPED = ("linear_group", "linear_zero", "linear_progressive")
+PAIRS = 8
+"""Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
 
-def parallel(s: Schedule, loop: str, wanted: int) -> int:
-    """Run a loop on as many lanes as divide it, at most `wanted`, a group every cycle; returns how many."""
-    trips = next(extent(n) for n in walk(s.top_func.body) if isinstance(n, ir.For) and n.var == loop)
-    wide = lanes(trips or 1, wanted)
-    if wide > 1:
-        s.split(loop, wide)
-        s.unroll(f"{loop}.inner")
-    s.pipeline(f"{loop}.outer" if wide > 1 else loop)
-    return wide
+@dataclass(frozen=True)
+class Parallelism:
+    """What is done per cycle.
+
+    Attributes:
+        token: tokens in a block, all of which meet a weight at once.
+        weight: output channels of a linear layer.
+        block: input channels of a linear layer.
+        dot: elements of a head, in attention.
+        head: query heads of a group, in softmax.
+        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
+    """
+
+    token: int
+    weight: int
+    block: int
+    dot: int
+    head: int
+    macs_per_dsp: int = 1
 
 
-def banks(s: Schedule, buffer: str, dim: int, factor: int) -> None:
-    """Neighbours in different banks, so that `factor` of them are there in one cycle."""
-    if factor > 1:
-        s.partition(getattr(s, buffer), Partition.Cyclic, dim=dim, factor=factor)
-
-
-def innermost(s: Schedule) -> None:
-    """Every loop that holds no other one takes one element per cycle; those that fill arrays have no name."""
-    for loop in walk(s.top_func.body):
-        if isinstance(loop, ir.For) and not loop.var.startswith("_"):
-            if not any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk(loop.body)):
-                s.pipeline(loop.var)
-
-
-def users(s: Schedule, buffer: str) -> list[ir.Function]:
-    """The functions that are passed a buffer, in the order of their calls."""
-    return [
-        s.program.function(n.func)
-        for n in walk(s.top_func.body)
-        if isinstance(n, ir.Call) and any(isinstance(a, ir.View) and a.buffer == buffer for a in n.args)
-    ]
-
-
-def stream(s: Schedule, buffer: str, producer: str = "", depth: int = 16) -> None:
-    """Join the calls that write and read a buffer by a FIFO, so that they run at the same time.
-
-    Only where one kernel reads it, which every kernel that calls no other does once and in order.
+def stage(
+    name: str,
+    numbers: Callable[P, Parallelism],
+    *,
+    streams: bool,
+    spatial_hadamard: bool,
+    overlapped: bool = False,
+) -> Callable[P, Stage]:
+    """A stage of inference as a function of what `numbers` takes.
 
     Args:
-        producer: the only kernel that writes in that order too, if others may stand in its place.
+        name: how reports call it.
+        numbers: gives how much of everything is done at once.
+        streams: whether operators work at the same time, joined by FIFOs, or take turns.
+        spatial_hadamard: the same for the stages of the Hadamard transform.
+        overlapped: whether a layer takes in the next block while it works on those before.
     """
-    writer, *readers = users(s, buffer)
-    in_order = not producer or writer.origin == producer
-    if in_order and len(readers) == 1 and not any(isinstance(n, ir.Call) for n in readers[0].body):
-        s.to(getattr(s, buffer), readers[0].name, depth=depth)
+
+    @wraps(numbers)
+    def shaped(*args: P.args, **named: P.kwargs) -> Stage:
+        p = numbers(*args, **named)
+        made = kernels(p, streams, spatial_hadamard)
+        if overlapped:
+            made |= {"self_attention": processes, "mlp": processes, "prefill": blocks}
+        return Stage(name, p.token, made, Schedule.pipeline)
+
+    return shaped
 
 
-def grouped(s: Schedule, loop: str, weight_parallel: int) -> None:
-    """Weights with scales per group: `weight_parallel` neighbours of a row meet the inputs of all tokens."""
-    parallel(s, loop, weight_parallel)
-    s.unroll("t")
-    s.partition(s.X, Partition.Complete, dim=1)
-    # Of the input's width alone: several weights may read it.
-    banks(s, "X", 2, lanes(buffers(s.top_func)["X"].shape[1], BANKS))
-    s.pipeline("t_y")
+def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, Callable[[Schedule], None]]:
+    """The schedule of every kernel that has one of its own."""
+    along = p.weight * p.block  # weights with scales per group are read along rows of W
+    made = {
+        "linear": partial(linear.linear, rows=p.weight, columns=p.block, macs_per_dsp=p.macs_per_dsp),
+        **dict.fromkeys(GROUPED, partial(linear.grouped, columns=along)),
+        "linear_sparse": partial(linear.grouped, columns=max(1, along // 4), loop="q"),
+        "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s")),
+        "weigh": partial(attention.weigh, heads=p.head),
+        "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c")),
+        **dict.fromkeys(("append_cache", "append_codes"), attention.append),
+        "candidates": candidates,
+        "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
+        "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
+    }
+    if spatial_hadamard:
+        made |= {"hadamard_stages": partial(stream, buffer="half")}
+    if streams:
+        joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
+        joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
+        made |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
+    return made
+
+
+def processes(s: Schedule) -> None:
+    """The calls of a function as processes, unless one changes an array in place: they take turns then."""
+    with suppress(StreamError):
+        s.duplicate()
+        s.dataflow()
+    s.pipeline()
+
+
+def blocks(s: Schedule) -> None:
+    """The next block enters a layer as soon as the first operator is done with the one before."""
+    s.dataflow("b")
+    s.pipeline()
 
 
 def candidates(s: Schedule) -> None:
     """A logit per cycle, compared with all that are kept at once."""
-    for buffer in (s.value, s.index):
-        s.partition(buffer, Partition.Complete, dim=1)
-    s.pipeline("v")
-    s.unroll("i")
+    s.vectorize("i")
+    s.pipeline()
+
+
+def stream(s: Schedule, buffer: str) -> None:
+    """Join the calls that write and read a buffer by a FIFO, so that they run at the same time.
+
+    A buffer stays an array where lanes share it, or where it is read in another order than it is written or
+    more than once. (The last of the Hadamard stages has none behind it.)
+    """
+    found = buffers(s.top_func).get(buffer)
+    if found and not found.banks:
+        with suppress(StreamError):
+            s.to(getattr(s, buffer), depth=16)

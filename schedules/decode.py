@@ -6,42 +6,30 @@ one engine: the model calls the same kernel instance for all of them.
 
 from __future__ import annotations
 
-from flexllm_allo.schedule.stage import Stage
-
-from . import attention, hadamard, linear
-from .common import candidates, innermost
+from .common import Parallelism, stage
 
 
-def temporal(
-    weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4
-) -> Stage:
-    """Decode with one engine per layer shape, reused by all layers, and one for all Hadamard stages.
+def numbers(
+    weight_parallel: int = 64,
+    block_parallel: int = 1,
+    dot_parallel: int = 64,
+    head_parallel: int = 4,
+    macs_per_dsp: int = 1,
+) -> Parallelism:
+    """What decode does per cycle, for its one token.
 
     Args:
         weight_parallel: output channels per cycle.
         block_parallel: input channels per cycle.
         dot_parallel: elements of a head per cycle, in attention.
         head_parallel: query heads of a group per cycle, in softmax.
+        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1 or 2.
     """
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.temporal(),
-    }
-    return Stage("decode", 1, kernels, innermost)
+    return Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel, macs_per_dsp)
 
 
-def spatial(
-    weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4
-) -> Stage:
-    """Decode whose Hadamard stages are processes of their own; the arguments are those of `temporal`."""
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.streamed(),
-    }
-    return Stage("decode", 1, kernels, innermost)
+temporal = stage("decode", numbers, streams=True, spatial_hadamard=False)
+"""One engine per layer shape, reused by all layers, and one for all stages of a Hadamard transform."""
+
+spatial = stage("decode", numbers, streams=True, spatial_hadamard=True)
+"""The same, with the stages of a Hadamard transform as processes of their own."""

@@ -6,58 +6,30 @@ every cycle; with one token and several columns decode's dot products, trees of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 
 from flexllm_allo import Schedule
-from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule.memory import Partition
-
-from .common import BANKS, banks, grouped, lanes, stream
+from flexllm_allo.errors import ScheduleError
 
 
-def linear(s: Schedule, weight_parallel: int, block_parallel: int = 1) -> None:
-    """All tokens meet `block_parallel` columns of `weight_parallel` rows of W in every cycle."""
-    tokens, width = buffers(s.top_func)["X"].shape
-    wide = lanes(buffers(s.top_func)["w_terms"].shape[0], weight_parallel)
-    deep = lanes(width, min(block_parallel, BANKS))
-    s.split("mac.n", wide)
-    if deep > 1:
-        s.split("k", deep)
-        s.reorder("n.outer", "k.outer", "mac.t", "n.inner", "k.inner")
-        s.unroll("k.inner")
-    else:
-        s.reorder("n.outer", "k", "mac.t", "n.inner")
-    s.pipeline("k.outer" if deep > 1 else "k")
-    s.unroll("mac.t")
-    s.unroll("n.inner")
-    if tokens > 1:
-        s.partition(s.acc, Partition.Complete, dim=1)
-        s.partition(s.X, Partition.Complete, dim=1)
-    banks(s, "acc", 2, wide)
-    if deep > 1:
-        banks(s, "X", 2, lanes(width, BANKS))  # as `grouped` has it
-    s.pipeline("scale.n")
+def linear(s: Schedule, rows: int, columns: int = 1, macs_per_dsp: int = 1) -> None:
+    """All tokens meet `columns` columns of `rows` rows of W in every cycle.
+
+    Up to `macs_per_dsp` products share a multiplier: 2 of one input with two rows, 4 of two inputs with two
+    rows, or fewer where types are wider than that or lanes have no pairs.
+    """
+    n = "mac.n" if s.vectorize("mac.n", rows) is None else "mac.n.inner"
+    s.vectorize("mac.t")
+    s.vectorize("mac.k", columns)
+    for loops in {1: [], 2: [(n,)], 4: [("mac.t", n), (n,)]}[macs_per_dsp]:
+        with suppress(ScheduleError):
+            s.pack_products(*loops)
+            break
+    s.pipeline()
 
 
-def engines(weight_parallel: int, block_parallel: int = 1) -> dict[str, Callable[[Schedule], None]]:
-    """Kernels of all linear layers, for a stage; those with scales per group read along rows of W."""
-    along = weight_parallel * block_parallel
-    return {
-        "linear": partial(linear, weight_parallel=weight_parallel, block_parallel=block_parallel),
-        "linear_group": partial(grouped, loop="k", weight_parallel=along),
-        "linear_zero": partial(grouped, loop="k", weight_parallel=along),
-        "linear_progressive": partial(grouped, loop="k", weight_parallel=along),
-        "linear_sparse": partial(grouped, loop="q", weight_parallel=max(1, along // 4)),
-    }
-
-
-def streams() -> dict[str, Callable[[Schedule], None]]:
-    """FIFOs between operators, so that they work at the same time."""
-    return {
-        "norm_quantize": partial(stream, buffer="normed"),
-        "swiglu_quantize": partial(stream, buffer="hidden"),
-        "gelu_quantize": partial(stream, buffer="hidden"),
-        "rotate_quantize": partial(stream, buffer="rotated"),
-        "linear_add": partial(stream, buffer="Y", producer="linear"),
-    }
+def grouped(s: Schedule, columns: int, loop: str = "k") -> None:
+    """Weights with scales per group: `columns` neighbours of a row meet the inputs of all tokens."""
+    s.vectorize(loop, columns)
+    s.vectorize("t")
+    s.pipeline()

@@ -6,22 +6,18 @@ Every weight read meets all tokens of the block, so the linear layers become `to
 
 from __future__ import annotations
 
-from flexllm_allo import Schedule
-from flexllm_allo.schedule.stage import Stage
-
-from . import attention, hadamard, linear
-from .common import candidates, innermost
-from .overlap import overlap
+from .common import Parallelism, stage
 
 
-def spatial(
+def numbers(
     token_parallel: int = 8,
     weight_parallel: int = 16,
     block_parallel: int = 1,
     dot_parallel: int = 8,
     head_parallel: int = 1,
-) -> Stage:
-    """Prefill with operators that work at the same time, joined by FIFOs.
+    macs_per_dsp: int = 1,
+) -> Parallelism:
+    """What prefill does per cycle.
 
     Args:
         token_parallel: tokens in a block, at least 2.
@@ -29,37 +25,14 @@ def spatial(
         block_parallel: input channels per cycle.
         dot_parallel: elements of a head per cycle, in attention.
         head_parallel: query heads of a group per cycle, in softmax.
+        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
     """
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **linear.streams(),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.streamed(),
-        "self_attention": overlap,
-        "mlp": overlap,
-        "prefill": blocks,
-    }
-    return Stage("prefill", token_parallel, kernels, innermost)
+    sizes = (token_parallel, weight_parallel, block_parallel, dot_parallel, head_parallel)
+    return Parallelism(*sizes, macs_per_dsp)
 
 
-def blocks(s: Schedule) -> None:
-    """The next block of tokens enters a layer as soon as the first operator has done the one before."""
-    s.dataflow("b")
+spatial = stage("prefill", numbers, streams=True, spatial_hadamard=True, overlapped=True)
+"""Operators, and stages of the Hadamard transform, that work at the same time, each on another block."""
 
-
-def temporal(
-    token_parallel: int = 8,
-    weight_parallel: int = 16,
-    block_parallel: int = 1,
-    dot_parallel: int = 8,
-    head_parallel: int = 1,
-) -> Stage:
-    """Prefill with operators, and stages of the Hadamard transform, that take turns; arguments as above."""
-    kernels = {
-        **linear.engines(weight_parallel, block_parallel),
-        **attention.engines(dot_parallel, head_parallel),
-        "candidates": candidates,
-        **hadamard.temporal(),
-    }
-    return Stage("prefill", token_parallel, kernels, innermost)
+temporal = stage("prefill", numbers, streams=False, spatial_hadamard=False)
+"""Operators, and stages of the Hadamard transform, that take turns."""

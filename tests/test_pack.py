@@ -203,3 +203,60 @@ def test_pack_refused():
     s.pack(s.x, 2)
     with pytest.raises(ScheduleError, match='"x" is packed already, 2 per word'):
         s.pack(s.x, 2)
+
+
+def put(codes: int8[3, 16], pos: int32, n: int32, cache: int8[8, 16]):
+    for t in range(n, name="token"):
+        for d in range(16, name="element"):
+            cache[pos + t, d] = codes[t, d]
+
+
+def shifted(cache: int8[8, 16]):
+    for t in range(7):
+        for d in range(16):
+            cache[t, d] = cache[t + 1, d]
+
+
+def some(codes: int8[3, 16], cache: int8[8, 16]):
+    for t in range(3):
+        for d in range(10):
+            cache[t, d + 3] = codes[t, d]
+
+
+@pytest.mark.parametrize("factor", [4, 16])
+@pytest.mark.parametrize("wide", [False, True])
+def test_rows_of_whole_words_are_written_word_by_word(factor, wide):
+    """Every element comes to its place, its neighbours of other tokens stay, and no word is read."""
+    rng = np.random.default_rng(0)
+    codes, cache = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((3, 16), (8, 16)))
+    s = allo.customize(put)
+    s.pack(s.cache, factor)
+    text = str(s)
+    inner = "d_inner" if factor == 16 else "d_outer * 4 + d_inner"
+    assert f"codes[t, {inner}]" in text
+    assert "= cache[" not in text
+    if wide:
+        s.vectorize("d.inner")
+        s.pipeline()
+    for module in (Interpreter(s.program), s.build()):
+        for pos, n in ((0, 3), (5, 1), (4, 2)):
+            words, expected = pack_array(words_of(s, "cache"), cache), cache.copy()
+            module(codes, pos, n, words)
+            expected[pos : pos + n] = codes[:n]
+            np.testing.assert_array_equal(unpack_array(words_of(s, "cache"), words), expected)
+
+
+@pytest.mark.parametrize("kernel", [shifted, some])
+def test_other_writes_keep_the_rest_of_their_word(kernel):
+    """What reads the array itself, or writes a part of a word."""
+    rng = np.random.default_rng(1)
+    args = [rng.integers(-128, 128, (3, 16)).astype(np.int8)] if kernel is some else []
+    cache = rng.integers(-128, 128, (8, 16)).astype(np.int8)
+    s = allo.customize(kernel)
+    expected = cache.copy()
+    Interpreter(s.program)(*args, expected)
+    s.pack(s.cache, 4)
+    assert "cache_word" not in str(s)
+    words = pack_array(words_of(s, "cache"), cache)
+    Interpreter(s.program)(*args, words)
+    np.testing.assert_array_equal(unpack_array(words_of(s, "cache"), words), expected)

@@ -34,8 +34,10 @@ from flexllm_allo.schedule import (
     computing,
     copies,
     dataflow,
+    lanes,
     loops,
     memory,
+    multipliers,
     packing,
     reshaping,
     reuse,
@@ -49,6 +51,7 @@ from flexllm_allo.schedule.schedule import Schedule
 
 _PRIMITIVES = [
     "split",
+    "vectorize",
     "reorder",
     "fuse",
     "buffer_at",
@@ -88,7 +91,8 @@ def apply_steps(s: Schedule, steps) -> None:
         array = arrays[y % len(arrays)]
         inside = next((b for b in arrays if b not in s.top_func.params), array)
         args = {
-            "split": (a, factor), "reorder": (a, b), "fuse": (a, b), "pipeline": (a, factor),
+            "split": (a, factor), "vectorize": (a, factor), "reorder": (a, b), "fuse": (a, b),
+            "pipeline": (a, factor),
             "buffer_at": (buffer, a), "reuse_at": (array.name, a), "compute_at": (a, b),
             "reshape": (inside.name, (prod(inside.shape),)), "unfold": (a.rpartition(".")[0], [factor - 1]),
         }[name]  # fmt: skip
@@ -115,7 +119,8 @@ def test_random_schedules_keep_every_bit(case):
 
 
 @pytest.mark.parametrize(
-    "module", [loops, memory, packing, dataflow, computing, reshaping, reuse, spatial, copies]
+    "module",
+    [loops, lanes, memory, multipliers, packing, dataflow, computing, reshaping, reuse, spatial, copies],
 )
 def test_docstring_examples(module):
     names = {

@@ -41,6 +41,8 @@ OnStep = Callable[[int, int | None], None]
 MODES = ("csim", "csyn", "csynth", "cosim", "sw_emu", "hw_emu", "hw")
 WORD_ROWS = 64
 """Rows of a weight in one memory word: 512 bits at 8 bits per weight."""
+CACHE_BITS = 512
+"""A memory word of the KV cache: elements of one head of one token, never of two."""
 GOLDEN_PROMPT = 11
 """Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
 GOLDEN_TOKENS = 6
@@ -60,7 +62,8 @@ def hardware_top(model: Model, token_parallel: int = 8, weight_parallel: int = 1
 def weight_words(model: Model) -> dict[str, Words]:
     """The memory words of every integer weight: rows side by side where a whole row has one scale.
 
-    Weights with scales per group are multiplied row by row, so their words lie along the row.
+    Weights with scales per group are multiplied row by row, so their words lie along the row. Those of
+    the KV cache lie along the elements of a head: every token writes whole words, whatever block it is in.
     """
     layout: dict[str, Words] = {}
     by_rows: Any = getattr(linear_kernels, "linear")  # noqa: B009
@@ -69,6 +72,9 @@ def weight_words(model: Model) -> dict[str, Words]:
         if not storage.dtype.is_float and storage.Weight is not linear_kernels.NoWeight:
             along = "rows" if storage.linear is by_rows else "columns"
             layout[f"{kind}_codes"] = Words(WORD_ROWS, along)
+    cache = model.operators.cache.dtype
+    if not cache.is_float:
+        layout |= dict.fromkeys(("k_codes", "v_codes"), Words(CACHE_BITS // cache.bits, "columns"))
     return layout
 
 

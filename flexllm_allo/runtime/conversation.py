@@ -41,7 +41,7 @@ class Conversation:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._cache = session.model.cache()
+        self._cache = session.empty_cache()
         self.tokens: list[int] = []
         self._pending: list[int] = []  # answered, but not run through the layers yet
 

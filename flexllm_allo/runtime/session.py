@@ -52,7 +52,7 @@ class Session:
         everything = self.top.program.function(self.top.program.top).inputs
         self._held = {p.name: p for p in everything}
         self._data = model.laid_out(everything)
-        self._cache = model.cache()
+        self._cache = self.empty_cache()
         self._laid_out: dict[tuple[str, int, int], Any] = {}
 
     @classmethod
@@ -159,6 +159,10 @@ class Session:
             out = self.call(scorer, self._cache, tokens=padded, n=len(part), pos=pos)
             rows.append(out[: len(part)])
         return np.concatenate(rows)
+
+    def empty_cache(self) -> dict[str, Any]:
+        """A KV cache as the design's memory holds it."""
+        return {name: laid_out(self._held[name], array) for name, array in self.model.cache().items()}
 
     def close(self) -> None:
         """Let go of the weights and the compiled code."""

@@ -11,22 +11,24 @@ from ..ir.simplify import const
 from ..ir.walk import buffers, rename_buffers
 from .buffers import Target, find_buffer
 from .fifo import alloc_path, region_body, replace_body
-from .names import Path, fresh, statement_at
+from .names import Path, find_function, fresh, statement_at
 
 
-def duplicate(program: ir.Program, func: str, target: Target) -> ir.Program:
+def duplicate(program: ir.Program, func: str, target: Target | None = None) -> ir.Program:
     """Give every statement that reads an array a copy of its own.
 
     In a dataflow region an array joins one producer and one consumer: Vitis takes no other form. The copies
-    are made by a nest of their own, right after the last statement that writes the array.
+    are made by a nest of their own, right after the last statement that writes the array; along dimensions
+    that are in banks of their own all elements at once.
 
     Args:
-        target: a local array or a parameter of the function.
+        target: a local array or a parameter of the function; by default every array that more than one
+            statement of the function's body reads.
 
     Raises:
         ScheduleNameError: FX201.
-        StreamError: FX302, a scalar, a FIFO, an array with fewer than two readers, or one that is read
-            before it is whole.
+        StreamError: FX302, a scalar, a FIFO, an array with fewer than two readers, or one that is changed
+            after it was read.
 
     Example:
         >>> s = allo.customize(fork)
@@ -55,7 +57,19 @@ def duplicate(program: ir.Program, func: str, target: Target) -> ir.Program:
                 D[i] = A_1[i] + 1
             return C, D
     """
-    function, buffer = find_buffer(program, func, target)
+    if target is not None:
+        return _duplicated(program, *find_buffer(program, func, target))
+    function = find_function(program, func)
+    for buffer in buffers(function).values():
+        writers, readers = _users(program, function.body, buffer)
+        if buffer.shape and not buffer.is_stream and len(readers) > 1:
+            program = _duplicated(program, find_function(program, func), buffer)
+        elif len(writers) > 1 and readers:
+            _check_order(buffer, function.body, writers, readers)
+    return program
+
+
+def _duplicated(program: ir.Program, function: ir.Function, buffer: ir.Buffer) -> ir.Program:
     region = _region(function, buffer)
     body = region_body(function, region)
     writers, readers = _users(program, body, buffer)
@@ -108,23 +122,35 @@ def _check(buffer: ir.Buffer, body: tuple[ir.Stmt, ...], writers: list[int], rea
             "FX302", f'"{buffer.name}" has {len(readers)} readers', at=places,
             hint="duplicate what several statements of the region read",
         )  # fmt: skip
+    _check_order(buffer, body, writers, readers)
+
+
+def _check_order(
+    buffer: ir.Buffer, body: tuple[ir.Stmt, ...], writers: list[int], readers: list[int]
+) -> None:
+    """Refuse an array that is changed after it was read."""
     early = next((i for i in readers if writers and i <= writers[-1]), None)
     if early is not None:
         raise StreamError(
-            "FX302", f'"{buffer.name}" is read before it is whole',
+            "FX302", f'"{buffer.name}" is changed after it was read',
             at=[Place(body[early].span, "read here"), Place(body[writers[-1]].span, "written here")],
             hint="write the result of the second statement to another array",
         )  # fmt: skip
 
 
 def _nest(buffer: ir.Buffer, copies: list[ir.Buffer]) -> ir.Stmt:
-    """Loops over the array that store each element to every copy."""
+    """Loops over the array that store each element to every copy; dimensions in banks are inside."""
     names = [f"{buffer.name}_d{d}" for d in range(len(buffer.shape))]
     indices = tuple(ir.LoopVar(n, span=buffer.span) for n in names)
     load = ir.Load(buffer.name, indices, buffer.dtype, buffer.span)
+    banked = {b.dim - 1 for b in buffer.banks if b.kind == "complete" and b.dim}
+    order = sorted(range(len(names)), key=lambda d: (d in banked, d))
     body: tuple[ir.Stmt, ...] = tuple(ir.Store(c.name, indices, load, buffer.span) for c in copies)
-    for depth in reversed(range(len(names))):
-        band = f"duplicate_{buffer.name}" if depth == 0 else None
-        upper = const(buffer.shape[depth], buffer.span)
-        body = (ir.For(names[depth], const(0, buffer.span), upper, body, band=band, span=buffer.span),)
+    for d in reversed(order):
+        band = f"duplicate_{buffer.name}" if d == order[0] else None
+        attrs = ir.LoopAttrs(unroll=0 if d in banked else None)
+        upper = const(buffer.shape[d], buffer.span)
+        body = (
+            ir.For(names[d], const(0, buffer.span), upper, body, band=band, attrs=attrs, span=buffer.span),
+        )
     return body[0]

@@ -80,7 +80,7 @@ def to(
     program: ir.Program,
     func: str,
     target: Target,
-    dst: str | LoopWrapper | Sequence[int],
+    dst: str | LoopWrapper | Sequence[int] | None = None,
     axis: int | None = None,
     depth: int = -1,
 ) -> ir.Program:
@@ -95,7 +95,8 @@ def to(
 
     Args:
         target: the local array.
-        dst: the band or the function that reads it; or the dimensions that become an array of FIFOs.
+        dst: the band or the function that reads it, by default the only one that does; or the dimensions
+            that become an array of FIFOs.
         axis: with dimensions, the one along which data move from element to element.
         depth: elements a FIFO holds; -1 means all that go through it.
 
@@ -134,7 +135,7 @@ def to(
         hint = "-1 means the number of elements"
         raise ScheduleValueError("FX204", f"FIFO depth must be at least 1, got {depth!r}", hint=hint)
     region = _region(function, buffer)
-    if not isinstance(dst, str | LoopWrapper):
+    if dst is not None and not isinstance(dst, str | LoopWrapper):
         return insert_fifos(program, function, region, buffer, dst, axis, depth)
     program, body = without_initialisers(program, region_body(function, region), buffer)
     function = with_region(function, region, body)
@@ -182,19 +183,11 @@ def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
 
 
 def _link(
-    program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper
+    program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper | None
 ) -> _Link:
     body = region_body(function, region)
-    text = dst.name if isinstance(dst, LoopWrapper) else dst
-    name = text.removeprefix(f"{function.name}:")
-    named = [s for s in body if name in _names(program, s, function)]
-    if not named:
-        known = {n for s in body for n in _names(program, s, function)}
-        raise ScheduleNameError(
-            "FX201", f'no band or function "{name}" in "{function.name}" could read "{buffer.name}"',
-            at=buffer.span, hint=did_you_mean(name, known),
-        )  # fmt: skip
     writers, readers = _users(program, body, buffer)
+    named = readers if dst is None else _named(program, function, body, buffer, dst)
     fills = initialisers(program, body, buffer.name)
     writers = [s for s in writers if s not in fills]
     if len(writers) != 1:
@@ -215,9 +208,10 @@ def _link(
     consumers = [s for s in named if any(s is r for r in readers)]
     if len(consumers) != 1:
         places = [Place(s.span, "reads it" if consumers else "does not read it") for s in consumers or named]
+        reads = f'"{_plain(function, dst)}" reads "{buffer.name}"' if dst else f'"{buffer.name}" is read'
         raise StreamError(
-            "FX302", f'"{name}" reads "{buffer.name}" in {len(consumers)} statements; a FIFO needs one',
-            at=places, hint="" if consumers else "give the band or function that reads it",
+            "FX302", f"{reads} in {len(consumers)} statements; a FIFO needs one",
+            at=places, hint="" if consumers and dst else "give the band or function that reads it",
         )  # fmt: skip
     (consumer,) = consumers
     if next(i for i, s in enumerate(body) if s is consumer) < next(
@@ -229,7 +223,33 @@ def _link(
             hint="a FIFO carries values forward: the producer comes first in the program",
         )  # fmt: skip
     band = consumer.band if isinstance(consumer, ir.For) else None
-    return _Link(producer, consumer, band or name)
+    called = consumer.func if isinstance(consumer, ir.Call) else ""
+    return _Link(producer, consumer, band or (_plain(function, dst) if dst else called))
+
+
+def _plain(function: ir.Function, dst: str | LoopWrapper) -> str:
+    """A name without that of the function it is in."""
+    text = dst.name if isinstance(dst, LoopWrapper) else dst
+    return text.removeprefix(f"{function.name}:")
+
+
+def _named(
+    program: ir.Program,
+    function: ir.Function,
+    body: tuple[ir.Stmt, ...],
+    buffer: ir.Buffer,
+    dst: str | LoopWrapper,
+) -> list[ir.Stmt]:
+    """The statements of a region that go by a name."""
+    name = _plain(function, dst)
+    found = [s for s in body if name in _names(program, s, function)]
+    if not found:
+        known = {n for s in body for n in _names(program, s, function)}
+        raise ScheduleNameError(
+            "FX201", f'no band or function "{name}" in "{function.name}" could read "{buffer.name}"',
+            at=buffer.span, hint=did_you_mean(name, known),
+        )  # fmt: skip
+    return found
 
 
 def _users(

@@ -9,7 +9,7 @@ from ..analysis.accesses import accesses
 from ..errors import Place, StreamError
 from ..ir import nodes as ir
 from ..ir.walk import Node, buffers, rewrite
-from .initial import install
+from .initial import has_others, install
 from .names import Path, fresh, replace_at, statement_at, sub_bodies
 
 
@@ -99,13 +99,17 @@ class Rewriter:
     """Rewrites statements of one function; `program` collects the callees it changes.
 
     `dims` are the dimensions of the array that choose one FIFO of an array of FIFOs; along the others
-    the elements follow each other in time.
+    the elements follow each other in time. A function that has other calls is `shared`, and so is what
+    it calls: these stay as they are beside the changed ones.
     """
 
-    def __init__(self, program: ir.Program, taken: set[str], dims: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, program: ir.Program, taken: set[str], dims: tuple[int, ...] = (), shared: bool = False
+    ) -> None:
         self.program = program
         self.taken = taken
         self.dims = dims
+        self.shared = shared
 
     def chosen(self, indices: tuple[ir.Expr, ...]) -> tuple[ir.Expr, ...]:
         """Which FIFO an element, or a part of the array, goes through."""
@@ -216,7 +220,8 @@ class Rewriter:
         param, leading = callee.params[place], len(view.indices)
         chosen = self.chosen(view.indices)
         dims = tuple(d - leading for d in self.dims if d >= leading)
-        inner = Rewriter(self.program, set(buffers(callee)), dims)
+        shared = self.shared or has_others(self.program, callee.name)
+        inner = Rewriter(self.program, set(buffers(callee)), dims, shared)
         new_name = inner.fresh(f"{param.name}_fifo") if keep else param.name
         channel = replace(fifo, name=new_name, shape=fifo.shape[len(chosen) :], span=param.span)
         if write:
@@ -227,7 +232,7 @@ class Rewriter:
         arg = ir.View(fifo.name, chosen, view.span)
         params, args, results = _passed(callee, call, place, channel, arg, keep)
         made = replace(callee, params=params, body=body, results=results)
-        self.program, func = install(self.program, callee, made)
+        self.program, func = install(self.program, callee, made, shared)
         return replace(call, func=func, args=args)
 
 

@@ -83,10 +83,21 @@ def without_initialisers(
     return shorter, (*body[:at], first, *body[at + 1 :])
 
 
-def install(program: ir.Program, old: ir.Function, new: ir.Function) -> tuple[ir.Program, str]:
-    """Put a changed callee into the program: in place if it has no second call, else as a clone."""
+def has_others(program: ir.Program, name: str) -> bool:
+    """Whether a function has a second call."""
+    return sum(call.func == name for f in program.functions for call in calls(f)) > 1
+
+
+def install(
+    program: ir.Program, old: ir.Function, new: ir.Function, shared: bool = False
+) -> tuple[ir.Program, str]:
+    """Put a changed callee into the program: in place if nothing else runs it, else as a clone.
+
+    Args:
+        shared: whether a function on the way to its call has other calls, and so is cloned itself.
+    """
     functions = program.functions
-    if sum(call.func == old.name for f in functions for call in calls(f)) <= 1:
+    if not shared and not has_others(program, old.name):
         return program.with_function(new, old.name), old.name
     name = fresh(f"{old.name}_stream", {f.name for f in functions})
     at = next(i for i, f in enumerate(functions) if f.name == old.name)
@@ -95,7 +106,7 @@ def install(program: ir.Program, old: ir.Function, new: ir.Function) -> tuple[ir
 
 
 def _shortened(
-    program: ir.Program, stmt: ir.Stmt, array: ir.Buffer, value: ir.Const | None
+    program: ir.Program, stmt: ir.Stmt, array: ir.Buffer, value: ir.Const | None, shared: bool = False
 ) -> tuple[ir.Program, ir.Stmt, ir.Const | None]:
     """A call whose callee no longer begins with fills of the array, and the constant of the last one."""
     if not isinstance(stmt, ir.Call):
@@ -108,6 +119,7 @@ def _shortened(
     ]
     if len(passed) != 1 or passed[0].shape != array.shape:
         return program, stmt, value
+    shared = shared or has_others(program, callee.name)
     body: list[ir.Stmt] = []
     rest = iter(callee.body)
     for inner in rest:
@@ -116,16 +128,16 @@ def _shortened(
         elif is_fill(inner) and (constant := whole_fill(inner, passed[0])):
             value = constant
         else:
-            program, inner, value = _shortened(program, inner, passed[0], value)
+            program, inner, value = _shortened(program, inner, passed[0], value, shared)
             body += [inner, *rest]
     if all(a is b for a, b in zip(body, callee.body, strict=False)) and len(body) == len(callee.body):
         return program, stmt, value
-    program, name = install(program, callee, replace(callee, body=tuple(body)))
+    program, name = install(program, callee, replace(callee, body=tuple(body)), shared)
     return program, replace(stmt, func=name), value
 
 
 def _with_value(
-    program: ir.Program, body: tuple[ir.Stmt, ...], name: str, value: ir.Const
+    program: ir.Program, body: tuple[ir.Stmt, ...], name: str, value: ir.Const, shared: bool = False
 ) -> tuple[ir.Program, tuple[ir.Stmt, ...]]:
     """The statements, and the functions they call, with every load of the array replaced."""
 
@@ -137,8 +149,9 @@ def _with_value(
             for arg, param in zip(node.args, program.function(node.func).params, strict=True):
                 callee = program.function(node.func)
                 if isinstance(arg, ir.View) and arg.buffer == name and _reads_in(program, callee, param.name):
-                    program, inner = _with_value(program, callee.body, param.name, value)
-                    program, func = install(program, callee, replace(callee, body=inner))
+                    others = shared or has_others(program, callee.name)
+                    program, inner = _with_value(program, callee.body, param.name, value, others)
+                    program, func = install(program, callee, replace(callee, body=inner), others)
                     node = replace(node, func=func)
         return node
 
@@ -164,4 +177,4 @@ def _reads_in(program: ir.Program, function: ir.Function, name: str) -> bool:
     return any(a.buffer == name and not a.write for a in accesses(function.body, program))
 
 
-__all__ = ["initialisers", "install", "is_fill", "whole_fill", "without_initialisers"]
+__all__ = ["has_others", "initialisers", "install", "is_fill", "whole_fill", "without_initialisers"]

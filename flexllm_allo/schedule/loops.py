@@ -13,8 +13,8 @@ from ..analysis.dependence import Dependence, carried
 from ..errors import Place, ScheduleError, ScheduleValueError
 from ..ir import nodes as ir
 from ..ir.simplify import binary, const, simplify, value_of, var
-from ..ir.walk import substitute
-from .names import LoopBand, LoopSite, LoopWrapper, find_function, find_loop, fresh, replace_at
+from ..ir.walk import Node, buffers, substitute, walk
+from .names import LoopBand, LoopSite, LoopWrapper, bands, find_function, find_loop, fresh, replace_at
 from .nests import (
     band_written,
     bound_reads,
@@ -348,11 +348,17 @@ def unroll(program: ir.Program, func: str, axis: Axis, factor: int = 0) -> ir.Pr
 
 
 def pipeline(
-    program: ir.Program, func: str, axis: Axis, initiation_interval: int = 1, rewind: bool = False
+    program: ir.Program,
+    func: str,
+    axis: Axis | None = None,
+    initiation_interval: int = 1,
+    rewind: bool = False,
 ) -> ir.Program:
     """Start an iteration of a loop every `initiation_interval` cycles; loops inside are unrolled.
 
     Args:
+        axis: the loop; without it, every loop that has no directive yet and holds no call and no loop but
+            unrolled ones: what is left to run in turns after `unroll` and `vectorize`.
         rewind: start the next run of the whole loop without a gap.
 
     Raises:
@@ -374,9 +380,37 @@ def pipeline(
                 C[i] = A[i] + B[i]
             return C
     """
-    site = find_loop(program, func, axis)
-    _integer("initiation_interval", initiation_interval, 1, site, "cycles from one iteration to the next")
-    return _annotate(program, site, pipeline=initiation_interval, rewind=bool(rewind))
+    if axis is not None:
+        chosen = [find_loop(program, func, axis)]
+    else:
+        function = find_function(program, func)
+        chosen = [site for sites in bands(function).values() for site in sites if _in_turns(site)]
+    for site in chosen:
+        _integer("initiation_interval", initiation_interval, 1, site, "cycles from one iteration to the next")
+        found = find_loop(program, func, LoopWrapper(site.function.name, site.band, site.name))
+        program = _annotate(program, found, pipeline=initiation_interval, rewind=bool(rewind))
+    return program
+
+
+def _in_turns(site: LoopSite) -> bool:
+    """Whether a loop without directives holds only what is done at once."""
+    attrs, table = site.loop.attrs, buffers(site.function)
+    free = attrs.pipeline is None and attrs.unroll is None and not attrs.dataflow
+    return free and all(_at_once(node, table) for node in walk(site.loop.body))
+
+
+def _at_once(node: Node, table: dict[str, ir.Buffer]) -> bool:
+    """Whether a statement takes no turns: no call, and no loop but lanes and fills of registers."""
+    if not isinstance(node, ir.For):
+        return not isinstance(node, ir.While | ir.Call)
+    filled = [table[n.buffer] for n in walk(node.body) if isinstance(n, ir.Store)] if node.hidden else []
+    return node.attrs.unroll == 0 or (node.hidden and all(_is_registers(buffer) for buffer in filled))
+
+
+def _is_registers(buffer: ir.Buffer) -> bool:
+    """Whether every element has a bank of its own."""
+    complete = {bank.dim for bank in buffer.banks if bank.kind == "complete"}
+    return all(size == 1 or dim in complete for dim, size in enumerate(buffer.shape, 1))
 
 
 def parallel(program: ir.Program, func: str, axis: Axis) -> ir.Program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import IntEnum
+from math import lcm
 
 from ..errors import Place, ScheduleError, ScheduleValueError, did_you_mean
 from ..ir import nodes as ir
@@ -72,6 +73,33 @@ def partition(
         for d in dims:
             new = _with_bank(new, ir.Bank(kind.name.lower(), d - alias.shift, banks), alias, dim)
         if new is not alias.buffer:
+            program = program.with_function(change_buffer(find_function(program, alias.func), new))
+    return program
+
+
+def spread(program: ir.Program, func: str, name: str, dim: int, factor: int) -> ir.Program:
+    """Give a dimension of an array so many cyclic banks, or a multiple that banks it has already ask for.
+
+    As many banks as elements are a complete partition.
+
+    Raises:
+        ScheduleValueError: FX205, the dimension is in blocks.
+    """
+    found = aliases(program, func, name)
+    for alias in found:
+        for old in alias.buffer.banks:
+            if old.dim == dim - alias.shift and old.kind == "block":
+                raise _mixed(alias.buffer, f"{alias.func}:{alias.buffer.name}", old, old.dim)
+            if old.dim == dim - alias.shift:
+                size = alias.buffer.shape[old.dim - 1]
+                factor = size if old.kind == "complete" else lcm(factor, old.factor)
+    for alias in found:
+        at, buffer = dim - alias.shift, alias.buffer
+        if factor > 1 and 1 <= at <= len(buffer.shape):
+            whole = factor == buffer.shape[at - 1]
+            bank = ir.Bank("complete", at) if whole else ir.Bank("cyclic", at, factor)
+            others = tuple(b for b in buffer.banks if b.dim != at)
+            new = replace(buffer, banks=(*others, bank))
             program = program.with_function(change_buffer(find_function(program, alias.func), new))
     return program
 

@@ -8,10 +8,11 @@ from ..errors import Place, ScheduleError, ScheduleValueError
 from ..ir import nodes as ir
 from ..ir.dtypes import DType, Index, UInt
 from ..ir.layout import pack_bits, raw_bits
-from ..ir.simplify import binary, const, simplify
+from ..ir.simplify import const
 from ..ir.walk import Node, buffers, rewrite, walk
 from .buffers import Alias, Target, aliases, change_buffer, find_buffer
 from .names import find_function
+from .words import fill_words, split_index, write_element
 
 
 def pack(
@@ -26,7 +27,9 @@ def pack(
 
     The array becomes one of ``UInt(bits * factor)`` with that dimension divided by `factor`, under
     all its names.  Packed along the rows, a word holds what `factor` parallel lanes read together.
-    Reads become a slice of a word; writes read, change and write a word.
+    Reads become a slice of a word.  A loop that writes whole words, element after element, fills one in
+    a variable and writes it once (its parts are named as those of `split`); other writes read, change and
+    write a word.
     The kernel's indices keep their meaning, and `flexllm_allo.ir.layout.pack_array` packs the data.
 
     Args:
@@ -65,7 +68,8 @@ def pack(
         _check_alias(alias, axis)
     for alias in found:
         owner, is_top = find_function(program, alias.func), alias.func == program.top
-        program = program.with_function(_pack_in(owner, alias.buffer, words, axis, is_top))
+        names = {a.buffer.name for a in found if a.func == alias.func}
+        program = program.with_function(_pack_in(owner, alias.buffer, words, axis, is_top, names))
     return program
 
 
@@ -127,18 +131,21 @@ def _check_alias(alias: Alias, axis: int) -> None:
         )
 
 
-def _pack_in(function: ir.Function, old: ir.Buffer, words: int, axis: int, is_top: bool) -> ir.Function:
+def _pack_in(
+    function: ir.Function, old: ir.Buffer, words: int, axis: int, is_top: bool, names: set[str]
+) -> ir.Function:
     word = UInt(old.dtype.bits * words)
     shape = list(old.shape)
     shape[axis] //= words
     new = replace(old, dtype=word, shape=tuple(shape), words=words, word_axis=axis, logical=old.dtype)
+    filled = fill_words(function, new, names)
 
     def visit(node: Node) -> Node | None:
         match node:
             case ir.Load() if node.buffer == old.name:
                 return _read(node, new, old.dtype)
-            case ir.Store() if node.buffer == old.name:
-                return _write(node, new, old.dtype)
+            case ir.Store() if node.buffer == old.name and node.value.type != word:
+                return write_element(node, new)
             case ir.Alloc(buffer) if buffer.name == old.name and node.init is not None:
                 bits = raw_bits(node.init, old.dtype)
                 return replace(node, init=tuple(pack_bits(new, bits)))
@@ -146,7 +153,7 @@ def _pack_in(function: ir.Function, old: ir.Buffer, words: int, axis: int, is_to
                 return None
 
     stores = any(isinstance(n, ir.Store) and n.buffer == old.name for n in walk(function.body))
-    function = change_buffer(replace(function, body=rewrite(function.body, visit)), new)
+    function = change_buffer(replace(filled, body=rewrite(filled.body, visit)), new)
     if new.name in (p.name for p in function.outputs):
         # Words are read before they are written, so results start as zeros.
         return _with_zeros(function, new) if is_top else function
@@ -160,33 +167,12 @@ def _passed(function: ir.Function, name: str) -> bool:
     )  # fmt: skip
 
 
-def _split_index(node: ir.Load | ir.Store, new: ir.Buffer) -> tuple[tuple[ir.Expr, ...], ir.Expr]:
-    """The word's index and the first bit of the element in it."""
-    assert new.logical is not None
-    index = list(node.indices)
-    element = index[new.word_axis]
-    index[new.word_axis] = simplify(binary("//", element, new.words))
-    lane = simplify(binary("*", binary("%", element, new.words), new.logical.bits))
-    return tuple(index), lane
-
-
 def _read(node: ir.Load, new: ir.Buffer, logical: DType) -> ir.Expr:
-    index, low = _split_index(node, new)
+    index, low = split_index(node, new)
     word = ir.Load(new.name, index, new.dtype, node.span)
     plain = UInt(logical.bits)
     value = ir.BitSlice(word, low, plain, node.span)
     return value if logical == plain else ir.Bitcast(value, logical, node.span)
-
-
-def _write(node: ir.Store, new: ir.Buffer, logical: DType) -> ir.Store:
-    index, low = _split_index(node, new)
-    word, plain, span = new.dtype, UInt(logical.bits), node.span
-    bits = node.value if logical == plain else ir.Bitcast(node.value, plain, span)
-    mask = ir.Const((1 << logical.bits) - 1, word, span)
-    hole = ir.Unary("~", ir.Binary("<<", mask, low, word, span), word, span)
-    kept = ir.Binary("&", ir.Load(new.name, index, word, span), hole, word, span)
-    placed = ir.Binary("<<", ir.Cast(bits, word, True, span), low, word, span)
-    return ir.Store(new.name, index, ir.Binary("|", kept, placed, word, span), span)
 
 
 def _with_zeros(function: ir.Function, new: ir.Buffer) -> ir.Function:

@@ -15,11 +15,12 @@ from ..ir.printer import print_program
 from ..ir.walk import buffers
 from ..lowering import lower
 from . import compose as composing
-from . import computing, copies, loops, memory, packing, reshaping, reuse, spatial
+from . import computing, copies, loops, memory, multipliers, packing, reshaping, reuse, spatial
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
 from .description import Description
+from .lanes import vectorize as _vectorize
 from .loops import Axis
 from .memory import Partition
 from .names import LoopBand, LoopWrapper, find_function, get_loops
@@ -215,8 +216,18 @@ class Schedule(Description):
         self._set(loops.unroll(self.program, self.top_func_name, axis, factor))
 
     @primitive(loops.pipeline)
-    def pipeline(self, axis: Axis, initiation_interval: int = 1, rewind: bool = False) -> None:
+    def pipeline(self, axis: Axis | None = None, initiation_interval: int = 1, rewind: bool = False) -> None:
         self._set(loops.pipeline(self.program, self.top_func_name, axis, initiation_interval, rewind))
+
+    @primitive(_vectorize)
+    def vectorize(self, axis: Axis, lanes: int = 0) -> LoopWrapper | None:
+        program, around = _vectorize(self.program, self.top_func_name, axis, lanes)
+        self._set(program)
+        return around
+
+    @primitive(multipliers.pack_products)
+    def pack_products(self, *axes: Axis) -> None:
+        self._set(multipliers.pack_products(self.program, self.top_func_name, *axes))
 
     @primitive(loops.parallel)
     def parallel(self, axis: Axis) -> None:
@@ -272,14 +283,14 @@ class Schedule(Description):
     def to(
         self,
         target: Target,
-        dst: str | LoopWrapper | Sequence[int],
+        dst: str | LoopWrapper | Sequence[int] | None = None,
         axis: int | None = None,
         depth: int = -1,
     ) -> None:
         self._set(streams.to(self.program, self.top_func_name, target, dst, axis, depth))
 
     @primitive(copies.duplicate)
-    def duplicate(self, target: Target) -> None:
+    def duplicate(self, target: Target | None = None) -> None:
         self._set(copies.duplicate(self.program, self.top_func_name, target))
 
     @primitive(spatial.unfold)
