@@ -21,7 +21,7 @@ from flexllm_allo.estimate.result import (
 from flexllm_allo.hardware.devices import Resources
 from flexllm_allo.report.charts import Bar, Point, bars, roofline_chart, timeline
 from flexllm_allo.report.charts import Span as Row
-from flexllm_allo.report.estimate import estimate_page
+from flexllm_allo.report.estimate import Compared, estimate_page
 
 KERNEL, SCHEDULE = "<projects>/kernels/linear.py", "<projects>/schedules/decode.py"
 register_source(
@@ -146,6 +146,15 @@ def test_a_single_kernel_on_a_board_of_unknown_resources():
     assert "Estimate of llama-3.2-1b <w4a4kv8>" in text
     assert "tokens per second" not in text
     assert "Roofline" not in text
+
+
+def test_gpus_have_ceiling_eager_and_vllm_apart():
+    page = estimate_page(estimate(), Compared("Llama-2-7B", 13.2e9))
+    rows = [[cell.text for cell in row] for row in ElementTree.fromstring(page.partition("\n")[2]).iter("tr")]
+    (a100,) = [row for row in rows if row[0] == "NVIDIA A100 80 GB SXM"]
+    assert a100[1:4] == ["154", "44.5 (FP16)", "88 (FP16)"]
+    (h200,) = [row for row in rows if row[0] == "NVIDIA H200 SXM"]
+    assert h200[1:4] == ["364", "-", "-"]
 
 
 def test_long_timelines_keep_the_longest():

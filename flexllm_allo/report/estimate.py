@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Span, source_line
@@ -11,6 +12,7 @@ from ..estimate.power import TOLERANCE, fitted_static_w, power
 from ..estimate.result import Estimate, LoopTiming, StageTiming
 from ..estimate.roofline import Roofline, roofline
 from ..hardware.devices import RESOURCES, Device, device
+from ..hardware.gpus import gpus
 from . import charts, html
 
 _STAGES = 40  # rows of a timeline
@@ -18,8 +20,21 @@ _NEAR = 2  # lines shown around a line of a source
 _WIDTHS = ((4, 4), (8, 8))  # bits of weight and activation whose roofs are drawn
 
 
-def estimate_page(estimate: Estimate) -> str:
-    """The page: one file that needs no other and no network."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What GPUs are asked for: the rows of `model`, and the ceiling at so many bytes a token in BF16."""
+
+    model: str
+    bytes_per_token: float
+
+
+def estimate_page(estimate: Estimate, compared: Compared | None = None) -> str:
+    """The page: one file that needs no other and no network.
+
+    Args:
+        estimate: what it shows.
+        compared: adds a table of GPUs.
+    """
     card = device(estimate.device)
     sources = Sources(_spans(estimate))
     lead = (
@@ -35,6 +50,7 @@ def estimate_page(estimate: Estimate) -> str:
         _roofs(estimate, card),
         _resources(estimate, card),
         _bandwidth(estimate),
+        _gpus(compared) if compared else "",
         html.section("Why every loop takes what it takes", *_loops(estimate, sources)),
         sources.section(),
         _assumptions(estimate, card),
@@ -147,15 +163,35 @@ def _bandwidth(estimate: Estimate) -> str:
     return html.section("Bandwidth", charts.bars(title, rows, "GB/s"))
 
 
+def _gpus(compared: Compared) -> str:
+    """The ceiling, the eager framework and the captured graphs, each in a column of its own."""
+    rows: list[list[str]] = []
+    for card in gpus():
+        reported = [row for row in card.rows if row.model == compared.model]
+        cells = [
+            ", ".join(f"{r.tokens_per_second:g} ({r.format})" for r in reported if r.kind == kind) or "-"
+            for kind in ("eager", "vllm")
+        ]
+        ceiling = f"{card.roofline_tokens_per_second(compared.bytes_per_token):,.0f}"
+        sources = "; ".join([card.source, *(row.source for row in reported)])
+        rows.append([card.name, ceiling, *cells, sources])
+    caption = (
+        f"Tokens per second of one sequence of {compared.model}; the roofline in BF16, reached by nobody."
+    )
+    head = ("GPU", "roofline", "eager", "vLLM", "sources")
+    return html.section("GPUs", html.table(head, rows, caption, kind="words"))
+
+
 # ---------------------------------------------------------------------------------- loops and lines
 
 
 def _loops(estimate: Estimate, sources: Sources) -> Iterable[str]:
-    for stage in sorted(estimate.stages, key=lambda s: -s.cycles):
-        if stage.loops:
-            share = stage.cycles / max(1, estimate.phases[stage.phase].cycles)
-            summary = f"{stage.name}: {share:.1%} of {stage.phase}, {stage.cycles:,} cycles"
-            yield html.details(summary, _stage_lines(stage, sources), _loop_table(stage.loops, sources))
+    stages = sorted((s for s in estimate.stages if s.loops), key=lambda s: -s.cycles)
+    for n, stage in enumerate(stages):
+        share = stage.cycles / max(1, estimate.phases[stage.phase].cycles)
+        summary = f"{stage.name}: {share:.1%} of {stage.phase}, {stage.cycles:,} cycles"
+        parts = (_stage_lines(stage, sources), _loop_table(stage.loops, sources))
+        yield html.details(summary, *parts, opened=n == 0)
 
 
 def _stage_lines(stage: StageTiming, sources: Sources) -> str:

@@ -151,9 +151,12 @@ def listing(lines: Sequence[tuple[int, str, str | None]]) -> str:
     return f"<pre><code>{''.join(rows)}</code></pre>"
 
 
-def details(summary: str, *parts: str) -> str:
-    """Parts that unfold on a click."""
-    return f'<details class="card"><summary>{escape(summary)}</summary>' + "".join(parts) + "</details>"
+def details(summary: str, *parts: str, opened: bool = False) -> str:
+    """Parts that fold and unfold on a click."""
+    state = ' open=""' if opened else ""
+    return (
+        f'<details class="card"{state}><summary>{escape(summary)}</summary>' + "".join(parts) + "</details>"
+    )
 
 
 def table(
