@@ -2,6 +2,7 @@
 
 import re
 
+import device_page
 import pytest
 
 from flexllm_allo.errors import FlexError
@@ -149,3 +150,7 @@ def test_a_lane_holds_its_accumulations_and_not_one_more(family, weight, activat
 
     assert exact(packing.accumulations)
     assert not exact(packing.accumulations + 1)
+
+
+def test_page_is_made_from_the_data():
+    assert device_page.PAGE.read_text() == device_page.page(), "run: python tests/device_page.py"
