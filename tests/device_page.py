@@ -6,7 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flexllm_allo.estimate.power import TOLERANCE, Anchor, anchors, fitted_static_w, power, power_families
-from flexllm_allo.hardware.devices import CLOCKS, RESOURCES, Caps, Device, Resources, devices
+from flexllm_allo.hardware.devices import (
+    CLOCKS,
+    EFFICIENCY,
+    FOREIGN_CHANNEL,
+    RESOURCES,
+    Caps,
+    Device,
+    Resources,
+    devices,
+)
 from flexllm_allo.hardware.gpus import gpus
 from flexllm_allo.hardware.packing import dsp_family
 
@@ -71,6 +80,14 @@ def limits() -> str:
     return f"{LIMITS}\n{caps}\n{clock}\n\n{clocks}"
 
 
+def memories() -> str:
+    """The efficiency of memories."""
+    rows = [[kind, f"{share:.2f}"] for kind, share in EFFICIENCY.items()]
+    rows.append(["HBM, the channel of another port", f"{FOREIGN_CHANNEL:.2f}"])
+    text = "What long bursts get of the peak, the same for every design:"
+    return f"## Memory\n\n{text}\n\n{table(['memory', 'achieved / peak'], rows)}"
+
+
 def packing() -> str:
     """Multiply-accumulates of a DSP."""
     rows = [
@@ -115,7 +132,7 @@ def baselines() -> str:
 
 def page() -> str:
     """docs/devices.md."""
-    return "\n".join([HEAD, cards(), limits(), packing(), energy(), baselines()])
+    return "\n".join([HEAD, cards(), limits(), memories(), packing(), energy(), baselines()])
 
 
 def _name(card: Device) -> str:

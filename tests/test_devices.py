@@ -51,6 +51,16 @@ def test_bandwidth_of_all_channels(key, gb_per_s):
     assert device(key).memory.gb_per_s == pytest.approx(gb_per_s)
 
 
+@pytest.mark.parametrize(
+    ("key", "moved", "design"),
+    [("u280", 196, "FlightLLM"), ("u280", 279, "EdgeLLM"), ("kv260", 17, "llama-fpga")],
+)
+def test_no_published_design_moved_more_than_the_memory_gives_at_its_efficiency(key, moved, design):
+    memory = device(key).memory
+    assert memory.gb_per_s
+    assert moved <= 1.05 * memory.efficiency * memory.gb_per_s, design
+
+
 def test_boards_of_unknown_resources_say_so():
     unknown = [card for card in devices() if card.key not in ESTIMATED]
     assert {card.key for card in unknown} >= {"u200", "zcu104", "pynqz2"}
