@@ -22,6 +22,7 @@ from flexllm_allo.hardware.devices import Resources
 from flexllm_allo.report.charts import Bar, Point, bars, roofline_chart, timeline
 from flexllm_allo.report.charts import Span as Row
 from flexllm_allo.report.estimate import Compared, estimate_page
+from flexllm_allo.report.terminal import bar, estimate_text
 
 KERNEL, SCHEDULE = "<projects>/kernels/linear.py", "<projects>/schedules/decode.py"
 register_source(
@@ -213,3 +214,24 @@ def test_a_point_on_the_roof_is_drawn_on_it():
     assert ridge
     assert dot
     assert ridge.groups() == dot.groups()
+
+
+# ------------------------------------------------------------------------------------ terminal
+
+
+def test_the_terminal_says_the_same():
+    lines = estimate_text(estimate()).splitlines()
+    assert lines[0] == "llama-3.2-1b <w4a4kv8> on AMD Alveo U280 at 300 MHz, estimated"
+    text = "\n".join(lines)
+    assert re.search(r"decode +3 s +900,000,000 cycles +640 GB", text)
+    assert re.search(r"333\.3 tokens/s +0\.132 J a token", text)
+    assert "binds: HBM[0]: its port gives 9.6 GB/s at 300 MHz" in lines
+    assert re.search(r"LUT +450,000 +#{10}\.{7}\|\.{6} +39\.6% \(cap 70%\)$", text, re.M)
+    assert re.search(rf"decode +decode_linear +600,000,000 +66\.7% +k: II 4, {re.escape(WHY)}$", text, re.M)
+
+
+def test_the_terminal_marks_what_is_over_its_cap():
+    big = estimate(modules=(Module("linear", Resources(900_000, 0, 0, 0, 0)),))
+    (over,) = [line for line in estimate_text(big).splitlines() if line.endswith("over")]
+    assert over.startswith("LUT")
+    assert bar(0.9, 0.5, 10) == "#####|###."
