@@ -167,7 +167,8 @@ def test_long_timelines_keep_the_longest():
 
 
 def test_json_has_the_fields_of_the_command():
-    data = json.loads(estimate().to_json())
+    data = json.loads(estimate(utilization={"lut": 0.4, "uram": float("inf")}).to_json())
+    assert data["utilization"] == {"lut": 0.4, "uram": None}
     assert data["prefill_s"] == 0.5
     assert data["decode_s"] == 3.0
     assert data["tokens_per_second"] == pytest.approx(1000 / 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 from ..errors import Span
@@ -175,7 +176,7 @@ class Estimate:
         return Resources(**{n: sum(getattr(m.resources, n) for m in self.modules) for n in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as ``flexllm estimate --json`` writes it."""
+        """Plain data, as ``flexllm estimate --json`` writes it; null where a device has none of it."""
         return {
             "design": self.design,
             "device": self.device,
@@ -186,7 +187,7 @@ class Estimate:
             "tokens_per_second": self.tokens_per_second,
             "cycles": self.cycles,
             "resources": _plain(self.resources),
-            "utilization": dict(self.utilization),
+            "utilization": {n: share if isfinite(share) else None for n, share in self.utilization.items()},
             "bandwidth_gbs": self.bandwidth_gbs,
             "power_w": self.power_w,
             "energy_per_token_j": self.energy_per_token_j,
