@@ -52,10 +52,11 @@ format: $(VENV)/.installed-dev
 test: lint
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-# The pages that are generated: errors by running faulty programs, schedules from the docstrings.
+# The pages that are generated: errors by running faulty programs, schedules from the docstrings, devices from the data.
 docs: $(VENV)/.installed-dev
 	@$(BIN)/python tests/error_page.py
 	@$(BIN)/python tests/schedule_page.py
+	@$(BIN)/python tests/device_page.py
 
 bench: $(VENV)/.installed-dev
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python -P $$script; done

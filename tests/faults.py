@@ -538,4 +538,32 @@ FAULTS: dict[str, Fault] = {
         allo.customize(f).build(target="vhls", wrap_oi=True)
         """,
     ),
+    "FX910": Fault(
+        "The design needs more than the device has, or more than designs that route use of it.",
+        "Take the setting that the hint names, or another device.",
+        """
+        from flexllm_allo.estimate.limits import Demand, check_fits
+        from flexllm_allo.estimate.result import Module
+        from flexllm_allo.hardware.devices import Resources, device
+
+        def demand(setting):
+            lanes = setting["token_parallel"] * setting["weight_parallel"]
+            engine = Resources(lut=900 * lanes, ff=1200 * lanes, dsp=8 * lanes, bram18=64, uram=0)
+            return Demand([Module("linear", engine)], {"HBM": setting["weight_parallel"] // 2})
+
+        asked = {"token_parallel": 16, "weight_parallel": 80}
+        choices = {"token_parallel": [4, 8, 16], "weight_parallel": [16, 32, 48, 64, 80]}
+        check_fits(demand(asked), device("u280"), None, asked, choices, demand)
+        """,
+    ),
+    "FX911": Fault(
+        "The database has no figures of this board.",
+        "Fill them in, or take a device that is known.",
+        """
+        from flexllm_allo.estimate.roofline import roofline
+        from flexllm_allo.hardware.devices import device
+
+        roofline(device("zcu104"), 300, weight_bits=4, activation_bits=8)
+        """,
+    ),
 }
