@@ -188,6 +188,10 @@ class UsageError(FlexError, ValueError):
     """A command or a run was asked for something it cannot do (prompt, output folder)."""
 
 
+class EstimateError(FlexError, ValueError):
+    """A design does not fit its device, or an estimate lacks what it needs."""
+
+
 class FlexWarning(RuntimeWarning):
     """Base of the warnings of the library; they go through `warnings`."""
 
@@ -206,7 +210,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 # One line per code. FX1xx language, FX2xx schedules, FX3xx streams, FX4xx backends and calls,
-# FX5xx tools, FX6xx models and recipes, FX7xx commands.
+# FX5xx tools, FX6xx models and recipes, FX7xx commands, FX9xx estimates.
 CODES: dict[str, str] = {
     "FX100": "the source of the kernel cannot be read",
     "FX101": "unsupported statement or expression",
@@ -249,4 +253,6 @@ CODES: dict[str, str] = {
     "FX701": "prompt empty or too long",
     "FX702": "output folder cannot be used",
     "FX703": "bad value of an option",
+    "FX901": "the length of a loop is not known before the run",
+    "FX902": "an argument of an estimate does not fit",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,13 +22,49 @@ class Resources:
     bram18: int
     uram: int
 
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
+
+    def counts(self) -> tuple[int, ...]:
+        """The figures, in the order of `RESOURCES`."""
+        return (self.lut, self.ff, self.dsp, self.bram18, self.uram)
+
+
+RESOURCES: Mapping[str, str] = {
+    "lut": "LUT",
+    "ff": "FF",
+    "dsp": "DSP",
+    "bram18": "BRAM18",
+    "uram": "URAM",
+}
+"""What a die has, by field of `Resources`, with the vendor's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Shares of the resources that a design may use and still be expected to route.
+
+    The defaults are the limits that FINN's partitioner uses for Alveo cards [code].
+    """
+
+    lut: float = 0.70
+    ff: float = 0.50
+    dsp: float = 0.80
+    bram18: float = 0.80
+    uram: float = 0.80
+
+    def share(self, resource: str) -> float:
+        """The cap of one resource, by its field."""
+        return float(getattr(self, resource))
+
 
 @dataclass(frozen=True, slots=True)
 class OffChipMemory:
     """Off-chip memory: `channels` of `channel_bytes` each, whose ports are in the region `slr`.
 
     `channel_gb_per_s` is None where the database does not know it; `ports` is how many AXI masters of
-    kernels the memory takes, None if there is no fixed number.
+    kernels the memory takes, None if there is no fixed number; `port_bits` is how wide such a port is on the
+    side of the memory (a kernel's may be wider, and is converted).
     """
 
     kind: str
@@ -37,10 +73,16 @@ class OffChipMemory:
     channel_gb_per_s: float | None = None
     slr: str = "SLR0"
     ports: int | None = None
+    port_bits: int | None = None
 
     @property
     def total_bytes(self) -> int:
         return self.channels * self.channel_bytes
+
+    @property
+    def gb_per_s(self) -> float | None:
+        """All channels together, by the data sheet."""
+        return None if self.channel_gb_per_s is None else self.channels * self.channel_gb_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +90,10 @@ class Device:
     """A card. `resources` are those of the die, `usable` what the platform's shell leaves.
 
     Both are None for boards that projects can be written for, but of which nothing more is known here.
-    `second` is a larger and slower memory beside the first; `versal` says which link flow the card takes.
+    `regions` are the super logic regions by name, where they differ. `second` is a larger and slower memory
+    beside the first; `versal` says which link flow the card takes; `dsp_family` is DSP48E1, DSP48E2 or DSP58;
+    `power_family` names the constants of its power; `max_w` is what the card may draw. `sources` says where
+    the figures are from: published, code, derived, secondary or recalled.
     """
 
     key: str
@@ -62,6 +107,26 @@ class Device:
     usable: Resources | None = None
     second: OffChipMemory | None = None
     versal: bool = False
+    dsp_family: str = "DSP48E2"
+    power_family: str | None = None
+    max_w: float | None = None
+    regions: Mapping[str, Resources] = field(default_factory=dict[str, Resources], hash=False)
+    caps: Caps = Caps()
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+
+    @property
+    def available(self) -> Resources | None:
+        """What a design may draw on: behind the shell where that is known, else the whole die."""
+        return self.usable or self.resources
+
+    @property
+    def region_resources(self) -> Mapping[str, Resources]:
+        """What is available in every super logic region; even parts where the database has no figures."""
+        whole = self.available
+        if self.regions or whole is None:
+            return self.regions
+        part = Resources(*(count // self.slrs for count in whole.counts()))
+        return {f"SLR{n}": part for n in range(self.slrs)}
 
     @property
     def memories(self) -> tuple[OffChipMemory, ...]:
@@ -99,6 +164,27 @@ def part_numbers() -> dict[str, str]:
     return {key: card.part for key, card in _devices().items()}
 
 
+CLOCKS: tuple[tuple[float, float], ...] = ((0.50, 300.0), (0.70, 250.0), (1.0, 225.0))
+"""MHz that designs reached, by the share of the fullest resource.
+
+The published ones: 292 and 304 with floorplans (FlexLLM), 280 (EdgeLLM), 245 to 250 (Allo, StreamTensor), 225
+(FlightLLM), 200 (DFX) [published, secondary]; the steps are [derived] from them.
+"""
+
+
+def achievable_mhz(card: Device, utilization: float, floorplanned: bool = True) -> float:
+    """The clock to expect of a design that uses that share of its fullest resource.
+
+    Args:
+        card: its `default_mhz` is not exceeded.
+        utilization: between 0 and 1.
+        floorplanned: without a floorplan nothing is expected above the second step.
+    """
+    steps = CLOCKS if floorplanned else CLOCKS[1:]
+    reached = next((mhz for share, mhz in steps if utilization < share), CLOCKS[-1][1])
+    return min(reached, card.default_mhz)
+
+
 @cache
 def _devices() -> Mapping[str, Device]:
     text = (files(__package__ or "flexllm_allo.hardware") / "devices.toml").read_text()
@@ -108,4 +194,6 @@ def _devices() -> Mapping[str, Device]:
 def _parse(key: str, entry: dict[str, Any]) -> Device:
     counts = {name: Resources(**entry.pop(name)) for name in ("resources", "usable") if name in entry}
     memories = {name: OffChipMemory(**entry.pop(name)) for name in ("memory", "second") if name in entry}
-    return Device(key=key, **memories, **counts, **entry)
+    regions = {name: Resources(**entry.pop(name)) for name in list(entry) if name.startswith("SLR")}
+    caps = Caps(**entry.pop("caps", {}))
+    return Device(key=key, regions=regions, caps=caps, **memories, **counts, **entry)

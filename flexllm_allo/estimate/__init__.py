@@ -1,0 +1,1 @@
+"""Estimates of scheduled designs: cycles, resources, bandwidth, power, and what binds."""
