@@ -143,6 +143,9 @@ class GraphBuilder:
             self._stmt(stmt)
         if self.loop is not None:
             self._carry()
+        for op in self.graph.ops:
+            if op.access and op.access.held and self.places[op.access.buffer].kind != "memory":
+                op.operator = WIRE
         chain(self.graph, self.operators.period_ns)
         return self.graph
 
@@ -528,9 +531,7 @@ def chain(graph: Graph, period_ns: float) -> None:
             into[link.sink].append(link.source)
     late = [0.0] * len(graph.ops)
     for n, op in enumerate(graph.ops):
-        if op.access is not None and op.access.held:
-            op.latency = 0
-        elif op.operator.latency:
+        if op.operator.latency:
             op.latency = ceil(op.operator.latency * op.chain)
         else:
             begin = max((late[p] for p in into[n]), default=0.0)

@@ -14,24 +14,20 @@ from .operators import Operators
 from .pipeline import Body, pipelined, straight
 from .ports import Storage, storage
 
-AUTO_PIPELINE = 64
-"""Vitis HLS pipelines longer innermost loops by itself (config_compile -pipeline_loops, UG1399)."""
-
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
     """How a loop runs.
 
     Attributes:
-        kind: ``pipelined``; ``plain``, one iteration of straight-line code after the other; ``unrolled``,
-            copies of something larger, one after the other; ``outer``, anything else around loops or calls.
+        kind: ``pipelined``; ``unrolled``, copies in parallel or, of something larger, one after the other;
+            ``dataflow``, iterations that overlap; ``outer``, anything else, an iteration after the other.
         nest: the loop, and the perfectly nested ones that are flattened into it, the innermost last.
         body: of the innermost loop, where it is one piece.
         note: why a loop that was to be pipelined is not.
-        factor: copies made of an iteration by a partial unroll.
     """
 
-    kind: Literal["pipelined", "plain", "unrolled", "outer", "dataflow"]
+    kind: Literal["pipelined", "unrolled", "outer", "dataflow"]
     nest: tuple[ir.For, ...]
     body: Body | None = None
     note: str = ""
@@ -61,9 +57,14 @@ class Instance:
             found = self._plans[id(loop)] = (loop, self._plan(loop))
         return found[1]
 
+    def plan_of(self, identity: int) -> LoopPlan:
+        """The plan of the loop that `Key.loop` identifies."""
+        return self._plans[identity][1]
+
     def plans(self) -> Iterator[LoopPlan]:
-        """The plans asked for so far."""
-        return (plan for _, plan in self._plans.values())
+        """The plans of the loops that were run so far, each nest once."""
+        inner = {id(loop) for _, plan in self._plans.values() for loop in plan.nest[1:]}
+        return (plan for key, (_, plan) in self._plans.items() if key not in inner)
 
     def block(self, body: tuple[ir.Stmt, ...]) -> Body:
         """How statements without loops and calls run."""
@@ -94,16 +95,13 @@ class Instance:
         inner = _only_loop(loop)
         if inner is not None:
             below = self.plan(inner)
-            if below.kind == "pipelined" and _constant_length(below.nest[0]):
+            if below.kind == "pipelined" and below.body and not below.body.once and _is_constant(below.nest):
                 return replace(below, nest=(loop, *below.nest))
             return LoopPlan("outer", (loop,))
         if any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk(loop.body)):
             return LoopPlan("outer", (loop,))
-        trips = _length(loop)
-        if trips is None or trips > AUTO_PIPELINE:
-            plan = self._pipelined(loop, 1)
-            return plan
-        return LoopPlan("plain", (loop,), self.block(loop.body))
+        # Vitis HLS pipelines innermost loops by itself (config_compile -pipeline_loops, UG1399).
+        return self._pipelined(loop, 1)
 
     def _pipelined(self, loop: ir.For, requested: int) -> LoopPlan:
         try:
@@ -131,8 +129,8 @@ def _length(loop: ir.For) -> int | None:
     return None if lower is None or upper is None else max(0, -(-(upper - lower) // loop.step))
 
 
-def _constant_length(loop: ir.For) -> bool:
-    return _length(loop) is not None
+def _is_constant(nest: tuple[ir.For, ...]) -> bool:
+    return all(_length(loop) is not None for loop in nest)
 
 
 def _partly_unrolled(loop: ir.For, factor: int) -> ir.For:

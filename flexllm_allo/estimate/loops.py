@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from ..errors import EstimateError
 from ..ir import nodes as ir
 from ..ir.walk import walk
+from .cost import Cost, Count, Key
+from .dataflow import Process, region, repeated
 from .demand import Demand
 from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
+from .pipeline import Body
+from .uses import Uses
 
 LOOP_OVERHEAD = 2
 """A rolled loop takes a cycle to enter and one to leave (UG1399)."""
 
 CALL_OVERHEAD = 2
 """Start and done of a function instance are a cycle each (ap_ctrl handshake, UG1399)."""
-
-Key = tuple[str, frozenset[str], int]
-"""A function, its off-chip parameters, and the position of a loop in it; -1 for all of it."""
-
-
-@dataclass(slots=True)
-class Count:
-    """What was counted of a loop or of a function: runs, iterations, cycles."""
-
-    runs: int = 0
-    trips: int = 0
-    cycles: int = 0
-
-
-@dataclass(slots=True)
-class Cost:
-    """Cycles, and where they went."""
-
-    cycles: int = 0
-    counts: dict[Any, Count] = field(default_factory=lambda: dict[Any, Count]())
-    words: dict[str, tuple[int, int]] = field(default_factory=lambda: dict[str, tuple[int, int]]())
-
-    def add(self, other: Cost, times: int = 1, wait: bool = True) -> None:
-        """Another piece, `times` times; without `wait` it takes no time of its own."""
-        if wait:
-            self.cycles += other.cycles * times
-        for key, count in other.counts.items():
-            mine = self.counts.setdefault(key, Count())
-            mine.runs += count.runs * times
-            mine.trips += count.trips * times
-            mine.cycles += count.cycles * times
-        for name, (read, written) in other.words.items():
-            before = self.words.get(name, (0, 0))
-            self.words[name] = before[0] + read * times, before[1] + written * times
 
 
 class Timing:
@@ -62,14 +32,20 @@ class Timing:
         program: the program.
         operators: what operations cost on the device, at the clock.
         trips: iterations of loops whose length only the run tells, by ``loop`` or ``function.loop``.
+        port_bytes: that a port to off-chip memory moves per cycle at most, each way.
     """
 
     def __init__(
-        self, program: ir.Program, operators: Operators, trips: Mapping[str, int] | None = None
+        self,
+        program: ir.Program,
+        operators: Operators,
+        trips: Mapping[str, int] | None = None,
+        port_bytes: float = inf,
     ) -> None:
         self.program, self.operators, self.trips = program, operators, dict(trips or {})
+        self.port_bytes = port_bytes
         self.instances: dict[tuple[str, frozenset[str]], Instance] = {}
-        self.demand = Demand(program)
+        self.demand, self.uses = Demand(program), Uses(program)
         self._costs: dict[Any, Cost] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
@@ -94,8 +70,7 @@ class Timing:
         if key not in self._costs:
             walker = _Walker(self, self.instance(name, off_chip), dict(scalars))
             cost = walker.run()
-            count = cost.counts.setdefault((name, off_chip, -1), Count())
-            count.runs, count.cycles = 1, cost.cycles
+            cost.counts[Key(name, off_chip)] = Count(1, 0, cost.cycles, 0, cost.cycles)
             self._costs[key] = cost
         return self._costs[key]
 
@@ -103,6 +78,7 @@ class Timing:
 class _Walker:
     def __init__(self, timing: Timing, instance: Instance, known: dict[str, Any]) -> None:
         self.timing, self.instance, self.known = timing, instance, known
+        self.running: ir.For
 
     def run(self) -> Cost:
         function = self.instance.function
@@ -144,8 +120,7 @@ class _Walker:
 
     def _block(self, block: tuple[ir.Stmt, ...], cost: Cost) -> None:
         found = self.instance.block(block)
-        cost.cycles += found.depth
-        cost.add(Cost(words=dict(found.words)))
+        cost.add(Cost(found.depth, found.operations, words=dict(found.words), tokens=dict(found.tokens)))
         for stmt in block:
             self.learn(stmt)
 
@@ -210,14 +185,16 @@ class _Walker:
 
     def loop(self, loop: ir.For) -> Cost:
         plan = self.instance.plan(loop)
+        self.running = loop
         match plan.kind:
             case "pipelined":
                 cost = self._pipelined(plan)
-            case "plain":
-                cost = self._plain(plan)
             case "unrolled" if plan.body is not None:
-                cost = Cost(plan.body.depth, words=dict(plan.body.words))
-                self._count(loop, cost, 1, cost.cycles)
+                cost = Cost(
+                    plan.body.depth, plan.body.operations,
+                    words=dict(plan.body.words), tokens=dict(plan.body.tokens),
+                )  # fmt: skip
+                self._count(loop, cost, 1)
             case "dataflow":
                 cost = self._dataflow_loop(loop)
             case _:
@@ -225,11 +202,9 @@ class _Walker:
         self._forget(loop.body)
         return cost
 
-    def _count(self, loop: ir.For, cost: Cost, trips: int, cycles: int) -> None:
-        instance = self.instance
-        key = (instance.function.name, instance.off_chip, id(loop))
-        count = cost.counts.setdefault(key, Count())
-        count.runs, count.trips, count.cycles = count.runs + 1, count.trips + trips, count.cycles + cycles
+    def _count(self, loop: ir.For, cost: Cost, trips: int) -> None:
+        key = Key(self.instance.function.name, self.instance.off_chip, id(loop))
+        cost.counts[key] = Count(1, trips, cost.cycles, 0, cost.cycles)
 
     def _trips(self, plan: LoopPlan) -> int:
         total = 1
@@ -240,18 +215,26 @@ class _Walker:
     def _pipelined(self, plan: LoopPlan) -> Cost:
         body, trips = plan.body, self._trips(plan)
         assert body is not None
-        cycles = body.depth + (trips - 1) * body.interval + LOOP_OVERHEAD if trips else LOOP_OVERHEAD
-        cost = Cost(cycles, words={n: (r * trips, w * trips) for n, (r, w) in body.words.items()})
-        self._count(plan.nest[0], cost, trips, cycles)
+        interval: float = body.interval
+        bound: dict[str, float] = {}
+        for name, words in body.words.items():
+            least = max(words) * self._word_bytes(name) / self.timing.port_bytes
+            if least > interval:
+                bound[name] = (least - body.interval) * trips
+                interval = least
+        again = max(0, trips - 1) * interval
+        cost = Cost(
+            (body.depth + again if trips else 0) + LOOP_OVERHEAD,
+            body.operations * trips,
+            words=_words(body, trips),
+            tokens={n: (first + 1, again + last + 1) for n, (first, last) in body.tokens.items() if trips},
+            bound=bound,
+        )
+        self._count(self.running, cost, trips)
         return cost
 
-    def _plain(self, plan: LoopPlan) -> Cost:
-        body, trips = plan.body, self._trips(plan)
-        assert body is not None
-        cycles = trips * max(1, body.depth) + LOOP_OVERHEAD
-        cost = Cost(cycles, words={n: (r * trips, w * trips) for n, (r, w) in body.words.items()})
-        self._count(plan.nest[0], cost, trips, cycles)
-        return cost
+    def _word_bytes(self, name: str) -> float:
+        return self.instance.buffers[name].dtype.bits / 8
 
     def _outer(self, loop: ir.For, unrolled: bool = False) -> Cost:
         trips = self.length(loop)
@@ -263,7 +246,7 @@ class _Walker:
             inner.cycles += 0 if unrolled else 1  # the state that tests and counts
             cost.add(inner, times)
         self.known.pop(loop.var, None)
-        self._count(loop, cost, trips, cost.cycles)
+        self._count(loop, cost, trips)
         return cost
 
     def _iterations(self, loop: ir.For, trips: int) -> list[tuple[int, int | None]]:
@@ -323,39 +306,70 @@ class _Walker:
         for param, arg in zip(callee.params, call.args, strict=True):
             if not isinstance(arg, ir.View):
                 scalars[param.name] = value_of(arg, self.known)
-            elif arg.buffer in self.instance.off_chip and param.shape:
+                continue
+            names[param.name] = arg.buffer
+            if arg.buffer in self.instance.off_chip and param.shape:
                 off_chip.add(param.name)
-                names[param.name] = arg.buffer
         inner = self.timing.function(call.func, frozenset(off_chip), scalars)
-        cost = Cost(CALL_OVERHEAD)
-        cost.add(inner)
-        cost.words = {}
-        for name, (read, written) in inner.words.items():
-            before = cost.words.get(names[name], (0, 0))
-            cost.words[names[name]] = before[0] + read, before[1] + written
+        cost = Cost(CALL_OVERHEAD - 1)  # the last cycle is the one in which the caller sees it is done
+        cost.add(_renamed(inner, names))
+        cost.cycles += 1
         self._forget_results(call)
         return cost
 
     # ------------------------------------------------------------------------------ dataflow
 
     def _dataflow(self, body: tuple[ir.Stmt, ...]) -> Cost:
-        cost = Cost()
-        longest = 0
+        processes = self._processes(body)
+        fifos = {n for n, b in self.instance.buffers.items() if b.is_stream}
+        return region(processes, frozenset(fifos))
+
+    def _processes(self, body: tuple[ir.Stmt, ...]) -> list[Process]:
+        found: list[Process] = []
         for stmt in body:
-            if isinstance(stmt, ir.Alloc):
-                continue
-            inner = self.body((stmt,))
-            longest = max(longest, inner.cycles)
-            cost.add(inner, wait=False)
-        cost.cycles = longest
-        return cost
+            if not isinstance(stmt, ir.Alloc):
+                use = self.timing.uses.of((stmt,))
+                found.append(Process(self.body((stmt,)), use.reads, use.writes))
+        return found
 
     def _dataflow_loop(self, loop: ir.For) -> Cost:
-        return self._outer(loop)
+        trips = self.length(loop)
+        runs: list[tuple[int, list[Process]]] = []
+        for times, value in self._iterations(loop, trips):
+            self.known[loop.var] = value
+            runs.append((times, self._processes(loop.body)))
+        self.known.pop(loop.var, None)
+        cost = repeated(runs)
+        cost.cycles += LOOP_OVERHEAD
+        self._count(loop, cost, trips)
+        return cost
+
+
+def _words(body: Body, trips: int) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = {n: (r * trips, w * trips) for n, (r, w) in body.words.items()}
+    for name, (read, written) in body.once.items() if trips else ():
+        before = found.get(name, (0, 0))
+        found[name] = before[0] + read, before[1] + written
+    return found
+
+
+def _renamed(cost: Cost, names: Mapping[str, str]) -> Cost:
+    """The cost of a call with the caller's names for what was passed."""
+    out = Cost(cost.cycles, cost.operations, cost.counts)
+    for name, (read, written) in cost.words.items():
+        before = out.words.get(names[name], (0, 0))
+        out.words[names[name]] = before[0] + read, before[1] + written
+    for name, (first, last) in cost.tokens.items():
+        if name in names:
+            before = out.tokens.get(names[name], (first, last))
+            out.tokens[names[name]] = min(before[0], first), max(before[1], last)
+    for name, lost in cost.bound.items():
+        out.bound[names[name]] = out.bound.get(names[name], 0) + lost
+    return out
 
 
 def _regular(stmt: ir.If) -> bool:
     return not any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk((*stmt.then, *stmt.otherwise)))
 
 
-__all__ = ["Cost", "Count", "Timing"]
+__all__ = ["Timing"]

@@ -48,6 +48,13 @@ class Operator:
     lut: int = 0
     ff: int = 0
 
+    @property
+    def arithmetic(self) -> bool:
+        """Whether it counts as an operation on data: sums, products and functions, no choices or moves."""
+        return bool(
+            self.dsp or (self.latency and self.lut) or self.name.startswith(("int", "tree", "int add"))
+        )
+
 
 WIRE = Operator("wire")
 
@@ -148,7 +155,8 @@ class Operators:
         wide, narrow = max(left, right), min(left, right)
         tiles = -(-(wide) // self.multiplier[0]) * -(-narrow // self.multiplier[1])
         latency = MULTIPLIER_LATENCY + (tiles > 1)
-        return Operator(f"int{left} x int{right}", latency, dsp=tiles / packing, ff=left + right)
+        name = f"int{left} x int{right}" + (f", {packing} in a DSP" if packing > 1 else "")
+        return Operator(name, latency, dsp=tiles / packing, ff=left + right)
 
     def packing(self, node: ir.Expr, left_copies: int, right_copies: int) -> int:
         """How many products of a node share a DSP: as many as operands of it meet several others.

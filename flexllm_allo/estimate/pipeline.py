@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from .graph import Graph, Link, Op
-from .modulo import Edge, Use, modulo_schedule, recurrence_interval, resource_interval
+from .modulo import Edge, Pipeline, Use, modulo_schedule, recurrence_interval, resource_interval
 from .ports import Storage
 
 NEVER = 1 << 20
@@ -23,6 +23,9 @@ class Body:
         depth: cycles of one iteration.
         reason: why the interval is what it is.
         words: accesses to off-chip memory in an iteration, by buffer: (read, written).
+        once: the same for elements that wait in a register while the loop runs, in all of a run.
+        tokens: when in an iteration each FIFO is accessed first and last.
+        operations: arithmetic on data in an iteration.
         ops: what it is made of.
     """
 
@@ -30,6 +33,9 @@ class Body:
     depth: int
     reason: str
     words: Mapping[str, tuple[int, int]]
+    once: Mapping[str, tuple[int, int]]
+    tokens: Mapping[str, tuple[int, int]]
+    operations: int
     ops: tuple[Op, ...]
 
 
@@ -48,17 +54,42 @@ def pipelined(graph: Graph, places: Mapping[str, Storage], requested: int) -> Bo
         reason = _of_port(graph.ops, uses, capacity, port)
     else:
         reason = "ports and dependences together"
-    return Body(
-        found.interval, _depth(graph.ops, found.starts), reason, _words(graph.ops, places), tuple(graph.ops)
-    )
+    return _body(graph, places, found, reason)
 
 
 def straight(graph: Graph, places: Mapping[str, Storage]) -> Body:
     """The schedule of statements that run once."""
     uses, capacity = _uses(graph.ops, places)
     found = modulo_schedule(uses, _edges(graph), capacity, NEVER)
-    depth = _depth(graph.ops, found.starts)
-    return Body(max(1, depth), depth, "not pipelined", _words(graph.ops, places), tuple(graph.ops))
+    depth = max(1, _depth(graph.ops, found.starts))
+    return replace(_body(graph, places, found, "not pipelined"), interval=depth)
+
+
+def _body(graph: Graph, places: Mapping[str, Storage], found: Pipeline, reason: str) -> Body:
+    ops, starts = graph.ops, found.starts
+    operations = sum(op.copies for op in ops if op.operator.arithmetic)
+    return Body(
+        found.interval,
+        _depth(ops, starts),
+        reason,
+        words=_words(ops, places, held=False),
+        once=_words(ops, places, held=True),
+        tokens=_tokens(ops, places, starts),
+        operations=operations,
+        ops=tuple(ops),
+    )
+
+
+def _tokens(
+    ops: Iterable[Op], places: Mapping[str, Storage], starts: Iterable[int]
+) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for op, start in zip(ops, starts, strict=True):
+        name = op.access.buffer.partition("[")[0] if op.access else ""
+        if name in places and places[name].kind == "fifo":
+            first, last = found.get(name, (start, start))
+            found[name] = min(first, start), max(last, start)
+    return found
 
 
 def _edges(graph: Graph) -> list[Edge]:
@@ -131,15 +162,16 @@ def _columns(ops: list[Op]) -> list[tuple[int, ...]]:
     return best
 
 
-def _words(ops: Iterable[Op], places: Mapping[str, Storage]) -> dict[str, tuple[int, int]]:
+def _words(ops: Iterable[Op], places: Mapping[str, Storage], held: bool) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for op in ops:
         access = op.access
-        if access is not None and not access.held and access.buffer in places:
-            if places[access.buffer].kind == "memory":
-                read, written = found.get(access.buffer, (0, 0))
-                more = (0, access.copies) if access.write else (access.copies, 0)
-                found[access.buffer] = read + more[0], written + more[1]
+        if access is None or access.held != held or access.buffer not in places:
+            continue
+        if places[access.buffer].kind == "memory":
+            read, written = found.get(access.buffer, (0, 0))
+            more = (0, access.copies) if access.write else (access.copies, 0)
+            found[access.buffer] = read + more[0], written + more[1]
     return found
 
 
