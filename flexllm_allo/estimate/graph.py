@@ -351,14 +351,14 @@ class GraphBuilder:
         born = self.private.get(stmt.buffer, 0)
         lost = [n for n in list(self.unrolled)[born:] if n not in vars_]
         count = prod(self.unrolled[n] for n in lost)
-        if found is None or count == 1:
+        if found is None or (count == 1 and self.loop is None):
             return None
         combine = next(n for n in walk(stmt.value) if isinstance(n, ir.Binary) and found.load in _through(n))
         sides = (combine.left, combine.right)
         own, rest = sides if _below_casts(sides[0]) is found.load else sides[::-1]
         term, held = self._value(rest), self._value(own)
         operator = self.operators.accumulator(combine)
-        if found.exact:
+        if found.exact and count > 1:
             levels = ceil(log2(count))
             tree = self._op(replace(operator, name=f"tree of {operator.name}s"), [term], combine.span)
             assert tree.op is not None
