@@ -374,8 +374,8 @@ def show_estimate(
     json_file: JsonFile = None,
 ) -> None:
     """Estimate a design: cycles, tokens per second, resources, bandwidth, power, and what limits it."""
+    from .report.terminal import estimate_text
     from .runtime.estimate import estimate_model
-    from .runtime.estimate_tables import tables
 
     result_file = _output(json_file) if json_file else None
     with _progress("estimate"):
@@ -389,11 +389,7 @@ def show_estimate(
             recipe=recipe,
             max_seq_len=max_seq_len,
         )
-    summary, *details = tables(found)
-    _table(*summary)
-    for title, rows in details:
-        if rows:
-            _rows(title, rows)
+    typer.echo(estimate_text(found), nl=False)
     if result_file:
         result_file.write_json(found.to_dict())
 

@@ -32,6 +32,7 @@ FAMILIES = {
     "6": ("Models and recipes", "`ModelError` and `QuantError`, also `ValueError`s."),
     "7": ("Commands", "`UsageError`, also a `ValueError`. The command line prints the error and ends "
     "with status 2."),
+    "9": ("Estimates", "`EstimateError`, also a `ValueError`."),
 }  # fmt: skip
 
 

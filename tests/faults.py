@@ -538,4 +538,59 @@ FAULTS: dict[str, Fault] = {
         allo.customize(f).build(target="vhls", wrap_oi=True)
         """,
     ),
+    "FX901": Fault(
+        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar that has "
+        "no value.",
+        "Give the scalar, or the number of iterations itself: `trips={\"loop\": n}`.",
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280")
+        """,
+    ),
+    "FX902": Fault(
+        "An estimate was given an argument that the design does not have, or lacks one.",
+        "The hint lists the names.",
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280", m=64)
+        """,
+    ),
+    "FX910": Fault(
+        "The design needs more than the device has, or more than designs that route use of it.",
+        "Take the setting that the hint names, or another device.",
+        """
+        from flexllm_allo.estimate.limits import Demand, check_fits
+        from flexllm_allo.estimate.result import Module
+        from flexllm_allo.hardware.devices import Resources, device
+
+        def demand(setting):
+            lanes = setting["token_parallel"] * setting["weight_parallel"]
+            engine = Resources(lut=900 * lanes, ff=1200 * lanes, dsp=8 * lanes, bram18=64, uram=0)
+            return Demand([Module("linear", engine)], {"HBM": setting["weight_parallel"] // 2})
+
+        asked = {"token_parallel": 16, "weight_parallel": 80}
+        choices = {"token_parallel": [4, 8, 16], "weight_parallel": [16, 32, 48, 64, 80]}
+        check_fits(demand(asked), device("u280"), None, asked, choices, demand)
+        """,
+    ),
+    "FX911": Fault(
+        "The database has no figures of this board.",
+        "Fill them in, or take a device that is known.",
+        """
+        from flexllm_allo.estimate.roofline import roofline
+        from flexllm_allo.hardware.devices import device
+
+        roofline(device("zcu104"), 300, weight_bits=4, activation_bits=8)
+        """,
+    ),
 }

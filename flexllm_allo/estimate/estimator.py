@@ -22,12 +22,6 @@ from .resources import module, ports
 from .result import ChannelTraffic, Estimate, Module, Phase
 from .stages import ScheduleLines, binding, stages
 
-CHANNEL_EFFICIENCY = {"HBM": 0.70, "DDR": 0.85}
-"""Share of its peak that a channel gives to one reader in order.
-
-HBM: the local channel in FlightLLM's simulator; DDR: the streaming designs on Zynq boards (0.85 to 0.94).
-"""
-
 SAMPLES = 5
 """Positions at which a decode is evaluated; between them its cycles are a line."""
 
@@ -74,7 +68,7 @@ def estimate(
     if not mhz > 0 or new_tokens < 1:
         raise EstimateError("FX902", f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive")
     rate = card.memory.channel_gb_per_s
-    efficiency = CHANNEL_EFFICIENCY.get(card.memory.kind, 1.0)
+    efficiency = card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
     runs = _runs(timing, program, dict(scalars), new_tokens)
@@ -197,7 +191,7 @@ def channels(
         kind = channel.split("[")[0]
         memory = memories.get(kind)
         peak = memory.channel_gb_per_s if memory and memory.channel_gb_per_s else 0.0
-        limit = min(peak * CHANNEL_EFFICIENCY.get(kind, 1.0), widest[channel] * mhz / 1e3)
+        limit = min(peak * (memory.efficiency if memory else 1.0), widest[channel] * mhz / 1e3)
         rate = moved[channel] / (cost.cycles / mhz / 1e6) / 1e9 if cost.cycles else 0.0
         found.append(ChannelTraffic(channel, rate, limit, peak))
     return tuple(found)

@@ -58,6 +58,17 @@ class Caps:
         return float(getattr(self, resource))
 
 
+EFFICIENCY: Mapping[str, float] = {"HBM": 0.70, "DDR": 0.85}
+"""Achieved over peak bandwidth of long sequential bursts, by kind of memory.
+
+HBM: FlightLLM's model of a channel that is read through its own port [code]; EdgeLLM's matmul reached 0.75,
+all of it 0.61 [secondary]. DDR: llama-fpga 0.85 to 0.88, Hummingbird 0.93 [secondary].
+"""
+
+FOREIGN_CHANNEL = 0.35
+"""The efficiency of an HBM channel that is read through the port of another [code, FlightLLM]."""
+
+
 @dataclass(frozen=True, slots=True)
 class OffChipMemory:
     """Off-chip memory: `channels` of `channel_bytes` each, whose ports are in the region `slr`.
@@ -83,6 +94,11 @@ class OffChipMemory:
     def gb_per_s(self) -> float | None:
         """All channels together, by the data sheet."""
         return None if self.channel_gb_per_s is None else self.channels * self.channel_gb_per_s
+
+    @property
+    def efficiency(self) -> float:
+        """The share of its peak that long bursts get: the same for every design."""
+        return EFFICIENCY[self.kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ svg text.bad { font-weight: 700; }
 .cell { fill: var(--empty); }
 .mark { fill: none; stroke: var(--ink); stroke-width: 2.5; }
 .line { fill: none; stroke: currentColor; stroke-width: 1.8; }
-.dot { fill: currentColor; }
+.dot, .bar { fill: currentColor; }
+.span { fill: currentColor; opacity: .28; }
+.edge { fill: none; stroke: var(--page); }
 """
     + "\n".join(f".s{n} {{ color: var(--s{n}); }}" for n in range(7))
     + """
@@ -64,14 +66,27 @@ td.bad { color: var(--bad); font-weight: 700; }
 pre { background: var(--page); border: 1px solid var(--edge); border-radius: 6px; padding: .7rem .9rem;
   overflow-x: auto; font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; margin: .6rem 0 0; }
 summary { cursor: pointer; font-weight: 600; }
+a { color: var(--s0); }
+pre span { display: block; }
+pre span.here { background: var(--edge); }
+pre span:target { outline: 2px solid var(--accent); }
 @media print { body { max-width: none; background: none; } .card, figure { break-inside: avoid; } }
 """
 )
 
 
+class Markup(str):
+    """What is HTML already: tables take it as it is."""
+
+
 def escape(text: str) -> str:
     """Text as it stands between tags or in quotes."""
-    return html.escape(text)
+    return text if isinstance(text, Markup) else html.escape(text)
+
+
+def link(text: str, anchor: str) -> Markup:
+    """A link to another place of the page."""
+    return Markup(f'<a href="#{escape(anchor)}">{escape(text)}</a>')
 
 
 def page(title: str, lead: str, *parts: str) -> str:
@@ -123,9 +138,25 @@ def code(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def details(summary: str, *parts: str) -> str:
-    """Parts that unfold on a click."""
-    return f'<details class="card"><summary>{escape(summary)}</summary>' + "".join(parts) + "</details>"
+def listing(lines: Sequence[tuple[int, str, str | None]]) -> str:
+    """Lines of a source with their numbers.
+
+    Args:
+        lines: number, text, and the anchor of a line that links lead to, which is marked.
+    """
+    width = len(str(lines[-1][0])) if lines else 0
+    rows = (
+        f"<span{_anchor(anchor)}>{number:>{width}}  {escape(text)}</span>" for number, text, anchor in lines
+    )
+    return f"<pre><code>{''.join(rows)}</code></pre>"
+
+
+def details(summary: str, *parts: str, opened: bool = False) -> str:
+    """Parts that fold and unfold on a click."""
+    state = ' open=""' if opened else ""
+    return (
+        f'<details class="card"{state}><summary>{escape(summary)}</summary>' + "".join(parts) + "</details>"
+    )
 
 
 def table(
@@ -161,3 +192,7 @@ def table(
 
 def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
+
+
+def _anchor(name: str | None) -> str:
+    return f' id="{escape(name)}" class="here"' if name else ""

@@ -49,7 +49,7 @@ def line_chart(
     known = [v for values in series.values() for v in values if v is not None and math.isfinite(v)]
     top, legend = _legend(list(series))
     low, high = _range([*known, 0.0] + ([] if threshold is None else [threshold]))
-    step = _step(high - low)
+    step = round_step(high - low)
     inner = WIDTH - _LEFT - _RIGHT
 
     def x(i: int) -> float:
@@ -67,18 +67,18 @@ def line_chart(
     for n in range(round((high - low) / step) + 1):
         value = low + n * step
         parts.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}h{inner}"/>')
-        parts.append(_text(_LEFT - 6, y(value) + 4, f"{value:g}", "end"))
+        parts.append(words(_LEFT - 6, y(value) + 4, f"{value:g}", "end"))
     if threshold is not None:
         parts.append(f'<path class="limit" d="M{_LEFT} {y(threshold):.1f}h{inner}"/>')
     every = max(1, -(-len(labels) // 16))
-    parts += [_text(x(i), HEIGHT - _BOTTOM + 16, label) for i, label in enumerate(labels) if i % every == 0]
-    parts.append(_text(_LEFT + inner / 2, HEIGHT - 6, x_label, "middle", "axis"))
-    parts.append(_text(0, 12, y_label, "start", "axis"))
+    parts += [words(x(i), HEIGHT - _BOTTOM + 16, label) for i, label in enumerate(labels) if i % every == 0]
+    parts.append(words(_LEFT + inner / 2, HEIGHT - 6, x_label, "middle", "axis"))
+    parts.append(words(0, 12, y_label, "start", "axis"))
     for n, (name, values) in enumerate(series.items()):
         parts.append(_line(n, name, values, labels, x, y))
     if not known:
-        parts.append(_text(_LEFT + inner / 2, (HEIGHT + top) / 2, "nothing to show: all of it is exact"))
-    return _figure(title, f"{y_label} of {', '.join(series)} by {x_label}.", WIDTH, HEIGHT, parts)
+        parts.append(words(_LEFT + inner / 2, (HEIGHT + top) / 2, "nothing to show: all of it is exact"))
+    return figure(title, f"{y_label} of {', '.join(series)} by {x_label}.", WIDTH, HEIGHT, parts)
 
 
 def heat_map(
@@ -104,9 +104,9 @@ def heat_map(
         mark: row and column of a cell to frame.
     """
     left, top, wide, high = 74, 26, 54, 26
-    parts = [_text(left + (j + 0.5) * wide, 17, name) for j, name in enumerate(columns)]
+    parts = [words(left + (j + 0.5) * wide, 17, name) for j, name in enumerate(columns)]
     for i, (row, cells) in enumerate(zip(rows, values, strict=True)):
-        parts.append(_text(left - 8, top + (i + 0.65) * high, row, "end"))
+        parts.append(words(left - 8, top + (i + 0.65) * high, row, "end"))
         for j, value in enumerate(cells):
             at, limit = (left + j * wide, top + i * high), threshold(j)
             empty = value is None or value == math.inf
@@ -118,14 +118,14 @@ def heat_map(
             parts.append(
                 f'<g><title>{escape(shown)}</title><rect class="cell" x="{at[0] + 1}" y="{at[1] + 1}" '
                 f'width="{wide - 2}" height="{high - 2}" rx="3"{style}/>'
-                + _text(at[0] + wide / 2, at[1] + 17, number, "middle", "bad" if bad else "", ink)
+                + words(at[0] + wide / 2, at[1] + 17, number, "middle", "bad" if bad else "", ink)
                 + "</g>"
             )
     if mark:
         x, y = left + mark[1] * wide, top + mark[0] * high
         parts.append(f'<rect class="mark" x="{x}" y="{y}" width="{wide}" height="{high}" rx="4"/>')
     size = (left + len(columns) * wide + 4, top + len(rows) * high + 4)
-    return _figure(title, f"{len(rows)} rows of {', '.join(columns)}, in {unit}.", *size, parts)
+    return figure(title, f"{len(rows)} rows of {', '.join(columns)}, in {unit}.", *size, parts)
 
 
 def _line(
@@ -159,7 +159,7 @@ def _legend(names: Sequence[str]) -> tuple[int, str]:
         parts.append(
             f'<g class="s{n}" transform="translate({x} {y})"><path class="line" {_dash(n)}d="M0 0h24"/>'
             f'<path class="dot" transform="translate(12 0)" d="{_MARKERS[n]}"/></g>'
-            + _text(x + 29, y + 4, name, "start")
+            + words(x + 29, y + 4, name, "start")
         )
         x += width
     return y + 16, "".join(parts)
@@ -169,12 +169,14 @@ def _dash(number: int) -> str:
     return f'stroke-dasharray="{_DASHES[number]}" ' if _DASHES[number] else ""
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "", ink: str = "") -> str:
+def words(x: float, y: float, text: str, anchor: str = "middle", kind: str = "", ink: str = "") -> str:
+    """Text in a plot; ``axis`` is soft, ``bad`` is bold."""
     about = (f' class="{kind}"' if kind else "") + (f' style="fill:{ink}"' if ink else "")
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{about}>{escape(text)}</text>'
 
 
-def _figure(title: str, description: str, width: int, height: int, parts: Sequence[str]) -> str:
+def figure(title: str, description: str, width: int, height: int, parts: Sequence[str]) -> str:
+    """A plot made of marks, with its caption and what it says to those who do not see it."""
     wide = ' class="wide"' if width > 700 else ""  # scrolls in a narrow window, rather than shrink
     return (
         f"<figure><figcaption>{escape(title)}</figcaption><svg{wide} "
@@ -186,12 +188,12 @@ def _figure(title: str, description: str, width: int, height: int, parts: Sequen
 def _range(values: Sequence[float]) -> tuple[float, float]:
     """Round ends of an axis."""
     low, high = min(values), max(values)
-    step = _step(max(high - low, 1e-9))
+    step = round_step(max(high - low, 1e-9))
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return low, high if high > low else low + step
 
 
-def _step(span: float) -> float:
+def round_step(span: float) -> float:
     """A round step that cuts a span into four to eight."""
     power = 10.0 ** math.floor(math.log10(span / 4))
     return next(power * f for f in (1, 2, 5, 10) if span / (power * f) <= 8)
