@@ -539,9 +539,9 @@ FAULTS: dict[str, Fault] = {
         """,
     ),
     "FX901": Fault(
-        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar that has "
-        "no value.",
-        "Give the scalar, or the number of iterations itself: `trips={\"loop\": n}`.",
+        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar without "
+        "a value.",
+        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
         """
         def total(A: float32[64], n: int32) -> float32:
             s: float32 = 0.0
