@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from .cost import Cost
 
+FIFO_LATENCY = 1
+"""Cycles until a token that was put can be taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -25,86 +28,79 @@ class Process:
     writes: frozenset[str]
 
 
-def region(processes: Sequence[Process], fifos: frozenset[str]) -> Cost:
-    """One run of processes in the order of the program.
+@dataclass(frozen=True, slots=True)
+class _Times:
+    begins: list[float]
+    ends: list[float]
 
-    Who reads an array waits until its writer is done. Who reads a FIFO begins when the first token comes, and
-    has the work left that it does behind its last token when the writer is done.
 
-    Args:
-        processes: the processes.
-        fifos: the names among what they share that are FIFOs.
+class _Region:
+    """Who waits for whom.
+
+    Who reads an array begins when its writer is done. Who reads a FIFO begins when the first token comes, and
+    when the writer is done it still has the work that it does behind its last token.
     """
-    total = Cost()
-    ends: list[float] = []
-    begins: list[float] = []
-    for number, process in enumerate(processes):
-        begin, least = 0.0, 0.0
-        for other in range(number):
-            for name in processes[other].writes & (process.reads | process.writes):
-                if name not in fifos:
-                    begin = max(begin, ends[other])
-                    continue
-                first = processes[other].cost.tokens.get(name, (0.0, 0.0))[0]
-                taken, last = process.cost.tokens.get(name, (0.0, process.cost.cycles))
-                begin = max(begin, begins[other] + first + 1 - taken)
-                least = max(least, ends[other] + process.cost.cycles - last)
-        begins.append(begin)
-        ends.append(max(begin + process.cost.cycles, least))
-        total.add(process.cost, at=begin)
-    total.cycles = max(ends, default=0)
-    return total
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        numbers = range(len(processes))
+        self.arrays: list[list[int]] = [[] for _ in numbers]
+        self.readers: list[list[int]] = [[] for _ in numbers]
+        self.fifos: list[list[tuple[int, str]]] = [[] for _ in numbers]
+        for b in numbers:
+            for a in range(b):
+                for name in processes[a].writes & (processes[b].reads | processes[b].writes):
+                    if name in processes[a].cost.tokens and name in processes[b].cost.tokens:
+                        self.fifos[b].append((a, name))
+                    else:
+                        self.arrays[b].append(a)
+                        self.readers[a].append(b)
+
+    def iteration(self, processes: Sequence[Process], history: Sequence[_Times]) -> _Times:
+        """When each process begins and ends, after the iterations before.
+
+        Arrays between processes are double buffers: a writer waits until the readers of the buffer before the
+        last have left it.
+        """
+        now = _Times([], [])
+        for number, process in enumerate(processes):
+            begin = history[-1].ends[number] if history else 0.0
+            if len(history) > 1:
+                begin = max([begin, *(history[-2].ends[r] for r in self.readers[number])])
+            begin = max([begin, *(now.ends[s] for s in self.arrays[number])])
+            least = 0.0
+            for source, name in self.fifos[number]:
+                first = processes[source].cost.tokens[name][0]
+                taken, last = process.cost.tokens[name]
+                begin = max(begin, now.begins[source] + first + FIFO_LATENCY - taken)
+                least = max(least, now.ends[source] + process.cost.cycles - last)
+            now.begins.append(begin)
+            now.ends.append(max(begin + process.cost.cycles, least))
+        return now
+
+
+def region(processes: Sequence[Process]) -> Cost:
+    """One run of processes, in the order of the program."""
+    return repeated([(1, processes)])
 
 
 def repeated(runs: Sequence[tuple[int, Sequence[Process]]]) -> Cost:
     """A loop whose iterations overlap: each process goes on to the next one while others work on this one.
 
-    Arrays between processes are double buffers: a process begins an iteration when it is done with the one
-    before, when those it reads from have written this one, and when those that read from it have left the
-    buffer of two before.
-
     Args:
         runs: iterations in order: how many in turn are alike, and their processes.
     """
     total = Cost()
-    history: list[list[float]] = []
-    sources: list[list[int]] = []
-    readers: list[list[int]] = []
+    history: list[_Times] = []
+    shape: _Region | None = None
     for times, processes in runs:
-        if not sources:
-            sources, readers = _joined(processes)
+        shape = shape or _Region(processes)
         for _ in range(times):
-            done = _iteration(processes, sources, readers, history, total)
-            history = [*history[-1:], done]
-    total.cycles = max(history[-1], default=0) if history else 0
+            now = shape.iteration(processes, history)
+            for process, begin in zip(processes, now.begins, strict=True):
+                total.add(process.cost, at=begin)
+            history = [*history[-1:], now]
+    total.cycles = max(history[-1].ends, default=0) if history else 0
     return total
-
-
-def _iteration(
-    processes: Sequence[Process],
-    sources: Sequence[Sequence[int]],
-    readers: Sequence[Sequence[int]],
-    history: Sequence[Sequence[float]],
-    total: Cost,
-) -> list[float]:
-    done: list[float] = []
-    for number, process in enumerate(processes):
-        begin = history[-1][number] if history else 0.0
-        begin = max([begin, *(done[s] for s in sources[number])])
-        if len(history) > 1:
-            begin = max([begin, *(history[-2][r] for r in readers[number])])
-        done.append(begin + process.cost.cycles)
-        total.add(process.cost, at=begin)
-    return done
-
-
-def _joined(processes: Sequence[Process]) -> tuple[list[list[int]], list[list[int]]]:
-    """For every process, those it reads from and those that read from it."""
-    numbers = range(len(processes))
-    feeds = [[bool(a.writes & (b.reads | b.writes)) for b in processes] for a in processes]
-    sources = [[a for a in numbers if a < b and feeds[a][b]] for b in numbers]
-    readers = [[b for b in numbers if a < b and feeds[a][b]] for a in numbers]
-    return sources, readers
 
 
 __all__ = ["Process", "region", "repeated"]

@@ -85,7 +85,7 @@ class _Walker:
         if function.extern is not None:
             return Cost()
         if function.dataflow or function.concurrent:
-            return self._dataflow(function.body)
+            return region(self._processes(function.body))
         return self.body(function.body)
 
     def body(self, body: Iterable[ir.Stmt]) -> Cost:
@@ -299,38 +299,64 @@ class _Walker:
     # ------------------------------------------------------------------------------ calls
 
     def call(self, call: ir.Call) -> Cost:
-        callee = self.timing.program.function(call.func)
-        scalars: dict[str, Any] = {}
-        off_chip: set[str] = set()
-        names: dict[str, str] = {}
-        for param, arg in zip(callee.params, call.args, strict=True):
-            if not isinstance(arg, ir.View):
-                scalars[param.name] = value_of(arg, self.known)
-                continue
-            names[param.name] = arg.buffer
-            if arg.buffer in self.instance.off_chip and param.shape:
-                off_chip.add(param.name)
-        inner = self.timing.function(call.func, frozenset(off_chip), scalars)
+        off_chip, scalars = self._arguments(call)
+        inner = self.timing.function(call.func, off_chip, scalars)
         cost = Cost(CALL_OVERHEAD - 1)  # the last cycle is the one in which the caller sees it is done
-        cost.add(_renamed(inner, names))
+        cost.add(_renamed(inner, self._names(call)))
         cost.cycles += 1
         self._forget_results(call)
         return cost
 
+    def _arguments(self, call: ir.Call) -> tuple[frozenset[str], dict[str, Any]]:
+        """The parameters that lie in memory, and the values of those that are numbers."""
+        scalars: dict[str, Any] = {}
+        off_chip: set[str] = set()
+        for param, arg in zip(self.timing.program.function(call.func).params, call.args, strict=True):
+            if not isinstance(arg, ir.View):
+                scalars[param.name] = value_of(arg, self.known)
+            elif arg.buffer in self.instance.off_chip and param.shape:
+                off_chip.add(param.name)
+        return frozenset(off_chip), scalars
+
+    def _names(self, call: ir.Call) -> dict[str, str]:
+        """The caller's names of what a call is passed."""
+        params = self.timing.program.function(call.func).params
+        return {p.name: a.buffer for p, a in zip(params, call.args, strict=True) if isinstance(a, ir.View)}
+
     # ------------------------------------------------------------------------------ dataflow
 
-    def _dataflow(self, body: tuple[ir.Stmt, ...]) -> Cost:
-        processes = self._processes(body)
-        fifos = {n for n, b in self.instance.buffers.items() if b.is_stream}
-        return region(processes, frozenset(fifos))
-
     def _processes(self, body: tuple[ir.Stmt, ...]) -> list[Process]:
+        """The processes of a region; those of regions that it calls are its own too."""
         found: list[Process] = []
         for stmt in body:
-            if not isinstance(stmt, ir.Alloc):
+            if isinstance(stmt, ir.Call) and self._is_region(stmt):
+                found += self._inner(stmt)
+            elif not isinstance(stmt, ir.Alloc):
                 use = self.timing.uses.of((stmt,))
                 found.append(Process(self.body((stmt,)), use.reads, use.writes))
         return found
+
+    def _is_region(self, call: ir.Call) -> bool:
+        """Whether a call is of a region, or of a function that does nothing but call one (it is inlined)."""
+        callee = self.timing.program.function(call.func)
+        if callee.dataflow or callee.concurrent:
+            return True
+        inner = callee.body[0] if len(callee.body) == 1 else None
+        return isinstance(inner, ir.Call) and self._is_region(inner)
+
+    def _inner(self, call: ir.Call) -> list[Process]:
+        off_chip, scalars = self._arguments(call)
+        walker = _Walker(self.timing, self.timing.instance(call.func, off_chip), scalars)
+        names = self._names(call)
+        for name in walker.instance.buffers:
+            names.setdefault(name, f"{call.func}.{id(call)}.{name}")
+        processes = walker._processes(walker.instance.function.body)
+        self._forget_results(call)
+
+        def known(used: frozenset[str]) -> frozenset[str]:
+            return frozenset(names.get(n, f"{call.func}.{id(call)}.{n}") for n in used)
+
+        return [Process(_renamed(p.cost, names), known(p.reads), known(p.writes)) for p in processes]
 
     def _dataflow_loop(self, loop: ir.For) -> Cost:
         trips = self.length(loop)
@@ -360,9 +386,9 @@ def _renamed(cost: Cost, names: Mapping[str, str]) -> Cost:
         before = out.words.get(names[name], (0, 0))
         out.words[names[name]] = before[0] + read, before[1] + written
     for name, (first, last) in cost.tokens.items():
-        if name in names:
-            before = out.tokens.get(names[name], (first, last))
-            out.tokens[names[name]] = min(before[0], first), max(before[1], last)
+        mine = names.get(name, name)
+        before = out.tokens.get(mine, (first, last))
+        out.tokens[mine] = min(before[0], first), max(before[1], last)
     for name, lost in cost.bound.items():
         out.bound[names[name]] = out.bound.get(names[name], 0) + lost
     return out
