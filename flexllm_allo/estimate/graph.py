@@ -9,7 +9,7 @@ subexpressions are found. A reduction over unrolled copies becomes a tree where 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, log2, prod
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..ir.walk import children, rewrite, walk
 from .carried import distance
 from .evaluate import value_of
 from .operators import WIRE, Operator, Operators
+from .ops import Access, Graph, IrregularBody, Link, Op, Value, chain
 from .ports import Storage, banks_and_words
 
 MAX_DEPTH = 10
@@ -32,72 +33,6 @@ SAMPLES = 3
 
 MAX_COPIES = 1 << 18
 """Copies whose banks are found one by one; more are taken to be spread evenly."""
-
-
-class IrregularBody(Exception):
-    """The body cannot be one pipeline: `reason` says why, `span` where."""
-
-    def __init__(self, reason: str, span: Span) -> None:
-        super().__init__(reason)
-        self.reason, self.span = reason, span
-
-
-@dataclass(slots=True, eq=False)
-class Access:
-    """The memory access an operation is.
-
-    Attributes:
-        banks: of the different elements that all copies touch, for every sample; None: not known.
-        held: its element is the same in every iteration, and waits in a register.
-    """
-
-    buffer: str
-    write: bool
-    indices: tuple[ir.Expr, ...]
-    copies: int
-    banks: list[Any] | None = None
-    held: bool = False
-    affine: tuple[ir.Expr, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Op:
-    """An operation and its copies. `chain` is how many of them follow one after the other in an iteration."""
-
-    operator: Operator
-    copies: int
-    span: Span
-    access: Access | None = None
-    chain: float = 1.0
-    latency: int = 0
-    result: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """`sink` needs what `source` made, `distance` iterations before; `extra` cycles later."""
-
-    source: int
-    sink: int
-    distance: int = 0
-    extra: int = 0
-    forwarded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What an expression is: the operation that makes it, and the unrolled variables it differs over."""
-
-    op: int | None = None
-    vars: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class Graph:
-    """Operations in program order, and what they wait for."""
-
-    ops: list[Op] = field(default_factory=lambda: list[Op]())
-    links: list[Link] = field(default_factory=lambda: list[Link]())
 
 
 class GraphBuilder:
@@ -523,26 +458,6 @@ class GraphBuilder:
 _ZERO = const(0)
 
 
-def chain(graph: Graph, period_ns: float) -> None:
-    """Give every operation its latency: logic is chained while it fits into a cycle."""
-    into: list[list[int]] = [[] for _ in graph.ops]
-    for link in graph.links:
-        if link.distance == 0 and link.source < link.sink:
-            into[link.sink].append(link.source)
-    late = [0.0] * len(graph.ops)
-    for n, op in enumerate(graph.ops):
-        if op.operator.latency:
-            op.latency = ceil(op.operator.latency * op.chain)
-        else:
-            begin = max((late[p] for p in into[n]), default=0.0)
-            each, steps = op.operator.delay_ns, max(1, round(op.chain)) if op.chain else 0
-            for _ in range(steps if each else 0):
-                if begin + each > period_ns:
-                    op.latency, begin = op.latency + 1, 0.0
-                begin += each
-            late[n] = begin
-
-
 def _joined(values: list[Value]) -> frozenset[str]:
     return frozenset(name for value in values for name in value.vars)
 
@@ -569,4 +484,4 @@ def _variables(expr: ir.Expr) -> set[str]:
     return {n.name for n in walk(expr) if isinstance(n, ir.LoopVar)}
 
 
-__all__ = ["Access", "Graph", "GraphBuilder", "IrregularBody", "Link", "Op", "chain"]
+__all__ = ["GraphBuilder"]

@@ -9,8 +9,9 @@ from typing import Literal
 from ..ir import nodes as ir
 from ..ir.simplify import binary, const, value_of, var
 from ..ir.walk import buffers, substitute, walk
-from .graph import GraphBuilder, IrregularBody
+from .graph import GraphBuilder
 from .operators import Operators
+from .ops import IrregularBody
 from .pipeline import Body, pipelined, straight
 from .ports import Storage, storage
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
-from .graph import Graph, Link, Op
 from .modulo import Edge, Pipeline, Use, modulo_schedule, recurrence_interval, resource_interval
+from .ops import Graph, Link, Op
 from .ports import Storage
 
 NEVER = 1 << 20

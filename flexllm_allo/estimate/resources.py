@@ -9,8 +9,8 @@ from ..hardware.devices import Resources
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from ..memory import Memory
-from .graph import Op
 from .instance import Instance
+from .ops import Op
 from .pipeline import Body
 from .ports import bank_counts, bank_depth
 from .result import Module
