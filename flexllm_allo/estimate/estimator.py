@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -145,27 +146,25 @@ def off_chip(function: ir.Function) -> frozenset[str]:
 def _decode(timing: Timing, program: ir.Program, given: Mapping[str, Any], prompt: int, tokens: int) -> Cost:
     """All decode calls after a prompt, from a few positions among them."""
     total = Cost()
-    if tokens < 1:
-        return total
-    last = prompt + tokens - 1
-    count = min(SAMPLES, tokens)
-    points = sorted({prompt + round(i * (tokens - 1) / max(1, count - 1)) for i in range(count)})
-    for point, weight in zip(points, _weights(points, tokens), strict=True):
-        total.add(_call(timing, program, "decode", {**given, "pos": point}), weight)
-    assert points[-1] == last
+    for position, weight in decode_points(prompt, tokens):
+        total.add(_call(timing, program, "decode", {**given, "pos": position}), weight)
     return total
 
 
-def _weights(points: Sequence[int], tokens: int) -> list[float]:
-    """How many tokens each point stands for: sums over a line between two of them are exact."""
-    weights = [0.0] * len(points)
-    weights[0] += 0.5
-    weights[-1] += 0.5
-    for i in range(len(points) - 1):
-        half = (points[i + 1] - points[i]) / 2
-        weights[i] += half
-        weights[i + 1] += half
-    return [w * tokens / sum(weights) for w in weights]
+def decode_points(prompt: int, tokens: int) -> list[tuple[int, float]]:
+    """Positions among `prompt` and the `tokens` - 1 after it, and how many of them each stands for.
+
+    The sum of a function over all positions is exact where it is a line.
+    """
+    count = min(SAMPLES, tokens)
+    points = sorted({prompt + round(i * (tokens - 1) / max(1, count - 1)) for i in range(count)})
+    weights = dict.fromkeys(points, 0.0)
+    for a, b in pairwise(points):  # a up to b, without b
+        weights[a] += (b - a + 1) / 2
+        weights[b] += (b - a - 1) / 2
+    if points:
+        weights[points[-1]] += 1
+    return list(weights.items())
 
 
 def _bytes(entry: ir.Function, cost: Cost) -> float:

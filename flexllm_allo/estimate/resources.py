@@ -64,7 +64,7 @@ def module(instance: Instance) -> Module:
     twice = instance.function.dataflow
     for node in walk(instance.function.body):
         if isinstance(node, ir.Alloc):
-            memory(node.buffer, count, copies=2 if twice else 1)
+            _memory(node.buffer, count, copies=2 if twice else 1)
     return Module(instance.function.name, count.resources(), lutram=count.lutram)
 
 
@@ -111,7 +111,14 @@ def _units(op: Op, units: int, count: _Count) -> None:
     count.ff += op.operator.ff * units
 
 
-def memory(buffer: ir.Buffer, count: _Count, copies: int = 1) -> None:
+def buffer_resources(buffer: ir.Buffer) -> Resources:
+    """What a local array, scalar or FIFO takes."""
+    count = _Count()
+    _memory(buffer, count)
+    return count.resources()
+
+
+def _memory(buffer: ir.Buffer, count: _Count, copies: int = 1) -> None:
     """What a local array or FIFO takes; `copies` of the array where two processes take turns."""
     bits = buffer.dtype.bits
     if buffer.is_stream:
@@ -155,4 +162,4 @@ def _lutram(depth: int, width: int) -> int:
     return ceil(depth / rows) * ceil(width / bits) * luts
 
 
-__all__ = ["memory", "module", "ports"]
+__all__ = ["buffer_resources", "module", "ports"]
