@@ -278,3 +278,37 @@ def test_processes_overlap() -> None:
     assert (
         128 + fill + tail < overlapped.cycles < 128 + fill + tail + 2 * CALL_OVERHEAD + 2 * LOOP_OVERHEAD + 4
     )
+
+
+def relay(S: Stream[int32, 4], T: Stream[int32, 4]):
+    for k in range(128):
+        T.put(S.get() + 2)
+
+
+def relays(S: Stream[int32, 4], T: Stream[int32, 4]):
+    U: Stream[int32, 4]
+    relay(S, U)
+    relay(U, T)
+
+
+def pair_of_relays(S: Stream[int32, 4], T: Stream[int32, 4]):
+    V: Stream[int32, 4]
+    relays(S, V)
+    relays(V, T)
+
+
+def nested(A: int32[128], B: int32[128]):
+    S: Stream[int32, 4]
+    T: Stream[int32, 4]
+    produce(A, S)
+    pair_of_relays(S, T)
+    consume(T, B)
+
+
+def test_regions_in_regions_overlap_too() -> None:
+    s = allo.customize(nested)
+    for name in ("nested", "pair_of_relays", "relays"):
+        s.dataflow(name)
+    cycles = s.estimate("u280").cycles
+    latencies = AXI_LATENCY + PRODUCT + AXI_LATENCY
+    assert 128 + latencies < cycles < 128 + latencies + 6 * (CALL_OVERHEAD + LOOP_OVERHEAD + 4)

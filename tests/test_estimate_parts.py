@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import flexllm_allo as allo
-from flexllm_allo.estimate.cost import Cost, Count, Key
+from flexllm_allo.estimate.cost import Cost, Key
 from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region, repeated
 from flexllm_allo.estimate.hardware_copies import copies
 from flexllm_allo.estimate.operators import Operators
@@ -60,11 +60,11 @@ def test_iterations_of_different_lengths() -> None:
 def test_a_double_buffer_holds_its_writer_back() -> None:
     """The fourth run of the writer waits until the reader has left the buffer of the second: 10 + 2 * 30."""
     key = Key("writer", frozenset())
-    cost = Cost(10, counts={key: Count(1, 1, 10, 0, 10)})
+    cost = Cost(10, key=key)
     writer, reader = Process(cost, frozenset(), frozenset({"a"})), process(30, reads="a")
     total = repeated([(4, [writer, reader])])
     assert total.cycles == 10 + 4 * 30
-    assert total.counts[key].last == 10 + 2 * 30 + 10
+    assert total.counts()[key].last == 10 + 2 * 30 + 10
 
 
 def step(A: int32[16], B: int32[16]):

@@ -34,25 +34,30 @@ class Count:
 Span = tuple[float, float]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Cost:
-    """A piece of a run.
+    """A piece of a run. Pieces are shared, so what happens in a run is counted only when it is asked for.
 
     Attributes:
         cycles: it takes.
         operations: arithmetic on data.
-        counts: by function and loop.
         words: of off-chip memory by parameter of the function: read, written.
         tokens: the cycles of the first and the last access to every FIFO that is not its own.
         bound: cycles that loops lose because memory gives no more, by parameter.
+        key, trips: the function or loop that it is a run of, if it is one.
+        parts: the pieces in it: how often in turn, and when the first begins.
     """
 
     cycles: float = 0
     operations: float = 0
-    counts: dict[Key, Count] = field(default_factory=lambda: dict[Key, Count]())
     words: dict[str, tuple[float, float]] = field(default_factory=lambda: dict[str, tuple[float, float]]())
     tokens: dict[str, Span] = field(default_factory=lambda: dict[str, Span]())
     bound: dict[str, float] = field(default_factory=lambda: dict[str, float]())
+    key: Key | None = None
+    trips: float = 0
+    parts: list[tuple[Cost, float, float]] = field(
+        default_factory=lambda: list[tuple["Cost", float, float]]()
+    )
 
     def add(self, other: Cost, times: float = 1, at: float | None = None) -> None:
         """Another piece, `times` times in turn.
@@ -65,23 +70,51 @@ class Cost:
         if at is None:
             self.cycles += other.cycles * times
         self.operations += other.operations * times
-        for key, count in other.counts.items():
-            mine = self.counts.get(key)
-            first, last = begin + count.first, begin + again + count.last
-            if mine is None:
-                mine = self.counts[key] = Count(first=first)
-            mine.runs += count.runs * times
-            mine.trips += count.trips * times
-            mine.cycles += count.cycles * times
-            mine.first, mine.last = min(mine.first, first), max(mine.last, last)
+        if other.key is not None or other.parts:
+            self.parts.append((other, times, begin))
         for name, (read, written) in other.words.items():
             before = self.words.get(name, (0, 0))
             self.words[name] = before[0] + read * times, before[1] + written * times
         for name, (first, last) in other.tokens.items():
-            mine_ = self.tokens.get(name, (begin + first, 0.0))
-            self.tokens[name] = min(mine_[0], begin + first), max(mine_[1], begin + again + last)
+            mine = self.tokens.get(name, (begin + first, 0.0))
+            self.tokens[name] = min(mine[0], begin + first), max(mine[1], begin + again + last)
         for name, lost in other.bound.items():
             self.bound[name] = self.bound.get(name, 0) + lost * times
+
+    def counts(self) -> dict[Key, Count]:
+        """What was run how often, for how long, and when."""
+        found: dict[Key, Count] = {}
+        runs: dict[int, float] = {id(self): 1.0}
+        begins: dict[int, Span] = {id(self): (0.0, 0.0)}
+        for cost in self._outer_first():
+            number, (early, late) = runs[id(cost)], begins[id(cost)]
+            if cost.key is not None:
+                mine = found.setdefault(cost.key, Count(first=early))
+                mine.runs += number
+                mine.trips += cost.trips * number
+                mine.cycles += cost.cycles * number
+                mine.first, mine.last = min(mine.first, early), max(mine.last, late + cost.cycles)
+            for part, times, at in cost.parts:
+                runs[id(part)] = runs.get(id(part), 0) + number * times
+                last = late + at + max(0.0, times - 1) * part.cycles
+                first, before = begins.get(id(part), (early + at, last))
+                begins[id(part)] = min(first, early + at), max(before, last)
+        return found
+
+    def _outer_first(self) -> list[Cost]:
+        """All pieces, each before those in it."""
+        order: list[Cost] = []
+        seen: set[int] = set()
+        stack: list[tuple[Cost, bool]] = [(self, False)]
+        while stack:
+            cost, done = stack.pop()
+            if done:
+                order.append(cost)
+            elif id(cost) not in seen:
+                seen.add(id(cost))
+                stack.append((cost, True))
+                stack += [(part, False) for part, _, _ in cost.parts if id(part) not in seen]
+        return order[::-1]
 
 
 __all__ = ["Cost", "Count", "Key"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
 from ..errors import EstimateError
 from ..ir import nodes as ir
 from ..ir.walk import walk
-from .cost import Cost, Count, Key
+from .cost import Cost, Key
 from .dataflow import Process, region, repeated
 from .demand import Demand
 from .evaluate import names_in, value_of
@@ -70,7 +70,7 @@ class Timing:
         if key not in self._costs:
             walker = _Walker(self, self.instance(name, off_chip), dict(scalars))
             cost = walker.run()
-            cost.counts[Key(name, off_chip)] = Count(1, 0, cost.cycles, 0, cost.cycles)
+            cost.key = Key(name, off_chip)
             self._costs[key] = cost
         return self._costs[key]
 
@@ -203,8 +203,8 @@ class _Walker:
         return cost
 
     def _count(self, loop: ir.For, cost: Cost, trips: int) -> None:
-        key = Key(self.instance.function.name, self.instance.off_chip, id(loop))
-        cost.counts[key] = Count(1, trips, cost.cycles, 0, cost.cycles)
+        cost.key = Key(self.instance.function.name, self.instance.off_chip, id(loop))
+        cost.trips = trips
 
     def _trips(self, plan: LoopPlan) -> int:
         total = 1
@@ -302,7 +302,8 @@ class _Walker:
         off_chip, scalars = self._arguments(call)
         inner = self.timing.function(call.func, off_chip, scalars)
         cost = Cost(CALL_OVERHEAD - 1)  # the last cycle is the one in which the caller sees it is done
-        cost.add(_renamed(inner, self._names(call)))
+        names = self._names(call)
+        cost.add(_renamed(inner, lambda name: names.get(name, name)))
         cost.cycles += 1
         self._forget_results(call)
         return cost
@@ -348,15 +349,17 @@ class _Walker:
         off_chip, scalars = self._arguments(call)
         walker = _Walker(self.timing, self.timing.instance(call.func, off_chip), scalars)
         names = self._names(call)
-        for name in walker.instance.buffers:
-            names.setdefault(name, f"{call.func}.{id(call)}.{name}")
+
+        def known(name: str) -> str:
+            """What is not passed is of this call alone."""
+            return names.get(name, f"{call.func}.{id(call)}.{name}")
+
         processes = walker._processes(walker.instance.function.body)
         self._forget_results(call)
-
-        def known(used: frozenset[str]) -> frozenset[str]:
-            return frozenset(names.get(n, f"{call.func}.{id(call)}.{n}") for n in used)
-
-        return [Process(_renamed(p.cost, names), known(p.reads), known(p.writes)) for p in processes]
+        return [
+            Process(_renamed(p.cost, known), frozenset(map(known, p.reads)), frozenset(map(known, p.writes)))
+            for p in processes
+        ]
 
     def _dataflow_loop(self, loop: ir.For) -> Cost:
         trips = self.length(loop)
@@ -379,18 +382,17 @@ def _words(body: Body, trips: int) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _renamed(cost: Cost, names: Mapping[str, str]) -> Cost:
+def _renamed(cost: Cost, name_of: Callable[[str], str]) -> Cost:
     """The cost of a call with the caller's names for what was passed."""
-    out = Cost(cost.cycles, cost.operations, cost.counts)
+    out = Cost(cost.cycles, cost.operations, parts=[(cost, 1, 0)])
     for name, (read, written) in cost.words.items():
-        before = out.words.get(names[name], (0, 0))
-        out.words[names[name]] = before[0] + read, before[1] + written
+        before = out.words.get(name_of(name), (0, 0))
+        out.words[name_of(name)] = before[0] + read, before[1] + written
     for name, (first, last) in cost.tokens.items():
-        mine = names.get(name, name)
-        before = out.tokens.get(mine, (first, last))
-        out.tokens[mine] = min(before[0], first), max(before[1], last)
+        before = out.tokens.get(name_of(name), (first, last))
+        out.tokens[name_of(name)] = min(before[0], first), max(before[1], last)
     for name, lost in cost.bound.items():
-        out.bound[names[name]] = out.bound.get(names[name], 0) + lost
+        out.bound[name_of(name)] = out.bound.get(name_of(name), 0) + lost
     return out
 
 

@@ -48,12 +48,10 @@ def pipelined(graph: Graph, places: Mapping[str, Storage], requested: int) -> Bo
     found = modulo_schedule(uses, edges, capacity, requested)
     if found.interval == requested:
         reason = "as scheduled"
-    elif found.interval == by_data >= by_ports:
+    elif by_data >= by_ports:
         reason = _of_cycle(graph.ops, cycle)
-    elif found.interval == by_ports:
-        reason = _of_port(graph.ops, uses, capacity, port)
     else:
-        reason = "ports and dependences together"
+        reason = _of_port(graph.ops, uses, capacity, port)
     return _body(graph, places, found, reason)
 
 
@@ -177,7 +175,7 @@ def _words(ops: Iterable[Op], places: Mapping[str, Storage], held: bool) -> dict
 
 def _of_cycle(ops: list[Op], cycle: Iterable[Edge]) -> str:
     edges = list(cycle)
-    slow = sorted((ops[e.source] for e in edges), key=lambda op: -op.latency)
+    slow = sorted((ops[e.source] for e in edges if not _held(ops[e.source])), key=lambda op: -op.latency)
     names: list[str] = []
     for op in slow:
         if op.latency and op.operator.name not in names:
@@ -185,6 +183,10 @@ def _of_cycle(ops: list[Op], cycle: Iterable[Edge]) -> str:
             names.append(f"{times}{op.operator.name} ({op.latency} cycles)")
     wait = sum(e.distance for e in edges)
     return f"an iteration waits for that of {wait} before: {', '.join(names) or 'logic'}"
+
+
+def _held(op: Op) -> bool:
+    return op.access is not None and op.access.held
 
 
 def _of_port(ops: list[Op], uses: list[Use], capacity: Mapping[str, int], port: str) -> str:

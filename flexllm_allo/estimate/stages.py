@@ -50,7 +50,7 @@ def stages(timing: Timing, phase: str, cost: Cost, lines: ScheduleLines) -> list
     """
     loops: dict[Key, list[tuple[LoopPlan, Count]]] = {}
     functions: dict[Key, Count] = {}
-    for key, count in cost.counts.items():
+    for key, count in cost.counts().items():
         if key.loop:
             plan = timing.instance(key.function, key.off_chip).plan_of(key.loop)
             loops.setdefault(key._replace(loop=0), []).append((plan, count))
