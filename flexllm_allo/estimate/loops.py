@@ -47,12 +47,29 @@ class Timing:
         self.instances: dict[tuple[str, frozenset[str]], Instance] = {}
         self.demand, self.uses = Demand(program), Uses(program)
         self._costs: dict[Any, Cost] = {}
+        self._changed: dict[int, tuple[object, frozenset[str]]] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
         key = (name, off_chip)
         if key not in self.instances:
             self.instances[key] = Instance(self.program.function(name), off_chip, self.operators)
         return self.instances[key]
+
+    def changed(self, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
+        """Buffers whose values statements may change, as far as they are scalars."""
+        found = self._changed.get(id(body))
+        if found is None:
+            names: set[str] = set()
+            for node in walk(body):
+                match node:
+                    case ir.Store(buffer, ()) | ir.Get(buffer):
+                        names.add(buffer)
+                    case ir.Call():
+                        names |= _passed(node)
+                    case _:
+                        pass
+            found = self._changed[id(body)] = (body, frozenset(names))  # the body lives on, so does its id
+        return found[1]
 
     def function(self, name: str, off_chip: frozenset[str], scalars: Mapping[str, Any]) -> Cost:
         """One call.
@@ -137,25 +154,15 @@ class _Walker:
                     for inner in stmt.then if chosen else stmt.otherwise:
                         self.learn(inner)
                 else:
-                    self._forget((*stmt.then, *stmt.otherwise))
+                    self._forget(stmt.then)
+                    self._forget(stmt.otherwise)
             case _:
                 pass
 
     def _forget(self, body: tuple[ir.Stmt, ...]) -> None:
         """Scalars that are written in a body are not known behind it."""
-        for node in walk(body):
-            match node:
-                case ir.Store(buffer, ()) | ir.Get(buffer):
-                    self.known[buffer] = None
-                case ir.Call():
-                    self._forget_results(node)
-                case _:
-                    pass
-
-    def _forget_results(self, call: ir.Call) -> None:
-        for arg in call.args:
-            if isinstance(arg, ir.View) and not arg.indices:
-                self.known.pop(arg.buffer, None)
+        for name in self.timing.changed(body):
+            self.known[name] = None
 
     # ------------------------------------------------------------------------------ loops
 
@@ -290,7 +297,8 @@ class _Walker:
                 self.known = dict(before)
                 sides.append(self.body(body))
             self.known = before
-            self._forget((*stmt.then, *stmt.otherwise))
+            self._forget(stmt.then)
+            self._forget(stmt.otherwise)
             cost = max(sides, key=lambda side: side.cycles)
         out = Cost(1)
         out.add(cost)
@@ -305,7 +313,7 @@ class _Walker:
         names = self._names(call)
         cost.add(_renamed(inner, lambda name: names.get(name, name)))
         cost.cycles += 1
-        self._forget_results(call)
+        self.known.update(dict.fromkeys(_passed(call)))
         return cost
 
     def _arguments(self, call: ir.Call) -> tuple[frozenset[str], dict[str, Any]]:
@@ -355,7 +363,7 @@ class _Walker:
             return names.get(name, f"{call.func}.{id(call)}.{name}")
 
         processes = walker._processes(walker.instance.function.body)
-        self._forget_results(call)
+        self.known.update(dict.fromkeys(_passed(call)))
         return [
             Process(_renamed(p.cost, known), frozenset(map(known, p.reads)), frozenset(map(known, p.writes)))
             for p in processes
@@ -372,6 +380,11 @@ class _Walker:
         cost.cycles += LOOP_OVERHEAD
         self._count(loop, cost, trips)
         return cost
+
+
+def _passed(call: ir.Call) -> set[str]:
+    """Buffers that a call may write as a whole."""
+    return {a.buffer for a in call.args if isinstance(a, ir.View) and not a.indices}
 
 
 def _words(body: Body, trips: int) -> dict[str, tuple[float, float]]:
