@@ -358,6 +358,42 @@ def report(
     data_file.write_json(result.content)
 
 
+@app.command("estimate")
+def show_estimate(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR_OR_NAME", help="A checkpoint, or an architecture such as llama-3.2-1b."),
+    ],
+    device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1024,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 128,
+    preset: Annotated[str, typer.Option(help="Which design.")] = "default",
+    clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
+    recipe: Recipe = None,
+    max_seq_len: MaxSeqLen = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Estimate a design: cycles, tokens per second, resources, bandwidth, power, and what limits it."""
+    from .report.terminal import estimate_text
+    from .runtime.estimate import estimate_model
+
+    result_file = _output(json_file) if json_file else None
+    with _progress("estimate"):
+        found = estimate_model(
+            directory,
+            device,
+            prompt,
+            new_tokens,
+            preset=preset,
+            clock_mhz=clock,
+            recipe=recipe,
+            max_seq_len=max_seq_len,
+        )
+    typer.echo(estimate_text(found), nl=False)
+    if result_file:
+        result_file.write_json(found.to_dict())
+
+
 @app.command("recipes")
 def show_recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe, or a TOML file: print all of it.")] = None,

@@ -253,6 +253,8 @@ CODES: dict[str, str] = {
     "FX701": "prompt empty or too long",
     "FX702": "output folder cannot be used",
     "FX703": "bad value of an option",
+    "FX901": "the length of a loop is not known before the run",
+    "FX902": "an argument of an estimate does not fit",
     "FX910": "the design does not fit the device",
     "FX911": "the device lacks figures for an estimate",
 }

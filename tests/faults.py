@@ -538,6 +538,33 @@ FAULTS: dict[str, Fault] = {
         allo.customize(f).build(target="vhls", wrap_oi=True)
         """,
     ),
+    "FX901": Fault(
+        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar without "
+        "a value.",
+        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280")
+        """,
+    ),
+    "FX902": Fault(
+        "An estimate was given an argument that the design does not have, or lacks one.",
+        "The hint lists the names.",
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280", m=64)
+        """,
+    ),
     "FX910": Fault(
         "The design needs more than the device has, or more than designs that route use of it.",
         "Take the setting that the hint names, or another device.",

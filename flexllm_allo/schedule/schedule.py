@@ -183,6 +183,16 @@ class Schedule(Description):
         builder = import_module("flexllm_allo.build")
         return builder.build(self.program, target, mode, project, configs, **options)
 
+    def estimate(self, device: str = "u280", **options: Any) -> Any:
+        """Cycles, resources, bandwidth and power on a card; see `flexllm_allo.estimate.estimator.estimate`.
+
+        Example:
+            >>> s.estimate("u280").cycles
+        """
+        # Estimates lie above schedules too.
+        estimator = import_module("flexllm_allo.estimate.estimator")
+        return estimator.estimate(self.program, device, trace=self.trace, **options)
+
     def mlir(self, locations: bool = True) -> str:
         """The program as MLIR text (affine, scf, memref, arith, math, func); see `backend.mlir`.
 

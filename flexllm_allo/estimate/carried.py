@@ -1,0 +1,81 @@
+"""How many iterations later a pipelined loop reads what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from math import ceil, floor
+
+from ..analysis.affine import Affine, Quotient, affine
+from ..ir import nodes as ir
+
+Range = tuple[int, int]
+
+
+def distance(
+    write: tuple[ir.Expr, ...],
+    read: tuple[ir.Expr, ...],
+    loop: ir.For,
+    unrolled: Mapping[str, Range],
+    written: Collection[str] = (),
+) -> tuple[int | None, bool]:
+    """The least number of iterations between a write and a read of one element; None if there is none.
+
+    What is not affine is taken to depend on the iteration before. The second value says whether both
+    addresses are the same in every iteration.
+
+    Args:
+        write, read: the indices.
+        loop: the pipelined loop.
+        unrolled: ranges of the variables that differ between copies of the body.
+        written: scalars that change within the loop.
+    """
+    low, high = 1, None
+    fixed = True
+    for w, r in zip(write, read, strict=False):
+        a, b = affine(w, written), affine(r, written)
+        if a is None or b is None:
+            fixed = False
+            continue
+        fixed = fixed and not any(loop.var in form.variables() for form in (a, b))
+        bounds = _bounds(a, b, loop, unrolled)
+        if bounds is None:
+            continue
+        least, most = bounds
+        low = max(low, least)
+        high = most if high is None or (most is not None and most < high) else high
+    if high is not None and low > high:
+        return None, fixed
+    return low, fixed
+
+
+def _bounds(
+    write: Affine, read: Affine, loop: ir.For, unrolled: Mapping[str, Range]
+) -> tuple[int, int | None] | None:
+    """Distances that one dimension allows: (least, most); None if it says nothing."""
+    step = dict(write.terms).get(loop.var, 0)
+    if dict(read.terms).get(loop.var, 0) != step:
+        return None
+    low = high = write.constant - read.constant
+    fixed = Affine.of({}, 0)
+    for form, sign in ((write, 1), (read, -1)):
+        for term, c in form.terms:
+            if term == loop.var:
+                continue
+            inside = term.value.variables() if isinstance(term, Quotient) else {term}
+            if isinstance(term, str) and term in unrolled:
+                ends = [sign * c * v for v in unrolled[term]]
+                low, high = low + min(ends), high + max(ends)
+            elif inside & {loop.var, *unrolled}:
+                return None
+            else:
+                fixed = fixed + Affine.of({term: c * sign}, 0)
+    if not fixed.is_constant:
+        return None
+    step *= loop.step
+    if step == 0:
+        return (1, None) if low <= 0 <= high else (1, 0)
+    ends = sorted((low / step, high / step))
+    return max(1, ceil(ends[0])), floor(ends[1])
+
+
+__all__ = ["distance"]

@@ -1,0 +1,106 @@
+"""Processes that work at the same time: one run of a region, and many runs of a loop.
+
+The steady state: FIFOs are taken to be deep enough not to slow anybody down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .cost import Cost
+
+FIFO_LATENCY = 1
+"""Cycles until a token that was put can be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A statement of a region.
+
+    Attributes:
+        cost: of one run.
+        reads, writes: arrays and FIFOs it shares with others.
+    """
+
+    cost: Cost
+    reads: frozenset[str]
+    writes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    begins: list[float]
+    ends: list[float]
+
+
+class _Region:
+    """Who waits for whom.
+
+    Who reads an array begins when its writer is done. Who reads a FIFO begins when the first token comes, and
+    when the writer is done it still has the work that it does behind its last token.
+    """
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        numbers = range(len(processes))
+        self.arrays: list[list[int]] = [[] for _ in numbers]
+        self.readers: list[list[int]] = [[] for _ in numbers]
+        self.fifos: list[list[tuple[int, str]]] = [[] for _ in numbers]
+        for b in numbers:
+            for a in range(b):
+                for name in processes[a].writes & (processes[b].reads | processes[b].writes):
+                    if name in processes[a].cost.tokens and name in processes[b].cost.tokens:
+                        self.fifos[b].append((a, name))
+                    else:
+                        self.arrays[b].append(a)
+                        self.readers[a].append(b)
+
+    def iteration(self, processes: Sequence[Process], history: Sequence[_Times]) -> _Times:
+        """When each process begins and ends, after the iterations before.
+
+        Arrays between processes are double buffers: a writer waits until the readers of the buffer before the
+        last have left it.
+        """
+        now = _Times([], [])
+        for number, process in enumerate(processes):
+            begin = history[-1].ends[number] if history else 0.0
+            if len(history) > 1:
+                begin = max([begin, *(history[-2].ends[r] for r in self.readers[number])])
+            begin = max([begin, *(now.ends[s] for s in self.arrays[number])])
+            least = 0.0
+            for source, name in self.fifos[number]:
+                first = processes[source].cost.tokens[name][0]
+                taken, last = process.cost.tokens[name]
+                begin = max(begin, now.begins[source] + first + FIFO_LATENCY - taken)
+                least = max(least, now.ends[source] + process.cost.cycles - last)
+            now.begins.append(begin)
+            now.ends.append(max(begin + process.cost.cycles, least))
+        return now
+
+
+def region(processes: Sequence[Process]) -> Cost:
+    """One run of processes, in the order of the program."""
+    return repeated([(1, processes)])
+
+
+def repeated(runs: Sequence[tuple[int, Sequence[Process]]]) -> Cost:
+    """A loop whose iterations overlap: each process goes on to the next one while others work on this one.
+
+    Args:
+        runs: iterations in order: how many in turn are alike, and their processes.
+    """
+    total = Cost()
+    history: list[_Times] = []
+    shape: _Region | None = None
+    for times, processes in runs:
+        shape = shape or _Region(processes)
+        for _ in range(times):
+            now = shape.iteration(processes, history)
+            for process, begin in zip(processes, now.begins, strict=True):
+                total.add(process.cost, at=begin)
+            history = [*history[-1:], now]
+    total.cycles = max(history[-1].ends, default=0) if history else 0
+    return total
+
+
+__all__ = ["Process", "region", "repeated"]

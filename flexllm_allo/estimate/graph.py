@@ -1,0 +1,487 @@
+"""The operations of a pipelined body or of straight-line code, as a dependence graph.
+
+Loops inside are unrolled, but not written out: an operation stands for all its copies. It has one for every
+combination of the unrolled variables it depends on, so what all copies share is there once, as after common
+subexpressions are found. A reduction over unrolled copies becomes a tree where its order does not matter
+(integers), else a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil, log2, prod
+from typing import Any
+
+import numpy as np
+
+from ..analysis.reductions import reduction
+from ..errors import Span
+from ..ir import nodes as ir
+from ..ir.printer import expr_text
+from ..ir.simplify import const
+from ..ir.walk import children, rewrite, walk
+from .carried import distance
+from .evaluate import value_of
+from .operators import WIRE, Operator, Operators
+from .ops import Access, Graph, IrregularBody, Link, Op, Value, chain
+from .ports import Storage, banks_and_words
+
+MAX_DEPTH = 10
+SAMPLES = 3
+"""Values tried of every variable that is not unrolled, when copies are sorted into banks."""
+
+MAX_COPIES = 1 << 18
+"""Copies whose banks are found one by one; more are taken to be spread evenly."""
+
+
+class GraphBuilder:
+    """Builds the graph of one body.
+
+    Args:
+        operators: what operations cost.
+        buffers: of the function.
+        places: where they lie.
+        loop: the pipelined loop whose body it is; None for straight-line code.
+        around: loops around, whose variables keep their value.
+    """
+
+    def __init__(
+        self,
+        operators: Operators,
+        buffers: dict[str, ir.Buffer],
+        places: dict[str, Storage],
+        loop: ir.For | None = None,
+    ) -> None:
+        self.operators, self.buffers, self.places, self.loop = operators, buffers, places, loop
+        self.graph = Graph()
+        self.unrolled: dict[str, int] = {}
+        self.known: dict[str, Any] = {}
+        self.exprs: dict[str, ir.Expr | None] = {}
+        self.current: dict[str, Value] = {}
+        self.entry: dict[str, int] = {}
+        self.private: dict[str, int] = {}
+        self.shared: dict[object, Value] = {}
+        self.stores: dict[str, list[tuple[int, Value, bool]]] = {}
+        self.forwards: dict[tuple[str, str], Value] = {}
+        self.guards: list[Value] = []
+        self.streams: dict[str, int] = {}
+        self.random = np.random.default_rng(0)
+
+    def build(self, body: tuple[ir.Stmt, ...]) -> Graph:
+        """The graph of the statements.
+
+        Raises:
+            IrregularBody: it holds a call, a while loop, or a loop that cannot be unrolled.
+        """
+        for stmt in body:
+            self._stmt(stmt)
+        if self.loop is not None:
+            self._carry()
+        for op in self.graph.ops:
+            if op.access and op.access.held and self.places[op.access.buffer].kind != "memory":
+                op.operator = WIRE
+        chain(self.graph, self.operators.period_ns)
+        return self.graph
+
+    # ------------------------------------------------------------------------------ statements
+
+    def _stmt(self, stmt: ir.Stmt) -> None:
+        match stmt:
+            case ir.Alloc():
+                self.private[stmt.buffer.name] = len(self.unrolled)
+                if not stmt.buffer.shape:
+                    self.exprs.pop(stmt.buffer.name, None)
+            case ir.Store(buffer, ()):
+                self._assign(buffer, stmt)
+            case ir.Store():
+                self._store(stmt)
+            case ir.Put():
+                self._put(stmt)
+            case ir.Get():
+                self._get(stmt)
+            case ir.If():
+                self._if(stmt)
+            case ir.For():
+                self._loop(stmt)
+            case ir.Call():
+                raise IrregularBody(f"it calls {stmt.func}", stmt.span)
+            case ir.While():
+                raise IrregularBody("it holds a while loop", stmt.span)
+
+    def _loop(self, loop: ir.For) -> None:
+        lower, upper = value_of(loop.lower, self.known), value_of(loop.upper, self.known)
+        if not isinstance(lower, int) or not isinstance(upper, int) or len(self.unrolled) >= MAX_DEPTH:
+            raise IrregularBody(f"the length of loop {loop.var} inside is not constant", loop.span)
+        trips = max(0, -(-(upper - lower) // loop.step))
+        if trips == 0:
+            return
+        depth = len(self.unrolled)
+        shape = [1] * (MAX_DEPTH + 1)
+        shape[depth + 1] = trips
+        hidden = self.known.get(loop.var)
+        self.unrolled[loop.var] = trips
+        self.known[loop.var] = np.arange(lower, upper, loop.step).reshape(shape)
+        outside = set(self.private)
+        for stmt in loop.body:
+            self._stmt(stmt)
+        del self.unrolled[loop.var]
+        if hidden is None:
+            del self.known[loop.var]
+        else:
+            self.known[loop.var] = hidden
+        self._leave(loop.var, depth, outside)
+
+    def _leave(self, var: str, depth: int, outside: set[str]) -> None:
+        """What the last copy left is what code behind the loop sees."""
+        for name in [n for n in self.private if n not in outside]:
+            del self.private[name]
+        for name, value in self.current.items():
+            if var in value.vars:
+                self.current[name] = replace(value, vars=value.vars - {var})
+        for name, value in list(self.known.items()):
+            if np.ndim(value) and value.shape[depth + 1] > 1:
+                self.known[name] = value.take([-1], axis=depth + 1)
+        self.exprs = {n: e for n, e in self.exprs.items() if e is None or var not in _variables(e)}
+        self.forwards = {k: v for k, v in self.forwards.items() if var not in v.vars}
+
+    def _if(self, stmt: ir.If) -> None:
+        condition = self._value(stmt.condition)
+        before, exprs, known = dict(self.current), dict(self.exprs), dict(self.known)
+        self.guards.append(condition)
+        after: list[dict[str, Value]] = []
+        changed: set[str] = set()
+        for body in (stmt.then, stmt.otherwise):
+            self.current, self.exprs, self.known = dict(before), dict(exprs), dict(known)
+            for inner in body:
+                self._stmt(inner)
+            changed |= {n for n, v in self.current.items() if before.get(n) != v}
+            after.append(self.current)
+        self.guards.pop()
+        self.current, self.exprs, self.known = before, exprs, known
+        for name in sorted(changed):
+            sides = [side.get(name) or self._scalar(name) for side in after]
+            node = ir.Select(stmt.condition, _ZERO, _ZERO, self.buffers[name].dtype, stmt.span)
+            self.current[name] = self._op(self.operators.of(node), [condition, *sides], stmt.span)
+            self.exprs[name] = None
+            self.known.pop(name, None)
+
+    def _assign(self, name: str, stmt: ir.Store) -> None:
+        value = self._reduced(stmt, frozenset()) or self._value(stmt.value)
+        self.current[name] = value
+        guarded = bool(self.guards)
+        self.known.pop(name, None)
+        number = None if guarded else value_of(stmt.value, self.known)
+        if number is not None and self.buffers[name].dtype.is_integer:
+            self.known[name] = number
+        own = any(isinstance(n, ir.Load) and n.buffer == name for n in walk(stmt.value))
+        small = stmt.value.type.is_integer and not own and not guarded
+        self.exprs[name] = self._inlined(stmt.value) if small else None
+
+    # ------------------------------------------------------------------------------ expressions
+
+    def _value(self, expr: ir.Expr) -> Value:
+        match expr:
+            case ir.Const():
+                return Value()
+            case ir.LoopVar(name):
+                return Value(None, frozenset({name}) & self.unrolled.keys())
+            case ir.Load(name, ()):
+                return self._scalar(name)
+            case ir.Load():
+                return self._load(expr)
+            case ir.Cast() if isinstance(expr.value, ir.Const):
+                return Value()
+            case _:
+                return self._compute(expr)
+
+    def _compute(self, expr: ir.Expr) -> Value:
+        parts = [c for c in children(expr)]
+        values = [self._value(c) for c in parts]
+        operator = self.operators.of(expr)
+        if operator is WIRE and len([v for v in values if v.op is not None]) <= 1:
+            made = next((v for v in values if v.op is not None), Value())
+            return Value(made.op, _joined(values))
+        if isinstance(expr, ir.Binary) and expr.op == "*":
+            operator = self._packed(expr, values, operator)
+        known = tuple(v.op if v.op is not None else expr_text(c) for v, c in zip(values, parts, strict=True))
+        key = (type(expr).__name__, getattr(expr, "op", getattr(expr, "name", "")), expr.type, known)
+        if key not in self.shared:
+            self.shared[key] = self._op(operator, values, expr.span)
+        return self.shared[key]
+
+    def _packed(self, expr: ir.Binary, values: list[Value], operator: Operator) -> Operator:
+        left, right = values
+        counts = [
+            prod(self.unrolled.get(n, 1) for n in a.vars - b.vars) for a, b in ((right, left), (left, right))
+        ]
+        packing = self.operators.packing(expr, *counts)
+        if packing == 1:
+            return operator
+        return self.operators.product(expr.left.type.bits, expr.right.type.bits, packing)
+
+    def _op(self, operator: Operator, values: list[Value], span: Span, access: Access | None = None) -> Value:
+        vars_ = _joined(values) & self.unrolled.keys()
+        number = len(self.graph.ops)
+        self.graph.ops.append(Op(operator, self._copies(vars_), span, access))
+        for v in {v.op for v in values if v.op is not None}:
+            self.graph.links.append(Link(v, number))
+        return Value(number, vars_)
+
+    def _copies(self, vars_: frozenset[str]) -> int:
+        return prod(self.unrolled.get(n, 1) for n in vars_)
+
+    def _scalar(self, name: str) -> Value:
+        if name in self.current:
+            return self.current[name]
+        if name not in self.entry:
+            self.entry[name] = len(self.graph.ops)
+            self.graph.ops.append(Op(WIRE, 1, self.buffers[name].span))
+        return Value(self.entry[name])
+
+    def _load(self, load: ir.Load) -> Value:
+        key = (load.buffer, self._place(load.indices))
+        if key in self.forwards:
+            return self.forwards[key]
+        vars_ = self._variables(load.indices)
+        values = [*self._addresses(load.indices), Value(None, vars_)]
+        place = self.places[load.buffer]
+        shared = ("load", *key, len(self.stores.get(load.buffer, ())))
+        if shared in self.shared:
+            return self.shared[shared]
+        access = self._access(load.buffer, load.indices, vars_, write=False)
+        operator = Operator(f'read of "{load.buffer}"', place.read_latency)
+        made = self._op(operator, values, load.span, access)
+        assert made.op is not None
+        for store, _, same in self.stores.get(load.buffer, ()):
+            del same
+            self.graph.links.append(Link(store, made.op))
+        self.shared[shared] = made
+        return made
+
+    def _store(self, stmt: ir.Store) -> None:
+        vars_ = self._variables(stmt.indices)
+        value = self._reduced(stmt, vars_) or self._value(stmt.value)
+        place = self.places[stmt.buffer]
+        access = self._access(stmt.buffer, stmt.indices, vars_, write=True)
+        needs = [value, *self._addresses(stmt.indices), *self.guards, Value(None, vars_)]
+        operator = Operator(f'write of "{stmt.buffer}"', place.write_latency)
+        made = self._op(operator, needs, stmt.span, access)
+        assert made.op is not None
+        self.graph.ops[made.op].result = value
+        key = (stmt.buffer, self._place(stmt.indices))
+        self.forwards = {k: v for k, v in self.forwards.items() if k[0] != stmt.buffer}
+        self.shared = {
+            k: v
+            for k, v in self.shared.items()
+            if not (isinstance(k, tuple) and k[:2] == ("load", stmt.buffer))
+        }
+        if not self.guards:
+            self.forwards[key] = value
+        self.stores.setdefault(stmt.buffer, []).append((made.op, value, not self.guards))
+
+    def _reduced(self, stmt: ir.Store, vars_: frozenset[str]) -> Value | None:
+        """A sum over unrolled copies that one element takes; None if it is no such statement."""
+        found = reduction(stmt)
+        born = self.private.get(stmt.buffer, 0)
+        lost = [n for n in list(self.unrolled)[born:] if n not in vars_]
+        count = prod(self.unrolled[n] for n in lost)
+        if found is None or (count == 1 and self.loop is None):
+            return None
+        combine = next(n for n in walk(stmt.value) if isinstance(n, ir.Binary) and found.load in _through(n))
+        sides = (combine.left, combine.right)
+        own, rest = sides if _below_casts(sides[0]) is found.load else sides[::-1]
+        term, held = self._value(rest), self._value(own)
+        operator = self.operators.accumulator(combine)
+        if found.exact and count > 1:
+            levels = ceil(log2(count))
+            tree = self._op(replace(operator, name=f"tree of {operator.name}s"), [term], combine.span)
+            assert tree.op is not None
+            self.graph.ops[tree.op].chain = levels
+            # n - 1 units for n terms: the last one is the accumulator's own.
+            self.graph.ops[tree.op].copies = self._copies(vars_) * (count - 1)
+            term = Value(tree.op, tree.vars - set(lost))
+        made = self._op(operator, [held, term], combine.span)
+        assert made.op is not None
+        if not found.exact:
+            self.graph.ops[made.op].chain = count
+            self.graph.ops[made.op].copies = self._copies(vars_) * count
+        return Value(made.op, made.vars - set(lost))
+
+    # ------------------------------------------------------------------------------ streams
+
+    def _put(self, stmt: ir.Put) -> None:
+        values = [] if isinstance(stmt.value, ir.View) else [self._value(stmt.value)]
+        self._stream(stmt.stream, stmt.indices, [*values, *self.guards], stmt.span, write=True)
+
+    def _get(self, stmt: ir.Get) -> None:
+        made = self._stream(stmt.stream, stmt.indices, list(self.guards), stmt.span, write=False)
+        if not self.buffers[stmt.target].shape:
+            self.current[stmt.target] = made
+            self.exprs[stmt.target] = None
+            self.known.pop(stmt.target, None)
+        else:
+            assert made.op is not None
+            self.stores.setdefault(stmt.target, []).append((made.op, made, False))
+
+    def _stream(
+        self, name: str, indices: tuple[ir.Expr, ...], values: list[Value], span: Span, write: bool
+    ) -> Value:
+        member = f"{name}[{', '.join(map(expr_text, indices))}]" if indices else name
+        vars_ = frozenset(self.unrolled)
+        lost = self._copies(vars_ - self._variables(indices))
+        operator = Operator(f'{"put to" if write else "get from"} "{name}"', 1)
+        access = Access(member, write, indices, lost)
+        made = self._op(operator, [*values, Value(None, vars_)], span, access)
+        assert made.op is not None
+        side = f"{member} {write}"
+        if side in self.streams:  # tokens keep their order
+            self.graph.links.append(Link(self.streams[side], made.op))
+        self.streams[side] = made.op
+        return made
+
+    # ------------------------------------------------------------------------------ addresses
+
+    def _access(
+        self, buffer: str, indices: tuple[ir.Expr, ...], vars_: frozenset[str], write: bool
+    ) -> Access:
+        copies = self._copies(vars_)
+        found = Access(buffer, write, indices, copies, affine=tuple(self._inlined(i) for i in indices))
+        if self.places[buffer].kind in ("ram", "memory") and copies <= MAX_COPIES:
+            numbers = [self._number(i) for i in indices]
+            if all(n is not None for n in numbers):
+                shape = np.broadcast_shapes(*(np.shape(n) for n in numbers), (SAMPLES,) + (1,) * MAX_DEPTH)
+                bank, word = (
+                    np.broadcast_to(x, shape).reshape(SAMPLES, -1)
+                    for x in banks_and_words(self.buffers[buffer], numbers)
+                )
+                if self.places[buffer].kind == "memory":
+                    bank = np.zeros_like(bank)
+                found.banks = [_distinct(bank[s], word[s]) for s in range(SAMPLES)]
+                found.copies = max(int(sum(counts.values())) for counts in found.banks)
+        return found
+
+    def _number(self, expr: ir.Expr) -> Any:
+        """The values of an index in all copies; variables that are not unrolled take a few values."""
+        for node in walk(expr):
+            name = node.name if isinstance(node, ir.LoopVar) else None
+            if isinstance(node, ir.Load) and not node.indices and node.buffer not in self.current:
+                name = node.buffer
+            if name is not None and name not in self.known:
+                drawn = self.random.integers(0, 1024, SAMPLES)
+                drawn[0] = 0
+                self.known[name] = drawn.reshape((SAMPLES,) + (1,) * MAX_DEPTH)
+        return value_of(expr, self.known)
+
+    def _place(self, indices: tuple[ir.Expr, ...]) -> str:
+        return ", ".join(expr_text(self._inlined(i)) for i in indices)
+
+    def _variables(self, exprs: tuple[ir.Expr, ...]) -> frozenset[str]:
+        found: set[str] = set()
+        for node in (n for e in exprs for n in walk(e)):
+            if isinstance(node, ir.LoopVar):
+                found.add(node.name)
+            elif isinstance(node, ir.Load) and not node.indices and node.buffer in self.current:
+                found |= self.current[node.buffer].vars
+        return frozenset(found & self.unrolled.keys())
+
+    def _addresses(self, indices: tuple[ir.Expr, ...]) -> list[Value]:
+        """What an address waits for: elements of arrays, and scalars that are not mere positions."""
+        out: list[Value] = []
+        for node in (n for e in indices for n in walk(e)):
+            if isinstance(node, ir.Load) and node.indices:
+                out.append(self._load(node))
+            elif isinstance(node, ir.Load) and self.exprs.get(node.buffer, _ZERO) is None:
+                out.append(self._scalar(node.buffer))
+        return out
+
+    def _inlined(self, expr: ir.Expr) -> ir.Expr:
+        """The expression with the scalars of this body replaced by what they are."""
+
+        def visit(node: Any) -> Any:
+            if isinstance(node, ir.Load) and not node.indices:
+                return self.exprs.get(node.buffer) or None
+            return None
+
+        return rewrite(expr, visit)
+
+    # ------------------------------------------------------------------------------ iterations
+
+    def _carry(self) -> None:
+        assert self.loop is not None
+        for name, entry in self.entry.items():
+            value = self.current.get(name)
+            if value is not None and value.op is not None:
+                self.graph.links.append(Link(value.op, entry, 1, forwarded=True))
+        written = set(self.current)
+        accesses = [(n, op.access) for n, op in enumerate(self.graph.ops) if op.access is not None]
+        for sink, read in accesses:
+            if read.write or read.buffer in self.private:
+                continue
+            for source, write in accesses:
+                if write.write and write.buffer == read.buffer and write.buffer in self.places:
+                    self._depend(source, write, sink, read, written)
+
+    def _depend(self, source: int, write: Access, sink: int, read: Access, written: set[str]) -> None:
+        assert self.loop is not None
+        if self.places[write.buffer].kind == "fifo":
+            return
+        apart, fixed = distance(write.affine, read.affine, self.loop, self.unrolled_ranges(), written)
+        if apart is None:
+            return
+        value = self.graph.ops[source].result
+        alone = all(
+            op.access is None or op.access.buffer != write.buffer or op.access in (write, read)
+            for op in self.graph.ops
+        )
+        same = [expr_text(i) for i in write.affine] == [expr_text(i) for i in read.affine]
+        if (fixed and same and alone) or self.places[write.buffer].kind == "registers":
+            write.held = read.held = True
+            if isinstance(value, Value) and value.op is not None:
+                self.graph.links.append(Link(value.op, sink, apart, forwarded=True))
+        else:
+            self.graph.links.append(Link(source, sink, apart))
+
+    def unrolled_ranges(self) -> dict[str, tuple[int, int]]:
+        """Least and greatest value of every variable that is unrolled in the body."""
+        assert self.loop is not None
+        found: dict[str, tuple[int, int]] = {}
+        for node in walk(self.loop.body):
+            if isinstance(node, ir.For):
+                lower, upper = value_of(node.lower, {}), value_of(node.upper, {})
+                if lower is not None and upper is not None:
+                    low, high = found.get(node.var, (lower, upper - 1))
+                    found[node.var] = (min(low, lower), max(high, upper - 1))
+        return found
+
+
+_ZERO = const(0)
+
+
+def _joined(values: list[Value]) -> frozenset[str]:
+    return frozenset(name for value in values for name in value.vars)
+
+
+def _distinct(bank: Any, word: Any) -> dict[int, int]:
+    """How many different elements of every bank are touched."""
+    pairs = np.unique(np.stack([bank, word]), axis=1)
+    banks, counts = np.unique(pairs[0], return_counts=True)
+    return dict(zip(banks.tolist(), counts.tolist(), strict=True))
+
+
+def _below_casts(expr: ir.Expr) -> ir.Expr:
+    while isinstance(expr, ir.Cast):
+        expr = expr.value
+    return expr
+
+
+def _through(node: ir.Binary) -> Iterator[ir.Expr]:
+    yield _below_casts(node.left)
+    yield _below_casts(node.right)
+
+
+def _variables(expr: ir.Expr) -> set[str]:
+    return {n.name for n in walk(expr) if isinstance(n, ir.LoopVar)}
+
+
+__all__ = ["GraphBuilder"]

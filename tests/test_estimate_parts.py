@@ -1,0 +1,193 @@
+"""Parts of an estimate by hand: regions and dataflow loops, memories, units, instances on the die."""
+
+from __future__ import annotations
+
+import pytest
+
+import flexllm_allo as allo
+from flexllm_allo.estimate.cost import Cost, Key
+from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region, repeated
+from flexllm_allo.estimate.hardware_copies import copies
+from flexllm_allo.estimate.operators import Operators
+from flexllm_allo.estimate.ports import AXI_LATENCY
+from flexllm_allo.estimate.resources import buffer_resources
+from flexllm_allo.hardware.devices import Resources
+from flexllm_allo.ir import nodes as ir
+from flexllm_allo.ir.types import Int, float32, int4, int8, int32, uint4, uint8
+from flexllm_allo.memory import Memory
+
+
+def process(cycles: float, reads: str = "", writes: str = "", **tokens: tuple[float, float]) -> Process:
+    return Process(Cost(cycles, tokens=dict(tokens)), frozenset(reads.split()), frozenset(writes.split()))
+
+
+# ------------------------------------------------------------------------------- processes
+
+
+def test_a_reader_of_an_array_waits_for_its_end() -> None:
+    assert region([process(10, writes="a"), process(20, reads="a")]).cycles == 30
+    assert region([process(10), process(20)]).cycles == 20
+
+
+def test_a_reader_of_a_fifo_begins_with_the_first_token() -> None:
+    """It takes one a cycle from its third cycle on; the writer puts one a cycle from its fifth on."""
+    writer = process(100, writes="s", s=(5, 99))
+    reader = process(110, reads="s", s=(3, 98))
+    assert region([writer, reader]).cycles == 5 + FIFO_LATENCY - 3 + 110
+
+
+def test_a_fast_reader_of_a_fifo_ends_after_its_writer() -> None:
+    writer = process(1000, writes="s", s=(5, 990))
+    reader = process(60, reads="s", s=(0, 50))
+    assert region([writer, reader]).cycles == 1000 + 60 - 50
+
+
+def test_iterations_overlap_up_to_the_slowest() -> None:
+    chain = [process(10, writes="a"), process(20, reads="a", writes="b"), process(5, reads="b")]
+    total = repeated([(50, chain)])
+    assert total.cycles == (10 + 20 + 5) + 49 * 20
+
+
+def test_iterations_of_different_lengths() -> None:
+    """Process 1 of the second run takes 50: it ends at 20 + 50, and the third follows it."""
+
+    def chain(second: float) -> list[Process]:
+        return [process(10, writes="a"), process(second, reads="a")]
+
+    assert repeated([(1, chain(5)), (1, chain(50)), (1, chain(5))]).cycles == 20 + 50 + 5
+
+
+def test_a_double_buffer_holds_its_writer_back() -> None:
+    """The fourth run of the writer waits until the reader has left the buffer of the second: 10 + 2 * 30."""
+    key = Key("writer", frozenset())
+    cost = Cost(10, key=key)
+    writer, reader = Process(cost, frozenset(), frozenset({"a"})), process(30, reads="a")
+    total = repeated([(4, [writer, reader])])
+    assert total.cycles == 10 + 4 * 30
+    assert total.counts()[key].last == 10 + 2 * 30 + 10
+
+
+def step(A: int32[16], B: int32[16]):
+    for i in range(16):
+        B[i] = A[i] + 1
+
+
+def twice(A: int32[16], B: int32[16]):
+    C: int32[16]
+    step(A, C)
+    step(C, B)
+
+
+def blocks(A: int32[4, 16], B: int32[4, 16]):
+    for b in range(4):
+        C: int32[16]
+        step(A[b], C)
+        step(C, B[b])
+
+
+def test_a_dataflow_loop_overlaps_its_iterations() -> None:
+    s = allo.customize(blocks)
+    inner = 16 + 15  # what a run of `step` takes without its latencies
+    apart = s.estimate("u280").cycles
+    s.dataflow("b")
+    together = s.estimate("u280").cycles
+    assert together < apart
+    assert together < 4 * (AXI_LATENCY + inner) + 2 * (AXI_LATENCY + inner)
+
+
+def test_what_runs_in_turn_is_one_instance_and_what_runs_at_once_is_two() -> None:
+    s = allo.customize(twice)
+    off = frozenset({"A", "B"})
+    one = copies(s.program, {"twice": off})
+    assert one["step", frozenset({"A"})] == one["step", frozenset({"B"})] == 1
+
+    def twice_alike(A: int32[16], B: int32[16]):
+        step(A, B)
+        step(A, B)
+
+    alike = allo.customize(twice_alike)
+    key = ("step", frozenset({"A", "B"}))
+    assert copies(alike.program, {"twice_alike": off})[key] == 1
+    alike.dataflow()
+    assert copies(alike.program, {"twice_alike": off})[key] == 2
+
+
+# ------------------------------------------------------------------------------- resources
+
+
+def buffer(dtype: object, shape: tuple[int, ...], **options: object) -> ir.Buffer:
+    return ir.Buffer("x", dtype, shape, **options)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (buffer(int32, (1024,)), {"bram18": 2}),  # 1024 x 18 twice
+        (buffer(float32, (2048, 4)), {"bram18": 16}),  # 8192 x 2
+        (buffer(float32, (512,)), {"bram18": 1}),
+        (buffer(int8, (64,)), {"lut": 16}),  # 64 x 7 in 8 LUTs
+        (buffer(int8, (64,), banks=(ir.Bank("complete", 1),)), {"ff": 512}),
+        (buffer(int32, (1024,), banks=(ir.Bank("cyclic", 1, 4),)), {"bram18": 4}),
+        (buffer(Int(72), (4096,), memory=Memory("URAM")), {"uram": 1}),
+        (buffer(int32, (), depth=16), {"lut": 20 + 32, "ff": 10}),
+        (buffer(int32, (), depth=1024), {"lut": 20, "ff": 10, "bram18": 2}),
+        (buffer(int32, ()), {"ff": 32}),
+    ],
+)
+def test_memories(held: ir.Buffer, expected: dict[str, int]) -> None:
+    none = {"lut": 0, "ff": 0, "dsp": 0, "bram18": 0, "uram": 0}
+    assert buffer_resources(held) == Resources(**{**none, **expected})
+
+
+def array(X: uint4[8, 64], W: int4[16, 64]) -> int32[8, 16]:
+    acc: int32[8, 16] = 0
+    Y: int32[8, 16]
+    for k, t, n in allo.grid(64, 8, 16):
+        acc[t, n] += X[t, k] * W[n, k]
+    for t1, n1 in allo.grid(8, 16):
+        Y[t1, n1] = acc[t1, n1]
+    return Y
+
+
+@pytest.mark.parametrize(("tokens", "dsp"), [(True, 8 * 16 // 4), (False, 16 // 2)])
+def test_products_share_dsps(tokens: bool, dsp: int) -> None:
+    """Four where both operands meet several others, two where one does."""
+    s = allo.customize(array)
+    if tokens:
+        s.unroll("t")
+        s.unroll("n")
+        s.pipeline("k")
+    else:
+        s.unroll("n")
+        s.pipeline("t")
+    s.partition(s.acc)
+    s.partition(s.X, dim=1)
+    s.partition(s.W, dim=1)
+    assert s.estimate("u280").resources.dsp == dsp
+
+
+def test_an_interval_shares_units() -> None:
+    def scale(A: float32[64], B: float32[64]):
+        for i in range(64):
+            B[i] = A[i] * 1.5 + A[i] * 2.5
+
+    s = allo.customize(scale)
+    s.pipeline("i", initiation_interval=2)
+    table = Operators("DSP48E2", 300).float
+    assert s.estimate("u280").resources.dsp == table["multiply"].dsp + table["add"].dsp
+
+
+def test_clocks_scale_latencies() -> None:
+    assert Operators("DSP48E2", 304).float["add"].latency == 4
+    assert Operators("DSP48E2", 150).float["add"].latency == 2
+    assert Operators("DSP58", 300).float["accumulate"].latency == 1
+
+
+def test_the_packing_of_products_follows_the_database() -> None:
+    def product(x: object, w: object) -> ir.Expr:
+        return ir.Binary("*", ir.Load("x", (), x), ir.Load("w", (), w), int32)  # pyright: ignore
+
+    old, new = Operators("DSP48E2", 300), Operators("DSP58", 300)
+    assert [old.packing(product(uint4, int4), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 4]
+    assert [old.packing(product(int8, int8), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 2]
+    assert new.packing(product(int8, uint8), 8, 8) == 3
