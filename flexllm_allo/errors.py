@@ -184,6 +184,10 @@ class QuantError(FlexError, ValueError):
     """A quantization recipe does not exist or does not fit the model."""
 
 
+class EstimateError(FlexError, ValueError):
+    """What a design will do cannot be told from what is known before a run."""
+
+
 class UsageError(FlexError, ValueError):
     """A command or a run was asked for something it cannot do (prompt, output folder)."""
 
@@ -206,7 +210,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 # One line per code. FX1xx language, FX2xx schedules, FX3xx streams, FX4xx backends and calls,
-# FX5xx tools, FX6xx models and recipes, FX7xx commands.
+# FX5xx tools, FX6xx models and recipes, FX7xx commands, FX9xx estimates.
 CODES: dict[str, str] = {
     "FX100": "the source of the kernel cannot be read",
     "FX101": "unsupported statement or expression",
@@ -249,4 +253,5 @@ CODES: dict[str, str] = {
     "FX701": "prompt empty or too long",
     "FX702": "output folder cannot be used",
     "FX703": "bad value of an option",
+    "FX921": "what a process does to its FIFOs depends on data",
 }

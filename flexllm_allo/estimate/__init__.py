@@ -1,0 +1,1 @@
+"""What a scheduled design will do, told before any vendor tool runs."""

@@ -1,0 +1,78 @@
+"""One FIFO while it is simulated: who waits for what until when."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..backend.deadlock import fifo_name
+from ..ir import nodes as ir
+
+Key = tuple[str, str]
+"""A stream: the function that declares it, and its name there."""
+
+Depths = dict[Key, int | None]
+"""Depths of streams in place of the declared ones; None: as deep as needed."""
+
+
+@dataclass(slots=True, eq=False)
+class Fifo:
+    """Times of the tokens in a FIFO, and of the places that have become free.
+
+    A token that is put in cycle t can be got from cycle t + 1 on, and so can a place be used that a
+    `get` in cycle t has freed.  `fresh` places were never used.
+    `full` and `empty` are the cycles that were lost here by the `writer` and the `reader`.
+    """
+
+    key: Key
+    name: str
+    depth: int | None
+    fresh: int
+    tokens: deque[int] = field(default_factory=lambda: deque[int]())
+    places: deque[int] = field(default_factory=lambda: deque[int]())
+    put_at: int = -1
+    got_at: int = -1
+    puts: int = 0
+    full: int = 0
+    empty: int = 0
+    writer: object = None
+    reader: object = None
+
+    def put(self, now: int) -> int | None:
+        """The cycle of the next `put` that could happen at `now`; None: there is no place (yet)."""
+        at = now
+        if self.depth is not None:
+            if self.fresh:
+                self.fresh -= 1
+            elif self.places:
+                at = max(now, self.places.popleft() + 1)
+            else:
+                return None
+        self.tokens.append(at)
+        self.put_at = at
+        self.puts += 1
+        return at
+
+    def get(self, now: int) -> int | None:
+        """The cycle of the next `get` that could happen at `now`; None: there is no token (yet)."""
+        if not self.tokens:
+            return None
+        at = max(now, self.tokens.popleft() + 1)
+        if self.depth is not None:
+            self.places.append(at)
+        self.got_at = at
+        return at
+
+
+def create(function: str, buffer: ir.Buffer, depths: Depths) -> list[Fifo]:
+    """The FIFOs of one declaration."""
+    key = function, buffer.name
+    depth = depths.get(key, buffer.depth)
+    count = 1
+    for extent in buffer.shape:
+        count *= extent
+    plain = buffer.name.partition(".")[0]
+    return [Fifo(key, fifo_name(plain, buffer.shape, i), depth, depth or 0) for i in range(count)]
+
+
+__all__ = ["Depths", "Fifo", "Key", "create"]
