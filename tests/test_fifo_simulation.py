@@ -16,12 +16,13 @@ from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import DeadlockError
 from flexllm_allo.estimate.behaviour import UNTIMED, Behaviours
+from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
 from flexllm_allo.estimate.simulate import Deadlock, Simulated, simulate
 
 SEEDS = st.integers(0, 1 << 40)
 
 
-def outcome(made, depths=None, *, skip=True) -> Simulated | str:
+def outcome(made, depths=DECLARED, *, skip=True) -> Simulated | str:
     try:
         return simulate(made, depths, skip=skip)
     except Deadlock as stuck:
@@ -50,7 +51,7 @@ def test_a_deadlock_of_sequential_code_is_one_by_the_clock(seed: int) -> None:
 @given(SEEDS)
 def test_skipping_changes_nothing(seed: int) -> None:
     made = behaviour(graph(random.Random(seed), tokens=300))
-    for depths in (None, dict.fromkeys([("top", f"s{n}") for n in range(4)])):
+    for depths in (DECLARED, UNLIMITED):
         assert outcome(made, depths, skip=True) == outcome(made, depths, skip=False)
 
 

@@ -8,14 +8,18 @@ tried first: where they are enough, no smaller ones are.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from itertools import count
 
-from .fifos import Depths, Key
-from .simulate import Deadlock, Simulator
+from .fifos import UNLIMITED, Depths, Key
+from .network import network
+from .simulate import Deadlock, Simulator, simulate
 from .steps import Behaviour
 
 MOST = 512  # combinations of depths that are tried for the least sum
+
+Fits = Callable[[Mapping[Key, int]], bool]
+"""Whether these depths are enough, the others without limit."""
 
 
 def streams_of(behaviour: Behaviour) -> dict[Key, int]:
@@ -24,25 +28,18 @@ def streams_of(behaviour: Behaviour) -> dict[Key, int]:
     Raises:
         Deadlock: not even FIFOs without limit let it end.
     """
-    simulator = Simulator(Unlimited(), skip=True)
+    simulator = Simulator(UNLIMITED, skip=True)
     simulator.run(behaviour)
     tokens: dict[Key, int] = {}
     for fifo in simulator.fifos:
-        tokens[fifo.key] = max(tokens.get(fifo.key, 0), fifo.puts)
+        tokens[fifo.key] = max(tokens.get(fifo.key, 1), fifo.puts)
     return tokens
-
-
-class Unlimited(dict[Key, int | None]):
-    """Depths of which those that are not given have no limit."""
-
-    def get(self, key: Key, default: object = None) -> int | None:  # pyright: ignore
-        return self[key] if key in self else None
 
 
 def blocked_at(behaviour: Behaviour, depths: Depths) -> Deadlock | None:
     """The deadlock with these depths, if there is one."""
     try:
-        Simulator(depths, skip=True).run(behaviour)
+        simulate(behaviour, depths)
     except Deadlock as deadlock:
         return deadlock
     return None
@@ -54,9 +51,13 @@ def safe_depths(behaviour: Behaviour) -> dict[Key, int]:
     Raises:
         Deadlock: no depths help.
     """
-    most = streams_of(behaviour)
-    least = {key: _single(behaviour, key, most[key], _ends) for key in most}
-    return _least_sum(behaviour, least) or _lowered(most, least, lambda d: _ends(behaviour, d))
+    net = network(behaviour)
+    free = dict.fromkeys(net.declared, 1)
+    cyclic = net.cyclic()
+    if not cyclic:
+        return free
+    most = {key: n for key, n in streams_of(behaviour).items() if key in cyclic}
+    return free | _least_sum(behaviour, most)
 
 
 def fast_depths(behaviour: Behaviour) -> dict[Key, int]:
@@ -66,41 +67,38 @@ def fast_depths(behaviour: Behaviour) -> dict[Key, int]:
         Deadlock: no depths help.
     """
     most = streams_of(behaviour)
-    goal = Simulator(Unlimited(), skip=True).run(behaviour).cycles
+    goal = simulate(behaviour, UNLIMITED).cycles
 
-    def fast(behaviour: Behaviour, depths: Depths) -> bool:
+    def fast(given: Mapping[Key, int]) -> bool:
         try:
-            return Simulator(depths, skip=True).run(behaviour).cycles <= goal
+            return simulate(behaviour, Depths(given, unlimited=True)).cycles <= goal
         except Deadlock:
             return False
 
-    least = {key: _single(behaviour, key, most[key], fast) for key in most}
-    if fast(behaviour, Unlimited(least)):
-        return least
-    return _lowered(most, least, lambda depths: fast(behaviour, depths))
+    least = singles(most, fast)
+    return least if fast(least) else lowered(most, least, fast)
 
 
-def freeing_depths(behaviour: Behaviour, declared: dict[Key, int]) -> dict[Key, int]:
+def freeing_depths(behaviour: Behaviour, declared: Mapping[Key, int]) -> dict[Key, int]:
     """The streams to deepen, and how far, so that a run that deadlocks ends: one if one is enough.
 
     Raises:
         Deadlock: no depths help.
     """
     most = streams_of(behaviour)
-    stuck = blocked_at(behaviour, Unlimited(declared))
+    fits = _ends(behaviour)
+    stuck = blocked_at(behaviour, Depths(declared, unlimited=True))
     assert stuck is not None
     single: list[tuple[int, Key, int]] = []
     for key in sorted(stuck.full):
-        if _ends(behaviour, Unlimited({**declared, key: most[key]})):
-            depth = least_such(
-                lambda d, key=key: _ends(behaviour, Unlimited({**declared, key: d})), declared[key], most[key]
-            )
+        if fits({**declared, key: most[key]}):
+            depth = least_such(lambda d, key=key: fits({**declared, key: d}), declared[key], most[key])
             single.append((depth - declared[key], key, depth))
     if single:
         _, key, depth = min(single)
         return {key: depth}
-    upper = {key: max(depth, declared[key]) for key, depth in most.items()}
-    found = _least_sum(behaviour, declared) or _lowered(upper, declared, lambda d: _ends(behaviour, d))
+    upper = {key: max(most[key], depth) for key, depth in declared.items()}
+    found = _summed(behaviour, declared) or lowered(upper, declared, fits)
     return {key: depth for key, depth in found.items() if depth > declared[key]}
 
 
@@ -111,23 +109,36 @@ def least_such(holds: Callable[[int], bool], low: int, high: int) -> int:
         middle = min(low + step - 1, (low + high) // 2)
         if holds(middle):
             high = middle
-            step = max(1, (high - low + 1) // 2)
         else:
             low = middle + 1
             step *= 2
     return low
 
 
-def _ends(behaviour: Behaviour, depths: Depths) -> bool:
-    return blocked_at(behaviour, depths) is None
+def singles(most: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
+    """The least depth of each stream, all others without limit."""
+    return {key: least_such(lambda d, key=key: fits({key: d}), 1, most[key]) for key in most}
 
 
-def _single(behaviour: Behaviour, key: Key, most: int, fits: Callable[[Behaviour, Depths], bool]) -> int:
-    """The least depth of one stream, all others without limit."""
-    return least_such(lambda depth: fits(behaviour, Unlimited({key: depth})), 1, max(1, most))
+def lowered(most: Mapping[Key, int], least: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
+    """Depths of which none can be less, between two bounds; streams with the most to save come first."""
+    found = dict(most)
+    for key in sorted(most, key=lambda key: (least[key] - most[key], key)):
+        found[key] = least_such(lambda d, key=key: fits({**found, key: d}), least[key], found[key])
+    return found
 
 
-def _least_sum(behaviour: Behaviour, start: dict[Key, int]) -> dict[Key, int] | None:
+def _ends(behaviour: Behaviour) -> Fits:
+    return lambda given: blocked_at(behaviour, Depths(given, unlimited=True)) is None
+
+
+def _least_sum(behaviour: Behaviour, most: Mapping[Key, int]) -> dict[Key, int]:
+    fits = _ends(behaviour)
+    least = singles(most, fits)
+    return _summed(behaviour, least) or lowered(most, least, fits)
+
+
+def _summed(behaviour: Behaviour, start: Mapping[Key, int]) -> dict[Key, int] | None:
     """The depths of the least sum, from `start` up, that do not deadlock; None after many tries.
 
     Of the streams that are full in a deadlock one must be deeper, whatever the depths of the others.
@@ -138,42 +149,17 @@ def _least_sum(behaviour: Behaviour, start: dict[Key, int]) -> dict[Key, int] | 
     heap = [(sum(first), next(order), first)]
     seen = {first}
     for _ in range(MOST):
-        if not heap:
-            return None
         total, _, depths = heapq.heappop(heap)
-        stuck = blocked_at(behaviour, Unlimited(zip(keys, depths, strict=True)))
+        given = dict(zip(keys, depths, strict=True))
+        stuck = blocked_at(behaviour, Depths(given, unlimited=True))
         if stuck is None:
-            return dict(zip(keys, depths, strict=True))
+            return given
         for i, key in enumerate(keys):
-            if key in stuck.full:
-                deeper = (*depths[:i], depths[i] + 1, *depths[i + 1 :])
-                if deeper not in seen:
-                    seen.add(deeper)
-                    heapq.heappush(heap, (total + 1, next(order), deeper))
+            deeper = (*depths[:i], depths[i] + 1, *depths[i + 1 :])
+            if key in stuck.full and deeper not in seen:
+                seen.add(deeper)
+                heapq.heappush(heap, (total + 1, next(order), deeper))
     return None
 
 
-def _lowered(most: dict[Key, int], least: dict[Key, int], fits: Callable[[Depths], bool]) -> dict[Key, int]:
-    """Depths of which none can be less, between two bounds: one stream after the other."""
-    found = {key: max(1, depth) for key, depth in most.items()}
-    for key in _narrowest_last(found, least):
-        found[key] = least_such(
-            lambda depth, key=key: fits(Unlimited({**found, key: depth})), least[key], found[key]
-        )
-    return found
-
-
-def _narrowest_last(most: dict[Key, int], least: dict[Key, int]) -> Sequence[Key]:
-    """The streams with the most to save first."""
-    return sorted(most, key=lambda key: (least[key] - most[key], key))
-
-
-__all__ = [
-    "Unlimited",
-    "blocked_at",
-    "fast_depths",
-    "freeing_depths",
-    "least_such",
-    "safe_depths",
-    "streams_of",
-]
+__all__ = ["blocked_at", "fast_depths", "freeing_depths", "least_such", "lowered", "safe_depths", "streams_of"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..backend.deadlock import fifo_name
@@ -11,8 +12,21 @@ from ..ir import nodes as ir
 Key = tuple[str, str]
 """A stream: the function that declares it, and its name there."""
 
-Depths = dict[Key, int | None]
-"""Depths of streams in place of the declared ones; None: as deep as needed."""
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """Depths of streams in place of the declared ones; the others are as declared, or without limit."""
+
+    given: Mapping[Key, int]
+    unlimited: bool = False
+
+    def of(self, key: Key, declared: int | None) -> int | None:
+        """The depth of a stream; None: as deep as needed."""
+        return self.given.get(key, None if self.unlimited else declared)
+
+
+DECLARED = Depths({})
+UNLIMITED = Depths({}, unlimited=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +81,7 @@ class Fifo:
 def create(function: str, buffer: ir.Buffer, depths: Depths) -> list[Fifo]:
     """The FIFOs of one declaration."""
     key = function, buffer.name
-    depth = depths.get(key, buffer.depth)
+    depth = depths.of(key, buffer.depth)
     count = 1
     for extent in buffer.shape:
         count *= extent
@@ -75,4 +89,4 @@ def create(function: str, buffer: ir.Buffer, depths: Depths) -> list[Fifo]:
     return [Fifo(key, fifo_name(plain, buffer.shape, i), depth, depth or 0) for i in range(count)]
 
 
-__all__ = ["Depths", "Fifo", "Key", "create"]
+__all__ = ["DECLARED", "UNLIMITED", "Depths", "Fifo", "Key", "create"]

@@ -33,7 +33,7 @@ class _Record:
 
 
 class Periods:
-    """The states of one region."""
+    """The states of a region and those inside it."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
@@ -41,8 +41,8 @@ class Periods:
         self.seen: dict[Any, _Record] = {}
         self.inner: dict[Any, _Record] = {}
 
-    def look(self, simulator: Simulator) -> None:
-        """Skip periods if the state has been met before."""
+    def look(self, simulator: Simulator, place: Region) -> None:
+        """Skip periods if the state, after a round of the region `place`, has been met before."""
         self.rounds += 1
         if self.rounds < FEW:
             return
@@ -53,6 +53,7 @@ class Periods:
         floors = [p.floor() for p in processes]
         floor_of = dict(zip(map(id, processes), floors, strict=True))
         state = (
+            id(place.region),
             tuple(_shape(p, floor) for p, floor in zip(processes, floors, strict=True)),
             tuple(_contents(f, floor_of) for f in fifos),
         )

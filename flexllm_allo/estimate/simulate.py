@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backend.deadlock import Blocked
-from .fifos import Depths, Fifo, Key, create
+from .fifos import DECLARED, Depths, Fifo, Key, create
 from .periods import Periods
-from .steps import Access, Behaviour, Create, Invoke, Parallel, Pipe, Repeat, Step, Wait
+from .steps import Access, Behaviour, Create, Invoke, Parallel, Pipe, Repeat, Step, Wait, outside
 
 Frame = dict[str, tuple[list[Fifo], int]]
 """The FIFOs of a function by name, and where the members of a parameter start."""
@@ -45,7 +45,7 @@ class Deadlock(Exception):
         self.function, self.blocked, self.full = function, tuple(blocked), full
 
 
-def simulate(behaviour: Behaviour, depths: Depths | None = None, *, skip: bool = True) -> Simulated:
+def simulate(behaviour: Behaviour, depths: Depths = DECLARED, *, skip: bool = True) -> Simulated:
     """Run a function that has no FIFO parameters.
 
     Args:
@@ -55,7 +55,7 @@ def simulate(behaviour: Behaviour, depths: Depths | None = None, *, skip: bool =
     Raises:
         Deadlock: with these depths it does not end.
     """
-    return Simulator(depths or {}, skip).run(behaviour)
+    return Simulator(depths, skip).run(behaviour)
 
 
 class Simulator:
@@ -69,15 +69,15 @@ class Simulator:
         self.soft = SOFT
         self.paused = False
         self.stalls: Counter[Stall] = Counter()
+        self.periods: Periods | None = None
         self.ended: dict[Behaviour, Simulated] = {}
         self._closed: dict[int, tuple[bool, tuple[Step, ...]]] = {}
 
     def run(self, behaviour: Behaviour) -> Simulated:
         """Run a function by itself, from cycle 0; the second time it is known."""
         if behaviour not in self.ended:
-            outer, self.stalls = self.stalls, Counter()
+            outer, self.stalls, self.periods = (self.stalls, self.periods), Counter(), None
             process = Running(self, behaviour.function, behaviour.steps, {}, behaviour.function, 0)
-            process.outermost = True
             while not process.advance():
                 if not self.paused:  # nobody has room left that a deeper FIFO would not need
                     waits = process.waits()
@@ -86,37 +86,14 @@ class Simulator:
                 self.paused = False
                 self.soft *= 2
             self.ended[behaviour] = Simulated(process.now, self.stalls)
-            self.stalls = outer
+            self.stalls, self.periods = outer
         return self.ended[behaviour]
 
     def closed(self, steps: tuple[Step, ...]) -> bool:
         """Whether steps use no FIFOs but those they make."""
         if id(steps) not in self._closed:
-            self._closed[id(steps)] = not _outside(steps), steps
+            self._closed[id(steps)] = not outside(steps), steps
         return self._closed[id(steps)][0]
-
-
-def _outside(steps: Sequence[Step]) -> set[str]:
-    """The FIFOs that steps use and do not make."""
-    used: set[str] = set()
-    made: set[str] = set()
-    for step in steps:
-        match step:
-            case Access():
-                used.add(step.fifo)
-            case Create(buffer):
-                made.add(buffer.name)
-            case Repeat(_, inner):
-                used |= _outside(inner)
-            case Pipe(_, _, runs):
-                used |= {a.fifo for _, run in runs for a in run}
-            case Invoke(_, fifos):
-                used |= {name for _, name, _ in fifos}
-            case Parallel(first, processes):
-                used |= _outside([*first, *(s for p in processes for s in p.steps)])
-            case Wait():
-                pass
-    return used - made
 
 
 Wait_ = tuple[Blocked, Fifo | None]
@@ -131,7 +108,6 @@ class Running:
         self.simulator = simulator
         self.label = label
         self.now = now
-        self.outermost = False
         self.stack: list[Level] = [Level(steps, frame, owner)]
         self.wait: tuple[Access, Fifo] | None = None
 
@@ -335,15 +311,14 @@ class Region:
         self.running: dict[int, Running] = {}
         self.ended: dict[int, int] = {}
         self.begin = -1
-        self.periods: Periods | None = None
 
     def advance(self, process: Running) -> bool:
         """Let every process go on in turn until all have ended or none moves."""
         simulator = process.simulator
         if self.begin < 0:
             self.begin = process.now
-            if simulator.skip and process.outermost:
-                self.periods = Periods(self)
+            if simulator.skip and simulator.periods is None:
+                simulator.periods = Periods(self)
         processes = self.region.processes
         while len(self.ended) < len(processes):
             before = simulator.moved
@@ -358,8 +333,10 @@ class Region:
                     simulator.moved += 1
             if simulator.moved == before:
                 return False
-            if self.periods is not None:
-                self.periods.look(simulator)
+            if simulator.periods is not None:
+                simulator.periods.look(simulator, self)
+        if simulator.periods is not None and simulator.periods.region is self:
+            simulator.periods = None
         process.now = max([self.begin, *self.ended.values()])
         return True
 

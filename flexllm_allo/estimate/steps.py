@@ -6,6 +6,7 @@ the function, so that all calls share one behaviour.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import Span
@@ -99,6 +100,30 @@ class Behaviour:
     steps: tuple[Step, ...]
 
 
+def outside(steps: Sequence[Step]) -> set[str]:
+    """The FIFOs that steps use and do not make."""
+    used: set[str] = set()
+    made: set[str] = set()
+    for step in steps:
+        match step:
+            case Access():
+                used.add(step.fifo)
+            case Create(buffer):
+                made.add(buffer.name)
+            case Repeat(_, inner):
+                used |= outside(inner)
+            case Pipe(_, _, runs):
+                used |= {a.fifo for _, run in runs for a in run}
+            case Invoke(_, fifos):
+                used |= {name for _, name, _ in fifos}
+            case Parallel(first, processes):
+                used |= outside([*first, *(s for p in processes for s in p.steps)])
+            case Wait():
+                pass
+    return used - made
+
+
 __all__ = [
     "Access", "Behaviour", "Create", "Invoke", "Parallel", "Pipe", "Process", "Repeat", "Run", "Step", "Wait",
+    "outside",
 ]  # fmt: skip
