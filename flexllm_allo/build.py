@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .errors import TargetError, did_you_mean
+from .errors import EstimateError, TargetError, did_you_mean
 from .ir import nodes as ir
 from .ir.merge import merge_instances
 
@@ -34,6 +34,8 @@ def build(
 
     Raises:
         TargetError: FX402, no such target.
+        DeadlockError: FX303, for HLS targets: FIFOs so shallow that the design would stop. On the CPU a
+            run says so.
     """
     # Each backend is imported when it is asked for: LLVM and the HLS project are heavy.
     match target:
@@ -48,8 +50,19 @@ def build(
         case "vhls" | "vitis_hls" | "vivado_hls":
             from .backend.hls.module import HLSModule
 
+            _refuse_deadlock(program)
             merged = merge_instances(program)
             return HLSModule(merged, target=target, mode=mode, project=project, configs=configs, **options)
         case _:
             hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
             raise TargetError("FX402", f"Target {target} is not supported", hint=hint)
+
+
+def _refuse_deadlock(program: ir.Program) -> None:
+    """Hardware that stops does not say why, and C simulation has FIFOs without limit."""
+    from .estimate.fifo import check_streams
+
+    try:
+        check_streams(program)
+    except EstimateError:
+        return  # what depends on data shows in a run only

@@ -46,16 +46,23 @@ class Fifo:
 class Clock:
     def __init__(self, depths):
         self.now, self.last, self.depths = 0, 0, depths
+        self.fifos, self.peaks = {}, {}
+
+    def tick(self) -> None:
+        for key, members in self.fifos.items():
+            self.peaks[key] = max(self.peaks.get(key, 0), *(len(f.tokens) for f in members))
+        self.now += 1
 
 
-def run(behaviour, depths=None) -> int:
+def run(behaviour, depths=None) -> tuple[int, dict]:
+    """Cycles, and the most tokens in each stream at the end of a cycle."""
     clock = Clock(depths or {})
     process = _steps(behaviour.steps, {}, behaviour.function, clock)
     while next(process, "ended") != "ended":
-        clock.now += 1
+        clock.tick()
         if clock.now - clock.last > IDLE:
             raise Stuck
-    return clock.now
+    return clock.now, clock.peaks
 
 
 def _steps(steps, frame, owner, clock) -> Iterator[None]:
@@ -73,6 +80,7 @@ def _steps(steps, frame, owner, clock) -> Iterator[None]:
             case Create(buffer):
                 depth = clock.depths.get((owner, buffer.name), buffer.depth)
                 frame[buffer.name] = [Fifo(depth) for _ in range(prod(buffer.shape))], 0
+                clock.fifos[owner, buffer.name] = frame[buffer.name][0]
             case Repeat(trips, inner):
                 for _ in range(trips):
                     yield from _steps(inner, frame, owner, clock)

@@ -75,8 +75,8 @@ def fast_depths(behaviour: Behaviour) -> dict[Key, int]:
         except Deadlock:
             return False
 
-    least = singles(most, fast)
-    return least if fast(least) else lowered(most, least, fast)
+    least = _singles(most, fast)
+    return least if fast(least) else _lowered(most, least, fast)
 
 
 def freeing_depths(behaviour: Behaviour, declared: Mapping[Key, int]) -> dict[Key, int]:
@@ -98,7 +98,7 @@ def freeing_depths(behaviour: Behaviour, declared: Mapping[Key, int]) -> dict[Ke
         _, key, depth = min(single)
         return {key: depth}
     upper = {key: max(most[key], depth) for key, depth in declared.items()}
-    found = _summed(behaviour, declared) or lowered(upper, declared, fits)
+    found = _summed(behaviour, declared) or _lowered(upper, declared, fits)
     return {key: depth for key, depth in found.items() if depth > declared[key]}
 
 
@@ -115,12 +115,12 @@ def least_such(holds: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def singles(most: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
+def _singles(most: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
     """The least depth of each stream, all others without limit."""
     return {key: least_such(lambda d, key=key: fits({key: d}), 1, most[key]) for key in most}
 
 
-def lowered(most: Mapping[Key, int], least: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
+def _lowered(most: Mapping[Key, int], least: Mapping[Key, int], fits: Fits) -> dict[Key, int]:
     """Depths of which none can be less, between two bounds; streams with the most to save come first."""
     found = dict(most)
     for key in sorted(most, key=lambda key: (least[key] - most[key], key)):
@@ -134,8 +134,8 @@ def _ends(behaviour: Behaviour) -> Fits:
 
 def _least_sum(behaviour: Behaviour, most: Mapping[Key, int]) -> dict[Key, int]:
     fits = _ends(behaviour)
-    least = singles(most, fits)
-    return _summed(behaviour, least) or lowered(most, least, fits)
+    least = _singles(most, fits)
+    return _summed(behaviour, least) or _lowered(most, least, fits)
 
 
 def _summed(behaviour: Behaviour, start: Mapping[Key, int]) -> dict[Key, int] | None:
@@ -162,4 +162,4 @@ def _summed(behaviour: Behaviour, start: Mapping[Key, int]) -> dict[Key, int] | 
     return None
 
 
-__all__ = ["blocked_at", "fast_depths", "freeing_depths", "least_such", "lowered", "safe_depths", "streams_of"]
+__all__ = ["blocked_at", "fast_depths", "freeing_depths", "safe_depths", "streams_of"]

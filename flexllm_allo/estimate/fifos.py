@@ -36,6 +36,9 @@ class Fifo:
     A token that is put in cycle t can be got from cycle t + 1 on, and so can a place be used that a
     `get` in cycle t has freed.  `fresh` places were never used.
     `full` and `empty` are the cycles that were lost here by the `writer` and the `reader`.
+
+    `peak` is the most tokens at the end of a cycle.  It is reached before some `get`; those whose time
+    the puts have not come to yet are `pending`, `counted` is the number of the others.
     """
 
     key: Key
@@ -51,6 +54,9 @@ class Fifo:
     empty: int = 0
     writer: object = None
     reader: object = None
+    peak: int = 0
+    counted: int = 0
+    pending: deque[int] = field(default_factory=lambda: deque[int]())
 
     def put(self, now: int) -> int | None:
         """The cycle of the next `put` that could happen at `now`; None: there is no place (yet)."""
@@ -62,6 +68,7 @@ class Fifo:
                 at = max(now, self.places.popleft() + 1)
             else:
                 return None
+            self._count(at)
         self.tokens.append(at)
         self.put_at = at
         self.puts += 1
@@ -74,8 +81,23 @@ class Fifo:
         at = max(now, self.tokens.popleft() + 1)
         if self.depth is not None:
             self.places.append(at)
+            self.pending.append(at)
         self.got_at = at
         return at
+
+    def _count(self, now: int) -> None:
+        """Look at the gets up to now: all puts before them are known."""
+        pending = self.pending
+        while pending and pending[0] <= now:
+            pending.popleft()
+            self.peak = max(self.peak, self.puts - self.counted)
+            self.counted += 1
+
+    def highest(self) -> int:
+        """The most tokens in the whole run, which has ended."""
+        if self.pending:
+            self._count(self.pending[-1])
+        return max(self.peak, self.puts - self.counted)
 
 
 def create(function: str, buffer: ir.Buffer, depths: Depths) -> list[Fifo]:

@@ -31,10 +31,17 @@ SOFT = 64  # tokens in a FIFO without a limit before its writer lets others go f
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a run does: its cycles, and the cycles that processes lost at FIFOs."""
+    """What a run does.
+
+    Attributes:
+        cycles: from its begin to its end.
+        stalls: the cycles that processes lost at FIFOs.
+        peaks: the most tokens that were in one FIFO of a stream; not for those without a limit.
+    """
 
     cycles: int
     stalls: Counter[Stall]
+    peaks: dict[Key, int]
 
 
 class Deadlock(Exception):
@@ -85,9 +92,16 @@ class Simulator:
                     raise Deadlock(behaviour.function, [b for b, _ in waits], full)
                 self.paused = False
                 self.soft *= 2
-            self.ended[behaviour] = Simulated(process.now, self.stalls)
+            self.ended[behaviour] = Simulated(process.now, self.stalls, self._peaks())
             self.stalls, self.periods = outer
         return self.ended[behaviour]
+
+    def _peaks(self) -> dict[Key, int]:
+        peaks: dict[Key, int] = {}
+        for fifo in self.fifos:
+            if fifo.depth is not None:
+                peaks[fifo.key] = max(fifo.highest(), peaks.get(fifo.key, 0))
+        return peaks
 
     def closed(self, steps: tuple[Step, ...]) -> bool:
         """Whether steps use no FIFOs but those they make."""
