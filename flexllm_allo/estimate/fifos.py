@@ -37,8 +37,9 @@ class Fifo:
     `get` in cycle t has freed.  `fresh` places were never used.
     `full` and `empty` are the cycles that were lost here by the `writer` and the `reader`.
 
-    `peak` is the most tokens at the end of a cycle.  It is reached before some `get`; those whose time
-    the puts have not come to yet are `pending`, `counted` is the number of the others.
+    `peak` is the most tokens at the end of a cycle. Puts and gets are computed in another order than
+    they happen; `level` is the number of tokens up to where both are known, the rest is in `new_puts`
+    and `new_gets`.
     """
 
     key: Key
@@ -55,8 +56,9 @@ class Fifo:
     writer: object = None
     reader: object = None
     peak: int = 0
-    counted: int = 0
-    pending: deque[int] = field(default_factory=lambda: deque[int]())
+    level: int = 0
+    new_puts: deque[int] = field(default_factory=lambda: deque[int]())
+    new_gets: deque[int] = field(default_factory=lambda: deque[int]())
 
     def put(self, now: int) -> int | None:
         """The cycle of the next `put` that could happen at `now`; None: there is no place (yet)."""
@@ -68,7 +70,8 @@ class Fifo:
                 at = max(now, self.places.popleft() + 1)
             else:
                 return None
-            self._count(at)
+            self.new_puts.append(at)
+            self._count()
         self.tokens.append(at)
         self.put_at = at
         self.puts += 1
@@ -81,23 +84,25 @@ class Fifo:
         at = max(now, self.tokens.popleft() + 1)
         if self.depth is not None:
             self.places.append(at)
-            self.pending.append(at)
+            self.new_gets.append(at)
+            self._count()
         self.got_at = at
         return at
 
-    def _count(self, now: int) -> None:
-        """Look at the gets up to now: all puts before them are known."""
-        pending = self.pending
-        while pending and pending[0] <= now:
-            pending.popleft()
-            self.peak = max(self.peak, self.puts - self.counted)
-            self.counted += 1
+    def _count(self) -> None:
+        puts, gets = self.new_puts, self.new_gets
+        while puts and gets:
+            if puts[0] < gets[0]:
+                puts.popleft()
+                self.level += 1
+                self.peak = max(self.peak, self.level)
+            else:
+                gets.popleft()
+                self.level -= 1
 
     def highest(self) -> int:
         """The most tokens in the whole run, which has ended."""
-        if self.pending:
-            self._count(self.pending[-1])
-        return max(self.peak, self.puts - self.counted)
+        return max(self.peak, self.level + len(self.new_puts))
 
 
 def create(function: str, buffer: ir.Buffer, depths: Depths) -> list[Fifo]:

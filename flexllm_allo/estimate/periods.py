@@ -173,8 +173,8 @@ def _skip(
         write, read = (moved.get(id(end), 0) * times for end in (fifo.writer, fifo.reader))
         fifo.tokens = deque(t + write for t in fifo.tokens)
         fifo.places = deque(t + read for t in fifo.places)
-        fifo.pending = deque(t + read for t in fifo.pending)
-        fifo.counted += (new[0] - old[0]) * times
+        fifo.new_puts = deque(t + write for t in fifo.new_puts)
+        fifo.new_gets = deque(t + read for t in fifo.new_gets)
         fifo.put_at += write
         fifo.got_at += read
         fifo.puts, fifo.full, fifo.empty = (b + (b - a) * times for a, b in zip(old, new, strict=True))
