@@ -200,6 +200,10 @@ class DTypeWarning(FlexWarning):
     """A type was replaced by another one, or an argument converted."""
 
 
+class StreamWarning(FlexWarning):
+    """A design runs here that would stop in hardware."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that lists the nearest known names, or all of them when none is near."""
     names = sorted(set(known))

@@ -14,11 +14,10 @@ from test_cpu_streams import chain, fork_join, layers, nested
 import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
-from flexllm_allo.errors import DeadlockError, EstimateError, source_line
+from flexllm_allo.errors import DeadlockError, EstimateError, StreamWarning, source_line
 from flexllm_allo.estimate.fifo import check_streams, fifo_depths
 from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
-from flexllm_allo.library.gemv import int8xint8_mat_vec, schedule_int8xint8_mat_vec
 from flexllm_allo.library.systolic import schedule_systolic, systolic
 from flexllm_allo.schedule.depths import with_depths
 from flexllm_allo.schedules import hadamard as schedules
@@ -68,11 +67,17 @@ def test_a_skip_connection_that_is_too_shallow():
     ]
 
 
-@pytest.mark.parametrize("target", ["vhls", "vitis_hls"])
-def test_hardware_that_would_stop_is_not_built(target, tmp_path):
+@pytest.mark.parametrize(("target", "mode"), [("vhls", None), ("vitis_hls", "csyn"), ("vitis_hls", None)])
+def test_hardware_that_would_stop_is_not_built(target, mode, tmp_path):
     with pytest.raises(DeadlockError, match="fork waits to write FIFO 'past'"):
-        skip_schedule().build(target=target, mode="csim", project=str(tmp_path / "p"))
+        skip_schedule().build(target=target, mode=mode, project=str(tmp_path / "p"))
     assert not (tmp_path / "p").exists()
+
+
+def test_c_simulation_warns(tmp_path):
+    with pytest.warns(StreamWarning, match="hardware would stop, unlike C simulation: .*FX303") as caught:
+        skip_schedule().build(target="vitis_hls", mode="csim", project=str(tmp_path / "p"))
+    assert caught[0].filename == __file__
 
 
 def test_sized_it_runs_and_the_trace_sizes_another():
@@ -186,11 +191,6 @@ def systolic_array():
     schedule_systolic(s)
     shapes = (np.int8, (4, 8)), (np.int8, (8, 4)), (np.int32, (4, 4))
     return s, [np.ones(shape, dtype) for dtype, shape in shapes]
-
-
-def vector_engine():
-    s = allo.customize(int8xint8_mat_vec, instantiate=[4, 8, 4])
-    return schedule_int8xint8_mat_vec(s), None
 
 
 def transform():
