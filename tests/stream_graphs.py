@@ -36,7 +36,11 @@ class Share:
 
 
 def graph(r: random.Random, *, tokens: int = 6, pipelined: bool = True) -> ir.Program:
-    """Two to four processes; a FIFO carries `parts` bursts, in loops of their own or shared ones."""
+    """Two to four processes; a FIFO carries bursts, in loops of their own or shared ones.
+
+    Some share an array, so that one waits for the other to end; some are together in a function that
+    is a region, or a sequence, of its own.
+    """
     count = r.randint(2, 4)
     shares: list[list[Share]] = [[] for _ in range(count)]
     setup: list[ir.Stmt] = []
@@ -57,7 +61,17 @@ def graph(r: random.Random, *, tokens: int = 6, pipelined: bool = True) -> ir.Pr
         body = [_loop(r, k, group, pipelined) for k, group in enumerate(_groups(r, todo))]
         functions.append(function(f"p{n}", [array("sum", 1), *(fifo(s) for s in names)], local("v"), *body))
         calls.append(call(f"p{n}", f"sum{n}", *names))
+    if r.random() < 0.15:
+        first = r.randrange(count - 1)
+        calls[first + 1] = call(f"p{first + 1}", f"sum{first}", *names)
     params = [array(f"sum{n}", 1) for n in range(count)]
+    if r.random() < 0.4:
+        begin = r.randrange(count - 1)
+        end = r.randint(begin + 2, count)
+        region = r.random() < 0.7
+        inside = function("inside", [*params, *map(fifo, names)], *calls[begin:end], dataflow=region)
+        functions.append(inside)
+        calls[begin:end] = [call("inside", *(f"sum{n}" for n in range(count)), *names)]
     return program(*functions, function("top", params, *setup, *calls, dataflow=True))
 
 

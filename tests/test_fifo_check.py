@@ -15,7 +15,11 @@ import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import DeadlockError, EstimateError, StreamWarning, source_line
+from flexllm_allo.estimate.behaviour import Behaviours
 from flexllm_allo.estimate.fifo import check_streams, fifo_depths
+from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
+from flexllm_allo.estimate.plain import plain_timing
+from flexllm_allo.estimate.simulate import simulate
 from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.library.systolic import schedule_systolic, systolic
@@ -216,6 +220,17 @@ def test_streamed_kernels_with_their_least_depths(made):
             assert _refused(lambda less=less: check_streams(less))
             with pytest.raises(DeadlockError):
                 Interpreter(less)(*arrays)
+
+
+def test_a_streamed_transform_at_full_speed():
+    s, arrays = transform()
+    (top,) = [f for f in s.program.functions if f.name == s.program.top]
+    s.size_fifos()
+    made = Behaviours(s.program, plain_timing(s.program)).of(top.name)
+    sized = simulate(made, DECLARED)
+    assert sized.cycles == simulate(made, UNLIMITED).cycles
+    assert max(sized.peaks.values()) > 2
+    np.testing.assert_array_equal(s.build(target="simulator")(*arrays), transform()[0].build()(*arrays))
 
 
 def test_the_top_of_a_16_layer_model_is_checked_in_seconds():
