@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from .errors import TargetError, did_you_mean
+from .errors import DeadlockError, EstimateError, StreamWarning, TargetError, did_you_mean
 from .ir import nodes as ir
 from .ir.merge import merge_instances
 
@@ -34,6 +35,8 @@ def build(
 
     Raises:
         TargetError: FX402, no such target.
+        DeadlockError: FX303, for HLS targets: FIFOs so shallow that the design would stop. For C
+            simulation, whose FIFOs have no limit, it is a warning; on the CPU a run says so.
     """
     # Each backend is imported when it is asked for: LLVM and the HLS project are heavy.
     match target:
@@ -48,8 +51,23 @@ def build(
         case "vhls" | "vitis_hls" | "vivado_hls":
             from .backend.hls.module import HLSModule
 
+            _check_streams(program, mode)
             merged = merge_instances(program)
             return HLSModule(merged, target=target, mode=mode, project=project, configs=configs, **options)
         case _:
             hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
             raise TargetError("FX402", f"Target {target} is not supported", hint=hint)
+
+
+def _check_streams(program: ir.Program, mode: str | None) -> None:
+    """Refuse hardware that would stop; C simulation has FIFOs without limit, so it only warns."""
+    from .estimate.fifo import check_streams
+
+    try:
+        check_streams(program)
+    except EstimateError:
+        return  # what depends on data shows in a run only
+    except DeadlockError as error:
+        if mode != "csim":
+            raise
+        warnings.warn(f"hardware would stop, unlike C simulation: {error}", StreamWarning, stacklevel=4)

@@ -184,6 +184,10 @@ class QuantError(FlexError, ValueError):
     """A quantization recipe does not exist or does not fit the model."""
 
 
+class EstimateError(FlexError, ValueError):
+    """What a design will do cannot be told from what is known before a run."""
+
+
 class UsageError(FlexError, ValueError):
     """A command or a run was asked for something it cannot do (prompt, output folder)."""
 
@@ -198,6 +202,10 @@ class FlexWarning(RuntimeWarning):
 
 class DTypeWarning(FlexWarning):
     """A type was replaced by another one, or an argument converted."""
+
+
+class StreamWarning(FlexWarning):
+    """A design runs here that would stop in hardware."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -257,4 +265,5 @@ CODES: dict[str, str] = {
     "FX902": "an argument of an estimate does not fit",
     "FX910": "the design does not fit the device",
     "FX911": "the device lacks figures for an estimate",
+    "FX921": "what a process does to its FIFOs depends on data",
 }

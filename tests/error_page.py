@@ -24,7 +24,7 @@ FAMILIES = {
           "and its trace "
           "are as they were before the call."),
     "3": ("Streams", "`StreamError`, a `ScheduleError`, when a schedule is made; `DeadlockError`, also a "
-          "`RuntimeError`, when a program runs."),
+          "`RuntimeError`, when a program runs, or is checked before."),
     "4": ("Backends and calls", "`BackendError`, also a `RuntimeError`; for arguments "
     "`ArgumentError`, also a "
           "`ValueError`."),

@@ -591,6 +591,23 @@ FAULTS: dict[str, Fault] = {
         from flexllm_allo.hardware.devices import device
 
         roofline(device("zcu104"), 300, weight_bits=4, activation_bits=8)
+    "FX921": Fault(
+        "How often a process puts or gets must follow from constants and scalars, for its FIFOs to be "
+        "analysed without a run.",
+        "Give the scalars that the hint names: `s.check_streams(n=8)`.",
+        """
+        def f(A: int32[8], n: int32) -> int32[8]:
+            B: int32[8]
+            fifo: Stream[int32, 4]
+            for i in range(n):
+                fifo.put(A[i])
+            for i in range(n):
+                B[i] = fifo.get()
+            return B
+
+        s = allo.customize(f)
+        s.dataflow()
+        s.check_streams()
         """,
     ),
 }

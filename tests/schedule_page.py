@@ -18,7 +18,7 @@ GROUPS = {
     "Loops": "split reorder fuse unroll vectorize pack_products pipeline parallel reassociate inline "
     "compute_at",
     "Memory": "partition buffer_at reuse_at reshape pack unpack",
-    "Dataflow": "dataflow to duplicate unfold",
+    "Dataflow": "dataflow to duplicate size_fifos unfold",
     "Schedules of several kernels": "compose",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -11,6 +11,7 @@ from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, 
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
+from .depths import with_depths
 from .fifo import alloc_path, insert_fifo, region_body, with_region
 from .initial import initialisers, without_initialisers
 from .names import (
@@ -146,6 +147,54 @@ def to(
         buffer.name, buffer.dtype, (), depth=prod(buffer.shape) if depth == -1 else depth, span=buffer.span
     )
     return insert_fifo(program, function, region, buffer, fifo, link.producer, link.consumer, link.name)
+
+
+def size_fifos(program: ir.Program, depths: Mapping[tuple[str, str], int]) -> ir.Program:
+    """Give every FIFO the depth it needs: none deadlocks, and with `full_speed` none slows the design.
+
+    How long processes wait is simulated with the initiation intervals that the schedule asks for. The
+    FIFOs of all functions are set, deeper or shallower; `fifo_depths` shows them first.
+
+    Args:
+        full_speed: True, so deep that the design takes no longer than with FIFOs without limit; False,
+            just so deep that it does not deadlock.
+        scalars: values of scalar parameters that loop bounds depend on, by name.
+
+    Raises:
+        DeadlockError: FX303, no depths help.
+        EstimateError: FX921, what a process does to its FIFOs depends on data.
+
+    Example:
+        >>> s = allo.customize(producer_consumer)
+        >>> s.to(s.B, "S_i_1")
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
+            C: int32[10]
+            B: Stream[int32, 10]
+            for i in range(10, name="S_i_0"):
+                B.put(A[i] + 1)
+            for i in range(10, name="S_i_1"):
+                B_0: int32
+                B_0 = B.get()
+                C[i] = B_0 * 2
+            return C
+        >>> print(s.fifo_depths())
+        function           stream  depth  no deadlock  full speed
+        producer_consumer  B          10            1           1
+        >>> s.size_fifos()
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
+            C: int32[10]
+            B: Stream[int32, 1]
+            for i in range(10, name="S_i_0"):
+                B.put(A[i] + 1)
+            for i in range(10, name="S_i_1"):
+                B_0: int32
+                B_0 = B.get()
+                C[i] = B_0 * 2
+            return C
+    """
+    return with_depths(program, depths)
 
 
 @dataclass(frozen=True)

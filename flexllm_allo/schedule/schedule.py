@@ -201,6 +201,32 @@ class Schedule(Description):
         """
         return import_module("flexllm_allo.backend.mlir").to_mlir(self.program, locations)
 
+    def check_streams(self, **scalars: int) -> None:
+        """Make sure that no FIFO is so shallow that the design stops; nothing is run.
+
+        Args:
+            scalars: values of scalar parameters that loop bounds depend on, by name.
+
+        Raises:
+            DeadlockError: FX303, with the processes and FIFOs that wait for each other, and the depth
+                that frees them.
+            EstimateError: FX921, what a process does to its FIFOs depends on data.
+        """
+        import_module("flexllm_allo.estimate.fifo").check_streams(self.program, scalars)
+
+    def fifo_depths(self, full_speed: bool = True, **scalars: int) -> Any:
+        """The depth that each FIFO needs, not to deadlock and not to slow the design, as a table.
+
+        Args:
+            full_speed: also find the depths that do not slow the design.
+            scalars: values of scalar parameters that loop bounds depend on, by name.
+
+        Raises:
+            DeadlockError: FX303, no depths help.
+            EstimateError: FX921, what a process does to its FIFOs depends on data.
+        """
+        return import_module("flexllm_allo.estimate.fifo").fifo_depths(self.program, full_speed, scalars)
+
     # ---- primitives on loops
 
     @primitive(loops.split)
@@ -302,6 +328,11 @@ class Schedule(Description):
     @primitive(copies.duplicate)
     def duplicate(self, target: Target | None = None) -> None:
         self._set(copies.duplicate(self.program, self.top_func_name, target))
+
+    @primitive(streams.size_fifos)
+    def size_fifos(self, full_speed: bool = True, **scalars: int) -> None:
+        report = self.fifo_depths(full_speed, **scalars)
+        self._set(streams.size_fifos(self.program, report.depths()))
 
     @primitive(spatial.unfold)
     def unfold(self, band_name: str, axes: Sequence[int]) -> list[int]:
