@@ -67,14 +67,14 @@ def run_export(project: str | Path) -> Path:
 
 def _run_step(folder: Path, step: str) -> Path:
     """One step of ``run.tcl``; the path of its log."""
-    tool = _needed(find_vitis_hls, folder)
+    tool = needed(find_vitis_hls, folder)
     command = [str(tool.path), "-f", "run.tcl"]
     if tool.name == "vitis-run":
         command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
-    return _tried(step, command, folder, f"{step}.log", dict(os.environ, STEP=step))
+    return tried(step, command, folder, f"{step}.log", dict(os.environ, STEP=step))
 
 
-def _tried(step: str, command: list[str], folder: Path, log: str, environment: dict[str, str] | None) -> Path:
+def tried(step: str, command: list[str], folder: Path, log: str, environment: dict[str, str] | None) -> Path:
     """Run a tool; its failure names the step."""
     try:
         return run_tool(command, folder, log, environment=environment)
@@ -129,8 +129,8 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
             "FX402", f'"{target}" is no target to link for', hint="one of " + ", ".join(LINK_TARGETS)
         )
     folder = Path(project)
-    _needed(find_vitis_hls, folder)
-    _needed(find_vpp, folder)
+    needed(find_vitis_hls, folder)
+    needed(find_vpp, folder)
     if not is_done(folder, "export", [folder / f"{top}.xo"]):  # make would take an .xo of another kernel
         _run_step(folder, "export")
         record(folder, "export")
@@ -139,7 +139,7 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
         command.append(f"PLATFORM={platform}")
     product = folder / f"{top}.{target}.xclbin"
     if not is_done(folder, f"link_{target}", [product]):
-        _tried(f"link_{target}", command, folder, f"link_{target}.log", None)
+        tried(f"link_{target}", command, folder, f"link_{target}.log", None)
         record(folder, f"link_{target}")
     return product
 
@@ -160,7 +160,7 @@ def run_host(project: str | Path, xclbin: Path, target: str) -> None:
     run_tool(["./host", xclbin.name], folder, "host.log", environment=environment)
 
 
-def _needed(find: Callable[[], Tool], folder: Path) -> Tool:
+def needed(find: Callable[[], Tool], folder: Path) -> Tool:
     """A tool of Vitis, or an error that says that the project is there all the same."""
     try:
         return find()
