@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ...ir import nodes as ir
 from ...ir.walk import buffers, rewrite_body, walk
 from ..effects import Effects, process_label
+from .trim import used_names
 
 Fresh = Callable[[str], str]
 
@@ -62,7 +63,7 @@ def outline(
     if fifos.failed:
         return None
     written = effects.of_body(tuple(group)).writes
-    used = _used(body)
+    used = used_names(body)
     outer = [b for b in buffers(function).values() if b.name in used - inside and not b.is_stream]
     scalars = [b for b in outer if not b.shape and b in function.outputs and b.name in written]
     others = [b for b in outer if b not in scalars]
@@ -87,20 +88,6 @@ def _argument(buffer: ir.Buffer) -> ir.Expr | ir.View:
 
 def _view(buffer: ir.Buffer) -> ir.View:
     return ir.View(buffer.name)
-
-
-def _used(body: Sequence[ir.Stmt]) -> set[str]:
-    names: set[str] = set()
-    for stmt in body:
-        for node in walk(stmt):
-            match node:
-                case ir.Load() | ir.Store() | ir.View():
-                    names.add(node.buffer)
-                case ir.Get():
-                    names.add(node.target)
-                case _:
-                    pass
-    return names
 
 
 @dataclass(slots=True)

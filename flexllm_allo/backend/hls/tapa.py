@@ -18,6 +18,8 @@ def write_tasks(instance: Instance, instances: Instances, scope: Scope, out: Wri
             if stmt.buffer.token:
                 out.line(block_comment(stmt.buffer))
             out.line(scope.declarator(scope.variable(stmt.buffer.name)) + ";")
+    if not calls:
+        return
     out.line("tapa::task()")
     with out.indented():
         for call in calls:

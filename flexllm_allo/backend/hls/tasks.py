@@ -19,6 +19,7 @@ from ...ir.merge import merge_instances
 from ...ir.walk import Node, buffers, rewrite_body, walk
 from ..effects import Effects, Process, split_processes
 from .outline import Outline, fits_invoke, outline
+from .trim import trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def task_program(program: ir.Program) -> TaskProgram:
     merged = merge_instances(replace(needed, functions=_reachable(needed)))
     left = {f.name for f in merged.functions}
     names = {new: old for old, new in maker.named().items() if new in left and old not in left}
-    renamed = _renamed(merged, names)
-    return TaskProgram(renamed, frozenset(names.get(n, n) for n in maker.uppers & left))
+    uppers = frozenset(names.get(n, n) for n in maker.uppers & left)
+    return TaskProgram(trimmed(_renamed(merged, names), uppers), uppers)
 
 
 def _renamed(program: ir.Program, names: dict[str, str]) -> ir.Program:
@@ -213,7 +214,9 @@ class _Maker:
             for param, arg in zip(callee.params, call.args, strict=True):
                 if not (param.is_stream and isinstance(arg, ir.View)):
                     continue
-                writes, _ = self.ends(callee).get(param.name, (None, None))
+                writes, reads = self.ends(callee).get(param.name, (None, None))
+                if not (writes or reads):
+                    continue
                 text = f"{arg.buffer}{[getattr(i, 'value', None) for i in arg.indices]}"
                 held[text, "writes" if writes else "reads"] += 1
                 whole.setdefault(arg.buffer, set()).add(not arg.indices and bool(known[arg.buffer].shape))
