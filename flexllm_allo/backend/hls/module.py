@@ -137,7 +137,7 @@ class HLSModule(Signature):
         ``csim`` takes arguments as every module does: the inputs, and if wanted an array for every
         result, which is then written in place.  So do ``sw_emu``, ``hw_emu`` and ``hw`` on the card;
         without arguments they return the path of the ``.xclbin``.  ``csyn`` returns the synthesis
-        report, ``cosim`` the path of its log; they take no arguments.
+        report, ``cosim`` what it says of each language; they take no arguments.
 
         Raises:
             ToolError: FX501, the tool of the mode is not installed; FX502, it failed.
@@ -159,7 +159,7 @@ class HLSModule(Signature):
                 "FX402", f"mode {self.mode} takes no arguments", hint="give data and golden in configs"
             )
         if self.mode == "cosim":
-            return steps.run_cosim(self.project)
+            return steps.run_cosim(self.project, self.top_func_name)
         return steps.run_export(self.project) if self.mode == "impl" else self.synthesize()
 
     @cached_property

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import BackendError, ToolError
+from .build_report import BuildReport, collect, cosim_report, csynth_report, write_report
 from .project import MANIFEST
 from .reports import SynthesisReport, parse_csynth
+from .timing_reports import CosimReport, parse_cosim
 from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, find_xrt, run_tool
 
 LINK_TARGETS = ("sw_emu", "hw_emu", "hw")
@@ -48,16 +50,51 @@ def run_csynth(project: str | Path, top: str) -> SynthesisReport:
         ToolError: FX501 Vitis HLS is not installed (the project stays as it is); FX502 it failed.
     """
     folder = Path(project)
-    report = folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml"
-    if not is_done(folder, "csynth", [report]):
+    path = folder / csynth_report(top)
+    if not is_done(folder, "csynth", [path]):
         _run_step(folder, "csynth")
+        parse_csynth(path)  # a step without its report is not finished
         record(folder, "csynth")
-    return parse_csynth(report)
+    report = update_report(folder).synthesis
+    assert report is not None
+    return report
 
 
-def run_cosim(project: str | Path) -> Path:
-    """C/RTL co-simulation of the project; the path of the log."""
-    return _run_step(Path(project), "cosim")
+def run_cosim(project: str | Path, top: str) -> tuple[CosimReport, ...]:
+    """C/RTL co-simulation of the project; what it says of each language.
+
+    It is run every time, for its data may have changed.
+
+    Raises:
+        ToolError: FX501 Vitis HLS is not installed; FX502 it failed, or results differ.
+    """
+    folder = Path(project)
+    log = _run_step(folder, "cosim")
+    languages = parse_cosim(folder / cosim_report(top))
+    record(folder, "cosim")
+    update_report(folder)
+    failed = [r for r in languages if not r.has_passed]
+    if failed:
+        raise ToolError(
+            "FX502",
+            f"step cosim: {failed[0].language} ended with {failed[0].status}",
+            hint=f"the full log is {log}; make csim compares the C++ with the same data",
+        )
+    return languages
+
+
+def update_report(project: str | Path) -> BuildReport:
+    """Read the reports of all steps that are finished on this very project; ``build_report.json`` has them.
+
+    Raises:
+        ToolError: FX502, a report is something else.
+    """
+    folder = Path(project)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    finished = {step for step in _records(folder) if is_done(folder, step, [])}
+    report = collect(folder, manifest["top"], manifest["frequency_mhz"], finished)
+    write_report(folder, report)
+    return report
 
 
 def run_export(project: str | Path) -> Path:
@@ -141,6 +178,7 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
     if not is_done(folder, f"link_{target}", [product]):
         tried(f"link_{target}", command, folder, f"link_{target}.log", None)
         record(folder, f"link_{target}")
+    update_report(folder)
     return product
 
 
