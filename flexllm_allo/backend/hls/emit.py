@@ -15,6 +15,7 @@ from typing import cast
 from ...ir import nodes as ir
 from ..external import included
 from ..external import uses_ap as extern_uses_ap
+from .duplicates import without_duplicates
 from .interface import Flow, Instance, Instances, port_pragmas
 from .scope import Scope
 from .statements import Body, buffer_pragmas
@@ -78,6 +79,7 @@ def emit_header(program: ir.Program, flow: Flow = "vhls") -> str:
 
 def _instances(program: ir.Program, flow: Flow) -> Instances:
     """The functions that are written; in the ``tapa`` flow, of the program in the form of tasks."""
+    program = without_duplicates(program)
     if flow != "tapa":
         return Instances(program, flow)
     tasks = task_program(program)

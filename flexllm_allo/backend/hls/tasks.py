@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 
 from ...ir import nodes as ir
 from ...ir.channels import Ends, endpoints
+from ...ir.memo import remembered
 from ...ir.merge import merge_instances
 from ...ir.walk import Node, buffers, rewrite_body, walk
 from ..effects import Effects, Process, split_processes
+from .duplicates import without_duplicates
 from .outline import Outline, fits_invoke, outline
 from .trim import trimmed
 
@@ -30,6 +32,7 @@ class TaskProgram:
     uppers: frozenset[str]
 
 
+@remembered
 def task_program(program: ir.Program) -> TaskProgram:
     """The program with its top function, and all that can, as upper tasks."""
     maker = _Maker(program)
@@ -40,8 +43,9 @@ def task_program(program: ir.Program) -> TaskProgram:
     merged = merge_instances(replace(needed, functions=_reachable(needed)))
     left = {f.name for f in merged.functions}
     names = {new: old for old, new in maker.named().items() if new in left and old not in left}
-    uppers = frozenset(names.get(n, n) for n in maker.uppers & left)
-    return TaskProgram(trimmed(_renamed(merged, names), uppers), uppers)
+    single = without_duplicates(_renamed(merged, names))
+    uppers = {names.get(n, n) for n in maker.uppers} & {f.name for f in single.functions}
+    return TaskProgram(trimmed(single, uppers), frozenset(uppers))
 
 
 def _renamed(program: ir.Program, names: dict[str, str]) -> ir.Program:
