@@ -116,7 +116,7 @@ def tried(step: str, command: list[str], folder: Path, log: str, environment: di
     try:
         return run_tool(command, folder, log, environment=environment)
     except ToolError as error:
-        hint = f"{error.hint}; the next run goes on with step {step}"
+        hint = "; ".join(filter(None, [error.hint, f"the next run goes on with step {step}"]))
         raise ToolError(error.code, f"step {step}: {error.message}", hint=hint) from None
 
 
@@ -191,11 +191,11 @@ def run_host(project: str | Path, xclbin: Path, target: str) -> None:
     folder = Path(project)
     environment = dict(os.environ, CXX=str(find_compiler().path))
     environment.setdefault("XILINX_XRT", str(find_xrt().path))
-    run_tool(["make", "host"], folder, "host_build.log", environment=environment)
+    tried("host", ["make", "host"], folder, "host_build.log", environment)
     if target != "hw":
         environment["XCL_EMULATION_MODE"] = target
-        run_tool(["make", "emconfig"], folder, "emconfig.log", environment=environment)
-    run_tool(["./host", xclbin.name], folder, "host.log", environment=environment)
+        tried("emconfig", ["make", "emconfig"], folder, "emconfig.log", environment)
+    tried(target, ["./host", xclbin.name], folder, "host.log", environment)
 
 
 def needed(find: Callable[[], Tool], folder: Path) -> Tool:
