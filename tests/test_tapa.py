@@ -13,6 +13,7 @@ import pytest
 import test_cpu_streams as networks
 from kernel_cases import CASES, LAYERS, SYMMETRIC, rotated
 from test_dataflow import systolic
+from test_stages import design, random_model
 
 import flexllm_allo as allo
 import flexllm_allo.dataflow as df
@@ -23,9 +24,12 @@ from flexllm_allo.backend.hls.emit import emit, has_sequential_processes
 from flexllm_allo.backend.hls.steps import run_csim
 from flexllm_allo.backend.hls.tapa_module import TapaModule
 from flexllm_allo.backend.interpreter import Interpreter
+from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import BackendError, DeadlockError, TargetError, ToolError, UsageError
 from flexllm_allo.ir import nodes as ir
+from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.ir.types import Stream, int8, int32
+from flexllm_allo.runtime.build import golden_arguments
 from flexllm_allo.schedules import prefill
 
 try:
@@ -265,6 +269,23 @@ def test_a_leaf_whose_own_processes_use_its_fifos() -> None:
     code = same(s.program, np.arange(n, dtype=np.int32))
     assert "#pragma HLS dataflow" in body(code, "doubled")
     assert has_sequential_processes(s.program)
+
+
+@needs_compiler
+def test_a_whole_design_is_one_leaf_below_the_top() -> None:
+    """Prefill and decode of a small Llama, whose top loops over tokens; every argument ends the same."""
+    model = random_model("w4a4kv8 static")
+    top = design(model, "spatial, temporal").top
+    given = golden_arguments(model)
+    after: list[dict[str, Any]] = []
+    for module in (CSimModule(top, flow="tapa"), LLVMModule(top)):
+        laid = {b.name: laid_out(b, given[b.name]) for b in top.function(top.top).inputs}
+        after.append({n: a.copy() if isinstance(a, np.ndarray) else a for n, a in laid.items()})
+        after[-1]["made"] = module(*after[-1].values())
+    for name, array in after[0].items():
+        np.testing.assert_array_equal(array, after[1][name])
+    assert after[0]["made"] == 5
+    assert invoked(emit(top, "tapa"), "generate") == ["generate_leaf"]
 
 
 # ------------------------------------------------------------------------------------- projects

@@ -115,7 +115,7 @@ class CSimModule:
         return ctypes.CDLL(str((self.folder / "csim.so").resolve()))
 
     def _tapa_flags(self) -> list[str]:
-        return task_flags(self.program) if self.flow == "tapa" else []
+        return ["-pthread", *task_flags(self.program)] if self.flow == "tapa" else []
 
     def _keep_log(self, error: ToolError) -> ToolError:
         """The sources of a failed build outlive the module, so that its message can point to them."""

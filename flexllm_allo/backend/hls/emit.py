@@ -45,7 +45,8 @@ def emit(program: ir.Program, flow: Flow = "vhls", bundles: Mapping[str, str] | 
     out.line('#include "flexllm_numerics.h"')
     if _AP_TYPE.search(body):
         out.line('#include "flexllm_ap.h"')
-    out.line("using namespace std;")
+    if flow != "tapa":  # an invocation names a function without calling it: `generate` would be std's as well
+        out.line("using namespace std;")
     for name in included(program):
         out.line(f'#include "{name}"')
     out.line()
