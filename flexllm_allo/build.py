@@ -10,8 +10,8 @@ from .errors import DeadlockError, EstimateError, StreamWarning, TargetError, di
 from .ir import nodes as ir
 from .ir.merge import merge_instances
 
-TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls", "vivado_hls")
-FOREIGN = ("aie", "catapult", "ihls", "pynq", "tapa", "xls", "xlscc")
+TARGETS = ("interpreter", "llvm", "simulator", "vhls", "vitis_hls", "vivado_hls", "tapa")
+FOREIGN = ("aie", "catapult", "ihls", "pynq", "xls", "xlscc")
 """Allo's targets that belong to tools this engine does not write for."""
 
 
@@ -27,7 +27,7 @@ def build(
 
     Args:
         target: None or "llvm" (the CPU), "interpreter" or "simulator" (the checked reference),
-            "vhls" (HLS C++ text), "vitis_hls" or "vivado_hls" (a project).
+            "vhls" (HLS C++ text), "vitis_hls" or "vivado_hls" (a project), "tapa" (text, or a project).
         mode: for HLS targets, e.g. "csim", "csyn", "hw".
         project: folder of the HLS project.
         configs: options of the HLS project, such as the device and the clock.
@@ -54,6 +54,11 @@ def build(
             _check_streams(program, mode)
             merged = merge_instances(program)
             return HLSModule(merged, target=target, mode=mode, project=project, configs=configs, **options)
+        case "tapa":
+            from .backend.hls.tapa_module import TapaModule
+
+            merged = merge_instances(program)
+            return TapaModule(merged, mode=mode, project=project, configs=configs, **options)
         case _:
             hint = 'build with target="vitis_hls"' if target in FOREIGN else did_you_mean(target, TARGETS)
             raise TargetError("FX402", f"Target {target} is not supported", hint=hint)

@@ -137,7 +137,7 @@ def build(
     max_seq_len: MaxSeqLen = None,
 ) -> None:
     """Write the hybrid top of a checkpoint as a project, and run its tools when asked."""
-    from .runtime.build import build_project
+    from .runtime.build import build_project, report_text
 
     with _progress("build") as advance:
         project = build_project(
@@ -150,6 +150,8 @@ def build(
             max_seq_len=max_seq_len,
             on_step=advance,
         )
+    if mode is not None:
+        typer.echo(report_text(project), nl=False)
     typer.echo(project)
 
 

@@ -41,7 +41,7 @@ from .schedule.schedule import Schedule
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TARGETS = ("simulator", "llvm", "vhls", "vitis_hls")
+TARGETS = ("simulator", "llvm", "vhls", "vitis_hls", "tapa")
 
 
 @intrinsic("df.region")
@@ -183,8 +183,8 @@ def build(
 
     Args:
         target: "simulator" or "llvm" (the CPU, with bounded FIFOs), "vhls" (HLS C++ text),
-            "vitis_hls" (a project).
-        mode, project, configs, wrap_io: for "vitis_hls", see `flexllm_allo.build.build`.
+            "vitis_hls" or "tapa" (a project).
+        mode, project, configs, wrap_io: for projects, see `flexllm_allo.build.build`.
         mapping_primitives, warmup, num_iters, trace_size, device_type: Allo's options of the AIE target.
         profile, trace: refused, they exist for that target only.
 
@@ -209,7 +209,7 @@ def build(
             return build_program(schedule.program, "llvm")
         case "vhls":
             return build_program(schedule.program, "vhls")
-        case "vitis_hls":
+        case "vitis_hls" | "tapa":
             path = Path(project).resolve() if project is not None else None
             return build_program(schedule.program, target, mode, path, configs, wrap_io=wrap_io)
         case _:

@@ -21,11 +21,12 @@ Region = Callable[..., Any]
 
 
 def modules(region: Region, csim: bool = False) -> list[Any]:
-    """The interpreter, the simulator, and C simulation if asked for."""
+    """The interpreter, the simulator, and C simulation of both flows if asked for."""
     s = df.customize(region)
     made = [s.build("interpreter"), df.build(region, target="simulator")]
     if csim and COMPILER:
         made.append(df.build(region, target="vitis_hls", mode="csim", project=None))
+        made.append(df.build(region, target="tapa", mode="csim", project=None))
     return made
 
 

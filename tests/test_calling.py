@@ -146,7 +146,7 @@ def test_modules_tell_their_signature():
     assert hls.platform == "vivado_hls"
 
 
-@pytest.mark.parametrize("target", ["ihls", "tapa", "pynq", "catapult", "xls", "aie", "fpga"])
+@pytest.mark.parametrize("target", ["ihls", "pynq", "catapult", "xls", "aie", "fpga"])
 def test_foreign_targets_are_refused(target):
     with pytest.raises(NotImplementedError, match=f"FX402: Target {target} is not supported") as caught:
         allo.customize(vadd).build(target=target)

@@ -134,6 +134,7 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
     calls = []
     build, demo = ModuleType("build"), ModuleType("demo")
     build.build_project = lambda *a, **k: calls.append((a, k)) or "out"
+    build.report_text = lambda project: f"the report of {project}\n"
     demo.run_demo = lambda *a: calls.append(a[:1]) or {"text": "once", "tokens": [1, 2]}
     monkeypatch.setitem(sys.modules, "flexllm_allo.runtime.build", build)
     monkeypatch.setitem(sys.modules, "flexllm_allo.runtime.demo", demo)
@@ -149,7 +150,9 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
         "--mode",
         "csim",
     ]
-    assert flexllm("build", "m", *options).exit_code == 0
+    result = flexllm("build", "m", *options)
+    assert result.exit_code == 0
+    assert result.stdout == "the report of out\nout\n"
     arguments, keywords = calls[0]
     assert arguments == (Path("m"), Path("o"))
     keywords.pop("on_step")

@@ -137,7 +137,6 @@ assert ours < 0.1, ours
     ("path", "name"),
     [
         ("backend.xls", "XLSCCModule"),
-        ("backend.tapa", "codegen_host"),
         ("backend.llvm", "invoke_mlir_parser"),
         ("autoscheduler.passes", "dataflow_optimization_pass"),
     ],

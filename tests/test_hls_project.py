@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import hls_programs as programs
@@ -16,7 +17,14 @@ from flexllm_allo.backend.hls import toolchain
 from flexllm_allo.backend.hls.module import HLSModule
 from flexllm_allo.backend.hls.placement import place
 from flexllm_allo.backend.hls.project import BuildPlan, write_project
-from flexllm_allo.backend.hls.steps import run_csim, run_csynth, run_link
+from flexllm_allo.backend.hls.steps import (
+    run_cosim,
+    run_csim,
+    run_csynth,
+    run_export,
+    run_host,
+    run_link,
+)
 from flexllm_allo.backend.hls.vitis import vitis_project
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.errors import ArgumentError, BackendError, ToolError, UsageError
@@ -265,3 +273,46 @@ def test_the_link_of_a_versal_card_is_packaged() -> None:
     assert "were never run on a card of this kind" in readme
     assert b"part=xcv80-lsva4737" in files["hls_config.cfg"]
     assert "never run" not in vitis_project(programs.two_layers()).files["README.md"].decode()
+
+
+VENDOR = """echo 'INFO: [v++ 60-1548] Creating build summary session'
+echo 'WARNING: [v++ 60-1600] a warning'
+echo 'ERROR: [v++ 60-300] Failed to build kernel(ip) two_layers'
+echo 'ERROR: [v++ 60-599] Kernel compilation failed to complete'
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "run"),
+    [
+        ("csynth", lambda out: run_csynth(out, "two_layers")),
+        ("cosim", lambda out: run_cosim(out, "two_layers")),
+        ("export", lambda out: run_export(out)),
+        ("link_hw_emu", lambda out: run_link(out, "two_layers", "hw_emu")),
+        ("host", lambda out: run_host(out, out / "two_layers.hw.xclbin", "hw")),
+    ],
+)
+def test_a_failure_shows_step_first_error_and_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, run: Callable[[Path], object]
+) -> None:
+    """Of several errors the first, not the warnings and not the errors that follow from it."""
+    out = write_project(plan(), tmp_path / "p")
+    tools = tmp_path / "bin"
+    fails = {"vitis_hls": step in ("csynth", "cosim", "export"), "v++": True, "make": step == "host"}
+    for name, failing in fails.items():
+        if name != "make" or failing:
+            stub(tools, name, VENDOR if failing else "touch two_layers.xo\n")
+    (tmp_path / "xrt" / "include").mkdir(parents=True)
+    monkeypatch.setenv("XILINX_XRT", str(tmp_path / "xrt"))
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ToolError) as caught:
+        run(out)
+    failed = {"link_hw_emu": "make", "host": "make"}.get(step, "vitis_hls")
+    assert caught.value.code == "FX502"
+    assert caught.value.message == (
+        f"step {step}: {failed} failed: ERROR: [v++ 60-300] Failed to build kernel(ip) two_layers"
+    )
+    log = "host_build.log" if step == "host" else f"{step}.log"
+    assert caught.value.hint == f"the full log is {out / log}; the next run goes on with step {step}"
+    assert "60-599" in (out / log).read_text()

@@ -9,8 +9,11 @@ import pytest
 
 import flexllm_allo as allo
 from flexllm_allo.backend.hls.emit import emit
+from flexllm_allo.backend.hls.module import HLSModule
 from flexllm_allo.backend.hls.pragmas import check_directives, check_ports, check_text
+from flexllm_allo.backend.hls.tapa_project import tapa_project
 from flexllm_allo.backend.hls.vitis import vitis_project
+from flexllm_allo.build import build
 from flexllm_allo.errors import BackendError
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.types import int32
@@ -106,3 +109,21 @@ def test_ports_are_counted() -> None:
     check_ports(99, None, "card")
     with pytest.raises(BackendError, match=r"33 memory ports, 1 more than card takes \(32\)"):
         check_ports(33, 32, "card")
+
+
+@pytest.mark.parametrize("target", ["vhls", "vivado_hls", "vitis_hls", "tapa"])
+def test_every_build_checks_its_directives(target: str) -> None:
+    program, _ = with_bank(ir.Bank("cyclic", 2, 5))
+    with pytest.raises(BackendError, match="'A' of 12 elements cannot be in 5 cyclic banks"):
+        build(program, target=target, wrap_io=False)
+
+
+def test_every_build_checks_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a directive that names no variable, as a defect of the emitter could write one."""
+    wrong = "void f(\n) {\n  #pragma HLS bind_storage variable=lost impl=bram\n}\n"
+    program = allo.customize(scale).program
+    for module in ("module", "vitis", "tapa_project"):
+        monkeypatch.setattr(f"flexllm_allo.backend.hls.{module}.emit", lambda *_: wrong)
+    for make in (vitis_project, tapa_project, HLSModule):
+        with pytest.raises(BackendError, match="line 3 of the C\\+\\+ has a directive for 'lost'"):
+            make(program)

@@ -1,7 +1,19 @@
-"""``allo.backend.tapa``: importable; TAPA projects are not written by this engine."""
+"""``allo.backend.tapa``: pieces of TAPA projects, under Allo's path."""
 
-from ..lazy import unsupported
+from __future__ import annotations
 
-INSTEAD = 'build with target="vitis_hls"'
-codegen_tapa_host = unsupported("codegen_tapa_host", "there is no TAPA target", INSTEAD)
-codegen_host = unsupported("codegen_host", "there is no TAPA target", INSTEAD)
+from ..ir import nodes as ir
+from .hls.tapa_project import tapa_project
+
+
+def codegen_tapa_host(top: str, module: ir.Program) -> str:
+    """The host program of a design: it loads the data, starts the top task and compares the results."""
+    return tapa_project(module.with_top(top)).files["tapa_host.cpp"].decode()
+
+
+def codegen_host(top: str, module: ir.Program) -> str:
+    """`codegen_tapa_host`; one program serves simulation and card."""
+    return codegen_tapa_host(top, module)
+
+
+__all__ = ["codegen_host", "codegen_tapa_host"]

@@ -171,9 +171,14 @@ def run_step(project: Path, plan: BuildPlan, mode: str) -> object:
         case "csyn" | "csynth":
             return steps.run_csynth(project, plan.top)
         case "cosim":
-            return steps.run_cosim(project)
+            return steps.run_cosim(project, plan.top)
         case _:
             return steps.run_link(project, plan.top, mode)
+
+
+def report_text(project: Path) -> str:
+    """A table of what the steps run so far said of a project; empty if none has a report."""
+    return steps.update_report(project).text()
 
 
 def plan_project(

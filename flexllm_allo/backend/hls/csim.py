@@ -1,6 +1,6 @@
 """C simulation: the emitted C++ compiled by the host's compiler and called in this process.
 
-The text is the one a Vitis project has (``vitis`` flow).  Where types of the C++ differ in layout
+The text is the one a project of Vitis or of TAPA has.  Where types of the C++ differ in layout
 from the containers of the CPU backends (``ap_int<70>`` takes 16 bytes, not 9), arrays are converted.
 """
 
@@ -27,8 +27,9 @@ from ..containers import container, is_signed, width
 from ..effects import Effects
 from ..external import source_files
 from ..raw_values import from_raw, to_raw
-from .emit import emit, emit_header, top_name, uses_ap
-from .toolchain import SHIM, find_ap_headers, find_compiler, run_tool
+from .emit import emit, emit_header, has_sequential_processes, top_name, uses_ap
+from .interface import Flow
+from .toolchain import SHIM, TAPA_SHIM, find_ap_headers, find_compiler, run_tool
 from .types import storage_type
 
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-label", "-w")
@@ -36,6 +37,10 @@ MANY_FIFOS = 64  # in one function; alias analysis at -O2 then takes most of the
 MAIN_STACK = 2 << 20  # larger frames get a thread with a stack of their own
 MESSAGE_BYTES = 4096
 
+_STOPPED = (
+    "C simulation runs the processes of a region one after the other, producers first",
+    "give the FIFOs that are full a greater depth, or make the tasks read in the order they are written to",
+)
 Array = NDArray[Any]
 
 
@@ -45,12 +50,14 @@ class CSimModule:
     Args:
         program: the scheduled IR.
         folder: where sources and the shared object go; by default a folder that is deleted with the module.
+        flow: ``"vitis"``, or ``"tapa"``: a thread per task and FIFOs of their declared depth.
 
     Raises:
         ToolError: a compiler or header is missing (FX501), or the C++ does not compile (FX502).
     """
 
-    def __init__(self, program: ir.Program, folder: Path | None = None) -> None:
+    def __init__(self, program: ir.Program, folder: Path | None = None, flow: Flow = "vitis") -> None:
+        self.flow: Flow = flow
         self.program = program = producers_first(program)
         self.top = program.function(program.top)
         for parameter in self.top.params:
@@ -80,16 +87,22 @@ class CSimModule:
 
     def _build(self) -> ctypes.CDLL:
         compiler = find_compiler()
-        includes = [SHIM, *([find_ap_headers().path] if uses_ap(self.program) else []), SHIM / "fallback"]
+        tapa = [TAPA_SHIM] if self.flow == "tapa" else []
+        includes = [
+            SHIM,
+            *tapa,
+            *([find_ap_headers().path] if uses_ap(self.program) else []),
+            SHIM / "fallback",
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "kernel.cpp").write_text(emit(self.program, "vitis"))
-        (self.folder / "kernel.h").write_text(emit_header(self.program, "vitis"))
+        (self.folder / "kernel.cpp").write_text(emit(self.program, self.flow))
+        (self.folder / "kernel.h").write_text(emit_header(self.program, self.flow))
         for name, content in source_files(self.program).items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_bytes(content)
-        (self.folder / "csim_entry.cpp").write_text(_entry(self.program))
+        (self.folder / "csim_entry.cpp").write_text(_entry(self.program, self.flow))
         command = [str(compiler.path), *FLAGS, "-O1" if _many_fifos(self.program) else "-O2"]
-        command += ["-DFLEXLLM_STREAM_THROWS", *(f"-I{path}" for path in includes)]
+        command += ["-DFLEXLLM_STREAM_THROWS", *self._tapa_flags(), *(f"-I{path}" for path in includes)]
         # Bound to its own symbols: a kernel may be called as a function of the C library is (`fork`).
         command += ["-shared", "-fPIC", "-Wl,-Bsymbolic", "csim_entry.cpp", "-o", "csim.so"]
         if self._temporary is not None:
@@ -100,6 +113,9 @@ class CSimModule:
         else:
             run_tool(command, self.folder, "csim.log")
         return ctypes.CDLL(str((self.folder / "csim.so").resolve()))
+
+    def _tapa_flags(self) -> list[str]:
+        return ["-pthread", *task_flags(self.program)] if self.flow == "tapa" else []
 
     def _keep_log(self, error: ToolError) -> ToolError:
         """The sources of a failed build outlive the module, so that its message can point to them."""
@@ -135,7 +151,7 @@ class CSimModule:
                 "FX303",
                 f"C simulation of '{self.top.name}' stopped: {message.value.decode(errors='replace')}",
                 self.top.span,
-                hint="C simulation runs the processes of a region one after the other, producers first",
+                hint=_STOPPED[self.flow == "tapa"],
             )
 
 
@@ -190,16 +206,23 @@ def from_csim(buffer: ir.Buffer, simulated: Array, raw: Array) -> None:
     raw[...] = to_raw(dtype, values).reshape(raw.shape)
 
 
-def _entry(program: ir.Program) -> str:
+def _entry(program: ir.Program, flow: Flow) -> str:
     """The translation unit that is compiled: the kernel and a plain C door to it."""
     top = program.function(program.top)
-    ctypes_ = [storage_type(b.dtype) for b in top.params]
     results = {b.name for b in top.outputs}
-    args = [
-        f"({ctype} *)args[{i}]" if b.shape or b.name in results else f"*({ctype} *)args[{i}]"
-        for i, (b, ctype) in enumerate(zip(top.params, ctypes_, strict=True))
-    ]
-    sizes = ", ".join(f"sizeof({ctype})" for ctype in ctypes_) or "0"
+    args: list[str] = []
+    for i, b in enumerate(top.params):
+        ctype = storage_type(b.dtype)
+        if not b.shape and b.name not in results:
+            args.append(f"*({ctype} *)args[{i}]")
+        elif flow == "tapa":
+            args.append(f"tapa::mmap<{ctype} >(({ctype} *)args[{i}], {prod(b.shape)})")
+        else:
+            args.append(f"({ctype} *)args[{i}]")
+    name = top_name(program)
+    words = ", ".join([name, '""', *args] if flow == "tapa" else args)
+    run = f"tapa::invoke({words})" if flow == "tapa" else f"{name}({words})"
+    sizes = ", ".join(f"sizeof({storage_type(b.dtype)})" for b in top.params) or "0"
     return f"""#include "kernel.cpp"
 #include <cstdio>
 #include <exception>
@@ -210,7 +233,7 @@ const unsigned flexllm_sizes[] = {{{sizes}}};
 
 int flexllm_run(void **args, char *message, unsigned size) {{
   try {{
-    {top_name(program)}({", ".join(args)});
+    {run};
     return 0;
   }} catch (const std::exception &error) {{
     std::snprintf(message, size, "%s", error.what());
@@ -219,6 +242,16 @@ int flexllm_run(void **args, char *message, unsigned size) {{
 }}
 }}
 """
+
+
+def task_flags(program: ir.Program) -> list[str]:
+    """Definitions for the stand-in of TAPA: room for a task's arrays, and whether its FIFOs have an end.
+
+    A leaf whose own processes use FIFOs of its task runs them one after the other in simulation, not at
+    once as the hardware does.  Bounded FIFOs could then block where the hardware does not.
+    """
+    flags = [f"-DFLEXLLM_TASK_STACK={(8 << 20) + -(-_stack_bytes(program) // 4096) * 4096}"]
+    return [*flags, "-DFLEXLLM_TAPA_UNBOUNDED"] if has_sequential_processes(program) else flags
 
 
 def _many_fifos(program: ir.Program) -> bool:

@@ -3,6 +3,9 @@
 In the ``vitis`` flow the arrays of the top function are flat pointers into memory.  A function that
 is given (a view of) such an array needs a flat pointer as well; given an on-chip array it needs a C
 array.  So a function is emitted once per set of parameters that lie in memory.
+
+In the ``tapa`` flow that holds as well, and some functions are tasks: all their arrays are memory, and
+their FIFOs are TAPA's.  A function that a leaf task hands such a FIFO has TAPA's as parameter too.
 """
 
 from __future__ import annotations
@@ -13,76 +16,138 @@ from typing import Literal
 
 from ...errors import BackendError
 from ...ir import nodes as ir
+from ...ir.channels import endpoints
 from ...ir.walk import walk
 from .names import LIBRARY, Names
 
-Flow = Literal["vhls", "vitis"]
+Flow = Literal["vhls", "vitis", "tapa"]
+Kind = Literal["plain", "leaf", "upper"]
+"""A function that is called, a task that computes, a task that starts tasks."""
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the parameters of a function lie.
+
+    Attributes:
+        memory: parameters that are flat pointers.
+        reads, writes: parameters that are FIFOs of TAPA.
+        kind: what the function is in the ``tapa`` flow.
+    """
+
+    memory: frozenset[str] = NOTHING
+    reads: frozenset[str] = NOTHING
+    writes: frozenset[str] = NOTHING
+    kind: Kind = "plain"
+
+    @property
+    def count(self) -> int:
+        """How many parameters are not those of a plain function."""
+        return len(self.memory) + len(self.reads) + len(self.writes)
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A function with its parameters placed: `memory` names those that are flat pointers."""
+    """A function with its parameters placed."""
 
     name: str
     function: ir.Function
-    memory: frozenset[str]
+    place: Place
+
+    @property
+    def memory(self) -> frozenset[str]:
+        """The parameters that are flat pointers."""
+        return self.place.memory
 
 
 class Instances:
-    """All instances a program needs, callees first, the top last."""
+    """All instances a program needs, callees first, the top last.
 
-    def __init__(self, program: ir.Program, flow: Flow) -> None:
+    Args:
+        uppers: in the ``tapa`` flow, the functions that start tasks.
+    """
+
+    def __init__(self, program: ir.Program, flow: Flow, uppers: frozenset[str] = NOTHING) -> None:
         self.program = program
-        self._program = program
-        self._order: list[tuple[str, frozenset[str]]] = []
+        self._uppers = uppers
+        self._order: list[tuple[str, Place]] = []
         top = program.function(program.top)
-        ports = (
-            frozenset(b.name for b in top.params if is_memory_port(top, b))
-            if flow == "vitis"
-            else frozenset[str]()
-        )
-        self._visit(top.name, ports)
+        place = Place()
+        if flow == "vitis":
+            place = Place(frozenset(b.name for b in top.params if is_memory_port(top, b)))
+        elif flow == "tapa":
+            place = self._task(top)
+        self._visit(top.name, place)
         self._instances = self._named()
-        self.top = self._instances[top.name, ports]
+        self.top = self._instances[top.name, place]
 
     def __iter__(self):
         return iter(self._instances[key] for key in self._order)
 
+    @property
+    def names(self) -> list[str]:
+        """The C++ names of all."""
+        return [instance.name for instance in self]
+
     def called(self, caller: Instance, call: ir.Call) -> Instance:
         """The instance of the callee that fits where the caller's arguments lie."""
-        return self._instances[call.func, self._placed(call, caller.memory)]
+        return self._instances[call.func, self._placed(call, caller.place)]
 
-    def _placed(self, call: ir.Call, memory: frozenset[str]) -> frozenset[str]:
-        callee = self._program.function(call.func)
-        return frozenset(
-            parameter.name
+    def _placed(self, call: ir.Call, caller: Place) -> Place:
+        callee = self.program.function(call.func)
+        if caller.kind == "upper":
+            return self._task(callee)
+        given = [
+            (parameter, arg.buffer)
             for parameter, arg in zip(callee.params, call.args, strict=True)
-            if isinstance(arg, ir.View) and arg.buffer in memory and parameter.shape
+            if isinstance(arg, ir.View)
+        ]
+        return Place(
+            frozenset(p.name for p, name in given if name in caller.memory and p.shape),
+            frozenset(p.name for p, name in given if name in caller.reads),
+            frozenset(p.name for p, name in given if name in caller.writes),
         )
 
-    def _visit(self, name: str, memory: frozenset[str]) -> None:
-        if (name, memory) in self._order:
-            return
-        for node in walk(self._program.function(name).body):
-            if isinstance(node, ir.Call):
-                self._visit(node.func, self._placed(node, memory))
-        self._order.append((name, memory))
+    def _task(self, function: ir.Function) -> Place:
+        ends = endpoints(function, self.program.functions)
+        fifos = {b.name for b in function.params if b.is_stream}
+        writes = frozenset(name for name in fifos if ends.get(name, (None, None))[0])
+        memory = frozenset(b.name for b in function.params if is_memory_port(function, b))
+        kind = "upper" if function.name in self._uppers else "leaf"
+        return Place(memory, frozenset(fifos - writes), writes, kind)
 
-    def _named(self) -> dict[tuple[str, frozenset[str]], Instance]:
+    def _visit(self, name: str, place: Place) -> None:
+        if (name, place) in self._order:
+            return
+        for node in walk(self.program.function(name).body):
+            if isinstance(node, ir.Call):
+                self._visit(node.func, self._placed(node, place))
+        self._order.append((name, place))
+
+    def _named(self) -> dict[tuple[str, Place], Instance]:
         names = Names(LIBRARY)
-        table: dict[tuple[str, frozenset[str]], Instance] = {}
-        for name, memory in sorted(self._order, key=lambda key: (key[0] != self._program.top, len(key[1]))):
-            extern = self._program.function(name).extern
+        table: dict[tuple[str, Place], Instance] = {}
+        for name, place in sorted(self._order, key=lambda key: (key[0] != self.program.top, key[1].count)):
+            extern = self.program.function(name).extern
             if extern is not None:  # the user's file says its name, wherever the arguments lie
-                table[name, memory] = Instance(extern.symbol, self._program.function(name), memory)
+                table[name, place] = Instance(extern.symbol, self.program.function(name), place)
                 continue
-            others = [m for n, m in self._order if n == name and m != memory]
-            suffix = ""
-            if memory and others:
-                alone = others == [frozenset()]
-                suffix = "_mem" if alone else "_mem_" + "_".join(sorted(memory))
-            table[name, memory] = Instance(names.new(name + suffix), self._program.function(name), memory)
+            others = [p for n, p in self._order if n == name and p != place]
+            suffix = _suffix(place, others) if others else ""
+            table[name, place] = Instance(names.new(name + suffix), self.program.function(name), place)
         return table
+
+
+def _suffix(place: Place, others: list[Place]) -> str:
+    """What tells an instance from the others of its function."""
+    if place.kind != "plain":
+        return "_task"
+    if place.reads or place.writes:
+        return "_fifo"
+    if not place.memory:
+        return ""
+    return "_mem" if others == [Place()] else "_mem_" + "_".join(sorted(place.memory))
 
 
 def is_memory_port(top: ir.Function, parameter: ir.Buffer) -> bool:

@@ -17,7 +17,8 @@ from . import steps
 from .card import run_on_card
 from .csim import CSimModule
 from .emit import emit, top_name
-from .pragmas import check_directives
+from .interface import Flow
+from .pragmas import check_directives, check_text
 from .project import BuildPlan, write_project
 from .reports import SynthesisReport
 from .vitis import vitis_project
@@ -50,6 +51,10 @@ class HLSModule(Signature):
         >>> print(HLSModule(program).hls_code)
     """
 
+    targets = TARGETS
+    modes = MODES
+    known_configs = CONFIGS
+
     def __init__(
         self,
         program: ir.Program,
@@ -68,31 +73,35 @@ class HLSModule(Signature):
         self._check()
         program = program.with_top(top_func_name)
         self.program = wrapped(program) if wrap_io and target == "vitis_hls" else program
-        self.platform = "vitis_hls" if target == "vitis_hls" else "vivado_hls"
+        self.platform = "vivado_hls" if target == "vhls" else target
         self.ext_libs = [f.extern for f in program.functions if f.extern is not None]
         self.num_output_args = _output_count(program)
         self.project = str(project) if project is not None else None
-        flow = "vhls" if target == "vhls" or (target == "vivado_hls" and mode is None) else "vitis"
         check_directives(self.program)
-        self.hls_code = emit(self.program, flow, self.configs.get("bundles"))
+        self.hls_code = emit(self.program, self._flow(), self.configs.get("bundles"))
+        check_text(self.hls_code)
         if self.project is None and target != "vhls" and mode not in (None, "csim"):
             self.project = os.path.join(tempfile.mkdtemp(prefix=f"{self.top_func_name}-"), "project")
         if self.project is not None:
             self.write(self.project)
 
+    def _flow(self) -> Flow:
+        """How the C++ is written."""
+        text = self.target == "vhls" or (self.target == "vivado_hls" and self.mode is None)
+        return "vhls" if text else "vitis"
+
     def _check(self) -> None:
-        if self.target not in TARGETS:
-            hint = did_you_mean(self.target, TARGETS)
+        if self.target not in self.targets:
+            hint = did_you_mean(self.target, self.targets)
             raise TargetError("FX402", f"Target {self.target} is not supported", hint=hint)
-        if self.mode is not None and self.mode not in MODES:
-            raise TargetError("FX402", f"Invalid mode {self.mode}", hint=did_you_mean(self.mode, MODES))
+        if self.mode is not None and self.mode not in self.modes:
+            raise TargetError("FX402", f"Invalid mode {self.mode}", hint=did_you_mean(self.mode, self.modes))
         if self.mode not in (None, "csim") and self.target == "vhls":
             raise TargetError("FX402", f"mode {self.mode} needs a project", hint='use target="vitis_hls"')
         for name in self.configs:
-            if name not in CONFIGS + ALLO_CONFIGS:
-                raise UsageError(
-                    "FX703", f'unknown entry "{name}" in configs', hint=did_you_mean(name, CONFIGS)
-                )
+            if name not in self.known_configs + ALLO_CONFIGS:
+                hint = did_you_mean(name, self.known_configs)
+                raise UsageError("FX703", f'unknown entry "{name}" in configs', hint=hint)
 
     @property
     def top_func_name(self) -> str:
@@ -128,7 +137,7 @@ class HLSModule(Signature):
         ``csim`` takes arguments as every module does: the inputs, and if wanted an array for every
         result, which is then written in place.  So do ``sw_emu``, ``hw_emu`` and ``hw`` on the card;
         without arguments they return the path of the ``.xclbin``.  ``csyn`` returns the synthesis
-        report, ``cosim`` the path of its log; they take no arguments.
+        report, ``cosim`` what it says of each language; they take no arguments.
 
         Raises:
             ToolError: FX501, the tool of the mode is not installed; FX502, it failed.
@@ -137,6 +146,10 @@ class HLSModule(Signature):
             return self._simulation(*args)
         if self.mode is None:
             raise TargetError("FX402", "this module is text only", hint='build with mode="csim" to call it')
+        return self._run_mode(*args)
+
+    def _run_mode(self, *args: object) -> Any:
+        """Run the tools of the mode on the written project."""
         assert self.project is not None
         if self.mode in ON_CARD:
             xclbin = steps.run_link(self.project, self.top_func_name, self.mode)
@@ -146,12 +159,12 @@ class HLSModule(Signature):
                 "FX402", f"mode {self.mode} takes no arguments", hint="give data and golden in configs"
             )
         if self.mode == "cosim":
-            return steps.run_cosim(self.project)
+            return steps.run_cosim(self.project, self.top_func_name)
         return steps.run_export(self.project) if self.mode == "impl" else self.synthesize()
 
     @cached_property
     def _simulation(self) -> CSimModule:
-        return CSimModule(self.program)
+        return CSimModule(self.program, flow=self._flow())
 
     def _run_on_card(self, xclbin: Path, args: tuple[object, ...]) -> Any:
         assert self.project is not None
@@ -160,7 +173,7 @@ class HLSModule(Signature):
 
     def _options(self) -> dict[str, Any]:
         """The configuration by the names of `vitis_project`."""
-        known = {k: v for k, v in self.configs.items() if k in CONFIGS and k != "hbm_mapping"}
+        known = {k: v for k, v in self.configs.items() if k in self.known_configs and k != "hbm_mapping"}
         return {**known, "memory": self.configs.get("hbm_mapping")}
 
     def _plan(self) -> BuildPlan:

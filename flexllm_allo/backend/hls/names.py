@@ -12,7 +12,7 @@ RESERVED = frozenset(
     noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast
     return short signed sizeof static static_assert static_cast struct switch template this thread_local
     throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
-    xor_eq std hls flexllm half ap_int ap_uint ap_fixed ap_ufixed INFINITY NAN NULL INT64_MIN main
+    xor_eq std hls flexllm tapa half ap_int ap_uint ap_fixed ap_ufixed INFINITY NAN NULL INT64_MIN main
     """.split()
 )
 # Functions of <math.h> and <algorithm> that a kernel may be called after, where `extern "C"` would clash;

@@ -7,20 +7,28 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from ...errors import BackendError
 from ...ir import nodes as ir
 from ...ir.dtypes import RUN_TIME
 from ...ir.walk import buffers
 from . import values as v
+from .interface import Instance
 from .names import Names
 from .types import INT, Range, storage_type
 from .values import Value
 
-Kind = Literal["scalar", "pointer", "array", "memory", "stream"]
+Kind = Literal["scalar", "pointer", "array", "memory", "mmap", "stream", "istream", "ostream", "channel"]
+CHANNELS = ("istream", "ostream", "channel")
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A buffer in C++. ``pointer``: a scalar result; ``memory``: a flat pointer to off-chip memory."""
+    """A buffer in C++.
+
+    ``pointer`` is a scalar result, ``memory`` a flat pointer to off-chip memory, ``mmap`` what TAPA has
+    for both; ``istream``, ``ostream`` and ``channel`` are FIFOs of TAPA: parameters that are read or
+    written, and those that an upper task declares.
+    """
 
     name: str
     buffer: ir.Buffer
@@ -33,22 +41,15 @@ class Scope:
     All variables get their names first, so that no loop variable hides one.
     """
 
-    def __init__(self, function: ir.Function, memory: frozenset[str], functions: Iterable[str]) -> None:
+    def __init__(self, instance: Instance, functions: Iterable[str]) -> None:
+        function = instance.function
         self._functions = set(functions)
         self.labels = Names()
         self._loops: dict[str, Value] = {}
         names = Names(self._functions)
-        results = {b.name for b in function.outputs}
         self._variables: dict[str, Variable] = {}
         for name, buffer in buffers(function).items():
-            kind: Kind = "array" if buffer.shape else "scalar"
-            if buffer.is_stream:
-                kind = "stream"
-            elif name in memory:
-                kind = "memory"
-            elif name in results and not buffer.shape:
-                kind = "pointer"
-            self._variables[name] = Variable(names.new(name), buffer, kind)
+            self._variables[name] = Variable(names.new(name), buffer, _kind(buffer, instance))
 
     def variable(self, name: str) -> Variable:
         return self._variables[name]
@@ -89,7 +90,9 @@ class Scope:
         match variable.kind:
             case "pointer":
                 return f"*{variable.name}"
-            case "memory":
+            case "memory" | "mmap":
+                return f"{variable.name}[{flat_index(variable.buffer.shape, indices).text}]"
+            case "istream" | "ostream" | "channel" if variable.buffer.shape:
                 return f"{variable.name}[{flat_index(variable.buffer.shape, indices).text}]"
             case _:
                 return variable.name + "".join(f"[{_index(i).text}]" for i in indices)
@@ -98,10 +101,17 @@ class Scope:
         """What a call is given for a view: an array, a stream, or a pointer to one element."""
         variable = self._variables[name]
         whole = len(indices) == len(variable.buffer.shape)
+        if variable.kind in CHANNELS and indices and not whole:
+            raise BackendError(
+                "FX403",
+                f"TAPA cannot pass a part of the array of FIFOs '{name}'",
+                variable.buffer.span,
+                hint='pass one FIFO or the whole array, or build with target="vitis_hls"',
+            )
         match variable.kind:
             case "pointer":
                 return variable.name
-            case "memory" if indices:
+            case "memory" | "mmap" if indices:
                 return f"&{self.element(name, indices)}"
             case "scalar" | "array" if whole:
                 return f"&{self.element(name, indices)}"
@@ -113,7 +123,7 @@ class Scope:
         buffer = variable.buffer
         dims = "".join(f"[{extent}]" for extent in buffer.shape)
         ctype = storage_type(buffer.dtype, buffer.span)
-        if RUN_TIME in buffer.shape:
+        if RUN_TIME in buffer.shape and variable.kind != "mmap":
             return f"{ctype} *{variable.name}"
         if buffer.token:
             ctype = block_type(buffer)
@@ -121,10 +131,39 @@ class Scope:
             case "stream":
                 reference = "&" if parameter and not dims else ""
                 return f"hls::stream< {ctype} >{reference} {variable.name}{dims}"
+            case "mmap":
+                return f"tapa::mmap< {ctype} > {variable.name}"
+            case "istream" | "ostream":
+                return f"tapa::{_channel_type(variable.kind, ctype, buffer.shape)}& {variable.name}"
+            case "channel":
+                depth = f", {buffer.depth}"
+                channel = _channel_type("stream", ctype, buffer.shape, depth)
+                return f'tapa::{channel} {variable.name}("{variable.name}")'
             case "pointer" | "memory":
                 return f"{ctype} *{variable.name}"
             case _:
                 return f"{ctype} {variable.name}{dims}"
+
+
+def _kind(buffer: ir.Buffer, instance: Instance) -> Kind:
+    """What a buffer is in an instance of its function."""
+    place, name = instance.place, buffer.name
+    if buffer.is_stream:
+        if name in place.reads:
+            return "istream"
+        if name in place.writes:
+            return "ostream"
+        return "channel" if place.kind == "upper" else "stream"
+    if name in place.memory:
+        return "memory" if place.kind == "plain" else "mmap"
+    if buffer.shape:
+        return "array"
+    return "pointer" if buffer in instance.function.outputs else "scalar"
+
+
+def _channel_type(kind: str, ctype: str, shape: tuple[int, ...], depth: str = "") -> str:
+    """A FIFO of TAPA, or an array of them, which has one dimension."""
+    return f"{kind}s< {ctype}, {prod(shape)}{depth} >" if shape else f"{kind}< {ctype}{depth} >"
 
 
 def block_type(buffer: ir.Buffer) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import BackendError, ToolError
+from .build_report import BuildReport, collect, cosim_report, csynth_report, write_report
 from .project import MANIFEST
 from .reports import SynthesisReport, parse_csynth
+from .timing_reports import CosimReport, parse_cosim
 from .toolchain import Tool, find_ap_headers, find_compiler, find_vitis_hls, find_vpp, find_xrt, run_tool
 
 LINK_TARGETS = ("sw_emu", "hw_emu", "hw")
@@ -48,16 +50,51 @@ def run_csynth(project: str | Path, top: str) -> SynthesisReport:
         ToolError: FX501 Vitis HLS is not installed (the project stays as it is); FX502 it failed.
     """
     folder = Path(project)
-    report = folder / "out.prj" / "solution1" / "syn" / "report" / f"{top}_csynth.xml"
-    if not is_done(folder, "csynth", [report]):
+    path = folder / csynth_report(top)
+    if not is_done(folder, "csynth", [path]):
         _run_step(folder, "csynth")
+        parse_csynth(path)  # a step without its report is not finished
         record(folder, "csynth")
-    return parse_csynth(report)
+    report = update_report(folder).synthesis
+    assert report is not None
+    return report
 
 
-def run_cosim(project: str | Path) -> Path:
-    """C/RTL co-simulation of the project; the path of the log."""
-    return _run_step(Path(project), "cosim")
+def run_cosim(project: str | Path, top: str) -> tuple[CosimReport, ...]:
+    """C/RTL co-simulation of the project; what it says of each language.
+
+    It is run every time, for its data may have changed.
+
+    Raises:
+        ToolError: FX501 Vitis HLS is not installed; FX502 it failed, or results differ.
+    """
+    folder = Path(project)
+    log = _run_step(folder, "cosim")
+    languages = parse_cosim(folder / cosim_report(top))
+    record(folder, "cosim")
+    update_report(folder)
+    failed = [r for r in languages if not r.has_passed]
+    if failed:
+        raise ToolError(
+            "FX502",
+            f"step cosim: {failed[0].language} ended with {failed[0].status}",
+            hint=f"the full log is {log}; make csim compares the C++ with the same data",
+        )
+    return languages
+
+
+def update_report(project: str | Path) -> BuildReport:
+    """Read the reports of all steps that are finished on this very project; ``build_report.json`` has them.
+
+    Raises:
+        ToolError: FX502, a report is something else.
+    """
+    folder = Path(project)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    finished = {step for step in _records(folder) if is_done(folder, step, [])}
+    report = collect(folder, manifest["top"], manifest["frequency_mhz"], finished)
+    write_report(folder, report)
+    return report
 
 
 def run_export(project: str | Path) -> Path:
@@ -67,19 +104,19 @@ def run_export(project: str | Path) -> Path:
 
 def _run_step(folder: Path, step: str) -> Path:
     """One step of ``run.tcl``; the path of its log."""
-    tool = _needed(find_vitis_hls, folder)
+    tool = needed(find_vitis_hls, folder)
     command = [str(tool.path), "-f", "run.tcl"]
     if tool.name == "vitis-run":
         command = [str(tool.path), "--mode", "hls", "--tcl", "run.tcl"]
-    return _tried(step, command, folder, f"{step}.log", dict(os.environ, STEP=step))
+    return tried(step, command, folder, f"{step}.log", dict(os.environ, STEP=step))
 
 
-def _tried(step: str, command: list[str], folder: Path, log: str, environment: dict[str, str] | None) -> Path:
+def tried(step: str, command: list[str], folder: Path, log: str, environment: dict[str, str] | None) -> Path:
     """Run a tool; its failure names the step."""
     try:
         return run_tool(command, folder, log, environment=environment)
     except ToolError as error:
-        hint = f"{error.hint}; the next run goes on with step {step}"
+        hint = "; ".join(filter(None, [error.hint, f"the next run goes on with step {step}"]))
         raise ToolError(error.code, f"step {step}: {error.message}", hint=hint) from None
 
 
@@ -129,8 +166,8 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
             "FX402", f'"{target}" is no target to link for', hint="one of " + ", ".join(LINK_TARGETS)
         )
     folder = Path(project)
-    _needed(find_vitis_hls, folder)
-    _needed(find_vpp, folder)
+    needed(find_vitis_hls, folder)
+    needed(find_vpp, folder)
     if not is_done(folder, "export", [folder / f"{top}.xo"]):  # make would take an .xo of another kernel
         _run_step(folder, "export")
         record(folder, "export")
@@ -139,8 +176,9 @@ def run_link(project: str | Path, top: str, target: str = "hw") -> Path:
         command.append(f"PLATFORM={platform}")
     product = folder / f"{top}.{target}.xclbin"
     if not is_done(folder, f"link_{target}", [product]):
-        _tried(f"link_{target}", command, folder, f"link_{target}.log", None)
+        tried(f"link_{target}", command, folder, f"link_{target}.log", None)
         record(folder, f"link_{target}")
+    update_report(folder)
     return product
 
 
@@ -153,14 +191,14 @@ def run_host(project: str | Path, xclbin: Path, target: str) -> None:
     folder = Path(project)
     environment = dict(os.environ, CXX=str(find_compiler().path))
     environment.setdefault("XILINX_XRT", str(find_xrt().path))
-    run_tool(["make", "host"], folder, "host_build.log", environment=environment)
+    tried("host", ["make", "host"], folder, "host_build.log", environment)
     if target != "hw":
         environment["XCL_EMULATION_MODE"] = target
-        run_tool(["make", "emconfig"], folder, "emconfig.log", environment=environment)
-    run_tool(["./host", xclbin.name], folder, "host.log", environment=environment)
+        tried("emconfig", ["make", "emconfig"], folder, "emconfig.log", environment)
+    tried(target, ["./host", xclbin.name], folder, "host.log", environment)
 
 
-def _needed(find: Callable[[], Tool], folder: Path) -> Tool:
+def needed(find: Callable[[], Tool], folder: Path) -> Tool:
     """A tool of Vitis, or an error that says that the project is there all the same."""
     try:
         return find()

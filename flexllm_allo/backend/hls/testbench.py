@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from ...ir import nodes as ir
@@ -93,6 +93,55 @@ static bool same(const ap_ufixed<W, I> &a, const ap_ufixed<W, I> &b) {
 
 def testbench(top: str, all_ports: list[Port]) -> str:
     """The C++ test bench of a project."""
+    args = [f"{p.name}_.data()" if p.is_memory else f"*{p.name}_.data()" for p in all_ports]
+    return _bench(all_ports, f"{top}({', '.join(args)})", "testbench [data folder]")
+
+
+_SAVE = """\
+template <typename T>
+static void save(const char *name, Memory<T> &result) {
+  std::ofstream(std::string("out_") + name + ".bin", std::ios::binary)
+      .write((const char *)result.data(), (std::streamsize)result.bytes());
+}
+
+"""
+_CAUGHT = """ catch (const std::exception &error) {
+  std::fprintf(stderr, "ERROR: %s\\n", error.what());
+  return 1;
+}"""
+
+
+def tapa_host(top: str, all_ports: list[Port]) -> str:
+    """The host program of a TAPA project: the test bench, which can run the kernel on a card as well."""
+    args = ['argc > 2 ? argv[2] : ""', *(_tapa_argument(p) for p in all_ports)]
+    call = f"tapa::invoke({', '.join([top, *args])})"
+    usage = "tapa_host [data folder [file.xo or file.xclbin]]; without a file it simulates the C++"
+    written = [f'  save("{p.name}", {p.name}_);' for p in all_ports if p.is_output]
+    return _bench(all_ports, call, usage, _Around(_SAVE, written, " try", _CAUGHT))
+
+
+def _tapa_argument(port: Port) -> str:
+    if not port.is_memory:
+        return f"*{port.name}_.data()"
+    access = (
+        "read_write" if port.is_output and port.is_input else "write_only" if port.is_output else "read_only"
+    )
+    return f"tapa::{access}_mmap<{port.ctype} >({port.name}_.data(), {port.count})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What a host program has around the test bench: helpers, statements after the run, a handler."""
+
+    helpers: str = ""
+    after: list[str] = field(default_factory=list[str])
+    attempt: str = ""
+    caught: str = ""
+
+
+def _bench(all_ports: list[Port], call: str, usage: str, around: _Around | None = None) -> str:
+    """A program that loads arguments from files, runs the kernel and compares what it wrote."""
+    around = around or _Around()
     setup: list[str] = []
     checks: list[str] = []
     for port in all_ports:
@@ -101,12 +150,14 @@ def testbench(top: str, all_ports: list[Port]) -> str:
             setup.append(f'  {port.name}_.load("{port.name}.bin");')
         if port.has_golden:
             checks.append(f'  failures += compare("{port.name}", {port.name}_, "golden_{port.name}.bin");')
-    args = [f"{p.name}_.data()" if p.is_memory else f"*{p.name}_.data()" for p in all_ports]
     return template("testbench.cpp").substitute(
         same=_SAME_AP if any(p.wide for p in all_ports) else "",
         setup="\n".join(setup),
-        top=top,
-        args=", ".join(args),
+        call="\n".join([f"  {call};", *around.after]),
+        usage=usage,
+        helpers=around.helpers,
+        attempt=around.attempt,
+        caught=around.caught,
         checks="\n".join(checks) or "  // The project was built without expected results.",
         verdict="PASS" if checks else "DONE: there are no expected results to compare with",
     )

@@ -58,6 +58,10 @@ class CosimReport:
     def has_passed(self) -> bool:
         return self.status.lower() == "pass"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "has_passed": self.has_passed}
+
 
 def parse_timing(path: str | Path) -> TimingReport:
     """Read the ``Design Timing Summary`` of a ``*_timing_summary*.rpt``.

@@ -15,10 +15,15 @@ from pathlib import Path
 from ...errors import ToolError
 
 SHIM = Path(__file__).parent / "shim"
+TAPA_SHIM = Path(__file__).parent / "tapa_shim"
 AP_HEADERS_VARIABLE = "FLEXLLM_AP_TYPES"
 VITIS_PROGRAMS = ("vitis_hls", "vitis-run")
 VITIS_HINT = (
     "install AMD Vitis (2022.2 or newer) and source its settings64.sh, "
+    'or use mode="csim", which needs a C++ compiler only'
+)
+TAPA_HINT = (
+    "install TAPA (rapidstream-tapa) and AMD Vitis, and put tapa on the PATH, "
     'or use mode="csim", which needs a C++ compiler only'
 )
 
@@ -82,6 +87,11 @@ def find_vitis_hls() -> Tool:
     return _program("vitis_hls", VITIS_PROGRAMS)
 
 
+def find_tapa() -> Tool:
+    """The compiler of TAPA."""
+    return _program("tapa", ("tapa",), TAPA_HINT)
+
+
 def find_vpp() -> Tool:
     """The Vitis linker ``v++``."""
     return _program("v++", ("v++",))
@@ -121,12 +131,12 @@ def find_xrt() -> Tool:
     )
 
 
-def _program(what: str, names: Sequence[str]) -> Tool:
+def _program(what: str, names: Sequence[str], hint: str = VITIS_HINT) -> Tool:
     for name in names:
         if path := shutil.which(name):
             return Tool(name, Path(path))
     raise ToolError(
-        "FX501", f"{what} is not available (looked for {' and '.join(names)} on the PATH)", hint=VITIS_HINT
+        "FX501", f"{what} is not available (looked for {' and '.join(names)} on the PATH)", hint=hint
     )
 
 
