@@ -7,10 +7,10 @@ and a bad option end with exit code 2; any other exception is a bug and shows it
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -211,25 +211,24 @@ def chat(
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:
-    """Continue line after line from the keyboard; what was said stays in the KV cache."""
+    """Continue line after line from the keyboard; what was said stays in the KV cache.
+
+    /clear forgets it, /exit ends, as the end of the input does.
+    """
+    from .runtime.chat import Chat
+
+    refused: list[FlexError] = []
+
+    def refuse(error: FlexError) -> None:
+        _show(error)
+        refused.append(error)
+
+    lines = typer.get_text_stream("stdin", errors="replace")
     with closing(open_session(directory, recipe, max_seq_len)) as session:
-        conversation = session.conversation()
-        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        for line in sys.stdin:
-            shown, made = "", list[int]()
-
-            def show(token: int) -> None:
-                """Print what a token adds, once it ends a whole character."""
-                nonlocal shown
-                made.append(token)  # noqa: B023
-                text = session.decode(made)  # noqa: B023
-                if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                    typer.echo(text[len(shown) :], nl=False)
-                    shown = text
-
-            turn = session.encode(line.rstrip("\n"))
-            conversation.send(turn, max_new_tokens, show, **sampling)
-            typer.echo()
+        chat = Chat(session, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        chat.run(lines, partial(typer.echo, nl=False), refuse)
+    if refused and not lines.isatty():
+        raise typer.Exit(2)
 
 
 @app.command()

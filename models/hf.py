@@ -67,9 +67,9 @@ class Checkpoint:
         """The `tokenizers.Tokenizer` of the checkpoint, loaded on first use."""
         return self.load_tokenizer()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with the special tokens (such as BOS) the tokenizer puts in front."""
-        ids: list[int] = list(self.tokenizer.encode(text).ids)
+    def encode(self, text: str, special_tokens: bool = True) -> list[int]:
+        """Token ids of a text, with the special tokens (BOS in front) that the tokenizer adds, if wanted."""
+        ids: list[int] = list(self.tokenizer.encode(text, add_special_tokens=special_tokens).ids)
         if ids and max(ids) >= self.config.vocab_size:
             raise ModelError(
                 "FX605",

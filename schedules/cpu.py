@@ -49,6 +49,11 @@ def scores(s: Schedule) -> None:
         s.reassociate("d")
 
 
+def heads(s: Schedule) -> None:
+    """Threads share the KV heads, each with the queries of its group."""
+    s.parallel("head.g")
+
+
 def share(s: Schedule, loops: tuple[str, ...]) -> None:
     """Threads share the first of those loops that has more than one iteration."""
     for name in loops:
@@ -66,8 +71,11 @@ def blocked(token_parallel: int = 16) -> Stage:
         "linear_zero": grouped,
         "linear_progressive": grouped,
         "scores": scores,
+        "attention": heads,
+        "attention_static": heads,
         "rms_norm": partial(share, loops=("t",)),
         "quantize": partial(share, loops=("r",)),
+        "rope": partial(share, loops=("t", "h")),
         "swiglu": partial(share, loops=("t", "i")),
     }
     return Stage("cpu", token_parallel, kernels)

@@ -39,8 +39,8 @@ def written(body: tuple[ir.Stmt, ...], program: ir.Program | None = None) -> set
 
 
 def allocated(body: tuple[ir.Stmt, ...]) -> set[str]:
-    """Names of the buffers that come into being in these statements."""
-    return {n.buffer.name for n in walk(body) if isinstance(n, ir.Alloc)}
+    """Names of the buffers that come into being in these statements, and are gone after them."""
+    return {n.buffer.name for n in walk(body) if isinstance(n, ir.Alloc) and not n.static}
 
 
 def accesses(
@@ -107,7 +107,7 @@ class _Collector:
     def stmt(self, stmt: ir.Stmt, loops: tuple[ir.For, ...], guarded: bool) -> None:
         match stmt:
             case ir.Alloc(buffer, init):
-                if init is not None:
+                if init is not None and not stmt.static:
                     self.add(buffer.name, (), True, stmt.span, loops, guarded)
             case ir.Store():
                 red = reduction(stmt)

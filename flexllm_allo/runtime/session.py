@@ -80,9 +80,9 @@ class Session:
             "bytes_per_token": storage.bytes_per_token,
         }
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, BOS first where the tokenizer adds one."""
-        return self.model.checkpoint.encode(text)
+    def encode(self, text: str, special_tokens: bool = True) -> list[int]:
+        """Token ids of a text, with the special tokens (BOS in front) that the tokenizer adds, if wanted."""
+        return self.model.checkpoint.encode(text, special_tokens)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.model.checkpoint.decode(tokens)

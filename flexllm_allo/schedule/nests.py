@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from ..analysis.accesses import Access, accesses, allocated, written
 from ..analysis.dependence import Dependence, conflicts, dependences
+from ..analysis.inlining import inlined
 from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
 from ..ir.simplify import value_of
@@ -101,21 +102,23 @@ def chain(outermost: ir.For, innermost: ir.For) -> list[ir.For]:
 
 
 def band_written(site: LoopSite, program: ir.Program) -> set[str]:
-    """Buffers written anywhere in the outermost loop around a site."""
+    """Buffers written anywhere in the outermost loop around a site, those of functions it calls included."""
     root = site.outer[0] if site.outer else site.loop
-    return written((root,), program)
+    return written(inlined((root,), program), program)
 
 
 def nest_accesses(site: LoopSite, program: ir.Program) -> list[Access]:
     """Accesses in a loop to buffers that live longer than one iteration of its innermost body.
 
-    Parameters that some call binds to one array count as one buffer, any element of which may be meant.
+    Those of the functions it calls are what they are in terms of their arguments. Parameters that some call
+    binds to one array count as one buffer, any element of which may be meant.
     """
-    private = allocated((site.loop,))
+    body = inlined((site.loop,), program)
+    private = allocated(body)
     shared = shared_parameters(program, site.function)
     return [
         replace(a, buffer=shared[a.buffer], indices=()) if a.buffer in shared else a
-        for a in accesses((site.loop,), program, site.outer)
+        for a in accesses(body, program, site.outer)
         if a.buffer not in private
     ]
 

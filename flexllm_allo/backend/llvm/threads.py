@@ -30,6 +30,9 @@ SYMBOL = "flex.parallel"
 _PATIENCE = 20_000
 """How often a worker looks for work before it sleeps: some ten milliseconds."""
 
+_IDLE_SPINS, _JOIN_SPINS = 4000, 1000
+"""How often a worker without work, and a caller whose workers are not done, look before they yield."""
+
 # A pool is an array of i64, each of these on a cache line of its own:
 # open (a job may be entered), next (iteration), busy (workers inside the job), lock (a job is under way),
 # then what the job is: body, environment, upper, grain.
@@ -38,6 +41,20 @@ _TEXT = """
 @pool = global [40 x i64] zeroinitializer, align 64
 declare i32 @sched_yield()
 {declaration}
+
+; Waiting is spinning at first, then giving the processor to whoever else wants it.
+define internal i64 @rest(i64 %tries, i64 %spins) alwaysinline nounwind {
+entry:
+  {pause}
+  %next = add i64 %tries, 1
+  %early = icmp slt i64 %next, %spins
+  br i1 %early, label %end, label %yield
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %end
+end:
+  ret i64 %next
+}
 
 define internal void @pieces(ptr %pool) nounwind {
 entry:
@@ -94,17 +111,10 @@ leave:
   %after = atomicrmw sub ptr %busy.at, i64 1 seq_cst
   br label %look
 wait:
-  %idle.next = add i64 %idle, 1
-  %tired = icmp sgt i64 %idle.next, %patience
-  br i1 %tired, label %end, label %pause
-pause:
-  {pause}
-  %early = icmp slt i64 %idle.next, 4000
-  br i1 %early, label %rest, label %yield
-yield:
-  %ignored = call i32 @sched_yield()
-  br label %rest
+  %tired = icmp sge i64 %idle, %patience
+  br i1 %tired, label %end, label %rest
 rest:
+  %idle.next = call i64 @rest(i64 %idle, i64 {idle_spins})
   br label %look
 end:
   ret void
@@ -137,19 +147,12 @@ share:
   store atomic i64 0, ptr %pool seq_cst, align 8
   br label %join
 join:
-  %spins = phi i64 [ 0, %share ], [ %spins.next, %again ]
+  %held = phi i64 [ 0, %share ], [ %held.next, %hold ]
   %busy = load atomic i64, ptr %busy.at seq_cst, align 8
   %none = icmp eq i64 %busy, 0
   br i1 %none, label %finish, label %hold
 hold:
-  %spins.next = add i64 %spins, 1
-  {pause}
-  %early = icmp slt i64 %spins.next, 1000
-  br i1 %early, label %again, label %yield
-yield:
-  %ignored = call i32 @sched_yield()
-  br label %again
-again:
+  %held.next = call i64 @rest(i64 %held, i64 {join_spins})
   br label %join
 finish:
   store atomic i64 0, ptr %lock.at seq_cst, align 8
@@ -181,6 +184,7 @@ class Pool:
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         text = text.replace("{declaration}", "declare void @llvm.x86.sse2.pause()" if x86 else "")
         text = text.replace("{pause}", "call void @llvm.x86.sse2.pause()" if x86 else "")
+        text = text.replace("{idle_spins}", str(_IDLE_SPINS)).replace("{join_spins}", str(_JOIN_SPINS))
         binding = cast(Any, llvm)
         module = binding.parse_assembly(text)
         module.verify()
