@@ -185,15 +185,11 @@ class QuantError(FlexError, ValueError):
 
 
 class EstimateError(FlexError, ValueError):
-    """What a design will do cannot be told from what is known before a run."""
+    """A design does not fit its device, or what it will do cannot be told before a run."""
 
 
 class UsageError(FlexError, ValueError):
     """A command or a run was asked for something it cannot do (prompt, output folder)."""
-
-
-class EstimateError(FlexError, ValueError):
-    """A design does not fit its device, or an estimate lacks what it needs."""
 
 
 class FlexWarning(RuntimeWarning):

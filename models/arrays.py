@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from flexllm_allo.quant.weight import QuantizedWeight
 
 Array = NDArray[Any]
 Lay = Callable[[str, Array], Array]
+Reader = Callable[[], Array | None]
 LAYER_NORMS = ("attn_norm", "mlp_norm", "q_norm", "k_norm")
 SITE_OF = {weight: site for site, weights in SITES.items() for weight in weights}
 _PAIRS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # patterns of 2:4, as in `kernels.grouped`
@@ -37,27 +39,34 @@ def constant_arrays(model: QuantizedModel, lay: Lay | None = None) -> dict[str, 
     stacked: dict[str, Array] = {}
     layers = model.config.num_hidden_layers
     for layer in range(layers):
-        for name, logical in _layer_arrays(model, layer):
+        for name, read in _layer(model, layer):
+            logical = read()
+            if logical is None:
+                continue
             array = lay(name, logical)
             if layer == 0:
                 stacked[name] = aligned_empty((layers, *array.shape), array.dtype)
             stacked[name][layer] = array
-    head = dict(_weight_arrays(model, "w_head", "w_head")) | dict(_site_arrays(model, "head", "head"))
-    return {
-        "embed": model.array("embed"),
-        **dict(_norm_arrays(model, "final_norm", "final_norm")),
-        **stacked,
-        **{name: lay(name, array) for name, array in head.items()},
-        **_tables(model),
-        "eps": np.asarray(model.config.rms_norm_eps, np.float32),
-    }
+    shared = ((name, read()) for name, read in _shared(model))
+    return stacked | {name: lay(name, array) for name, array in shared if array is not None}
 
 
-def _tables(model: QuantizedModel) -> dict[str, Array]:
-    """What says where a token stands: rotary tables, or learned positions."""
-    if model.config.architecture.positions == "learned":
-        return {"positions": np.ascontiguousarray(model.array("positions")[: model.max_seq_len])}
-    return {"cosine": model.cos, "sine": model.sin}
+def constant_parts(model: QuantizedModel, name: str) -> Iterator[Array]:
+    """One of `constant_arrays` piece by piece along its first axis: layer by layer, or all of it.
+
+    At any time one layer of one tensor is in memory, if `model.tensors` reads its tensors when asked.
+    """
+    shared = dict(_shared(model))
+    if name in shared:
+        yield _there(shared[name]())
+        return
+    for layer in range(model.config.num_hidden_layers):
+        yield _there(dict(_layer(model, layer))[name]())[None]
+
+
+def _there(array: Array | None) -> Array:
+    assert array is not None
+    return array
 
 
 def _as_it_is(name: str, array: Array) -> Array:
@@ -73,98 +82,67 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return memory[first : first + size].view(dtype).reshape(shape)
 
 
-def constant_parts(model: QuantizedModel, name: str) -> Iterator[Array]:
-    """One of `constant_arrays` piece by piece along its first axis: layer by layer, or all of it.
-
-    At any time one layer of one tensor is in memory, if `model.tensors` reads its tensors when asked.
-    """
-    whole = _whole(model, name)
-    if whole is not None:
-        yield whole
-        return
-    for layer in range(model.config.num_hidden_layers):
-        yield _layer_array(model, layer, name)[None]
+# ------------------------------------------------------------- every array by name, read when asked for
 
 
-def _whole(model: QuantizedModel, name: str) -> Array | None:
-    """A constant that no layer has a part of; None for the others."""
-    kind, _, part = name.rpartition("_")
-    if name == "embed":
-        return model.array(name)
-    if kind == "final_norm":
-        return dict(_norm_arrays(model, kind, kind))[name]
-    if name in ("cosine", "sine", "positions"):
-        return _tables(model)[name]
-    if name == "eps":
-        return np.asarray(model.config.rms_norm_eps, np.float32)
-    if kind == "w_head":
-        return _weight_array(model, "w_head", kind, part)
-    return dict(_site_arrays(model, "head", "head")).get(name)
+def _shared(model: QuantizedModel) -> Iterator[tuple[str, Reader]]:
+    """The arrays that no layer has a part of."""
+    yield "embed", partial(model.array, "embed")
+    yield from _norm(model, "final_norm", "final_norm")
+    yield from _site(model, "head", "head")
+    yield from _weight(model, "w_head", "w_head")
+    if model.config.architecture.positions == "learned":
+        positions = model.max_seq_len
+        yield "positions", lambda: np.ascontiguousarray(model.array("positions")[:positions])
+    else:
+        yield "cosine", lambda: model.cos
+        yield "sine", lambda: model.sin
+    yield "eps", lambda: np.asarray(model.config.rms_norm_eps, np.float32)
 
 
-def _layer_array(model: QuantizedModel, layer: int, name: str) -> Array:
-    prefix = f"layers.{layer}."
-    if name.startswith("scales_"):
-        return model.array(prefix + name.removeprefix("scales_"))
-    kind, _, part = name.rpartition("_")
-    if kind in LAYER_NORMS:
-        return dict(_norm_arrays(model, prefix + kind, kind))[name]
-    if kind in SITE_OF:
-        return _weight_array(model, prefix + kind, kind, part)
-    site = next(site for site in SITES if name.startswith(f"{site}_"))
-    return model.array(f"{prefix}{site}.{name.removeprefix(f'{site}_')}")
-
-
-def _weight_array(model: QuantizedModel, name: str, kind: str, part: str) -> Array:
-    """One of `_weight_arrays`, without making the others."""
-    weight = model.tensors[name]
-    assert isinstance(weight, QuantizedWeight)
-    if part == "index":
-        return _index(weight)
-    if part == "terms":
-        return model_terms(model, name, kind)
-    return getattr(weight, part)
-
-
-def _layer_arrays(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Array]]:
+def _layer(model: QuantizedModel, layer: int) -> Iterator[tuple[str, Reader]]:
+    """The arrays of a layer."""
     prefix = f"layers.{layer}."
     for norm in LAYER_NORMS:
         if prefix + norm in model.tensors:
-            yield from _norm_arrays(model, prefix + norm, norm)
+            yield from _norm(model, prefix + norm, norm)
     for site, weights in SITES.items():
         if site != "head":
-            yield from _site_arrays(model, prefix + site, site)
+            yield from _site(model, prefix + site, site)
             for weight in weights:
                 if prefix + weight in model.tensors:  # not every MLP has a gate
-                    yield from _weight_arrays(model, prefix + weight, weight)
+                    yield from _weight(model, prefix + weight, weight)
     for scale in ("q_scale", "k_scale", "v_scale", "p_scale"):
         if prefix + scale in model.tensors:
-            yield f"scales_{scale}", model.array(prefix + scale)
+            yield f"scales_{scale}", partial(model.array, prefix + scale)
 
 
-def _norm_arrays(model: QuantizedModel, name: str, kind: str) -> Iterator[tuple[str, Array]]:
-    yield f"{kind}_gain", model.array(name)
+def _norm(model: QuantizedModel, name: str, kind: str) -> Iterator[tuple[str, Reader]]:
+    yield f"{kind}_gain", partial(model.array, name)
     if f"{name}.bias" in model.tensors:
-        yield f"{kind}_bias", model.array(f"{name}.bias")
+        yield f"{kind}_bias", partial(model.array, f"{name}.bias")
 
 
-def _site_arrays(model: QuantizedModel, name: str, site: str) -> Iterator[tuple[str, Array]]:
+def _site(model: QuantizedModel, name: str, site: str) -> Iterator[tuple[str, Reader]]:
     for part in ("outliers", "low_rank"):
         if f"{name}.{part}" in model.tensors:
-            yield f"{site}_{part}", model.array(f"{name}.{part}")
+            yield f"{site}_{part}", partial(model.array, f"{name}.{part}")
 
 
-def _weight_arrays(model: QuantizedModel, name: str, kind: str) -> Iterator[tuple[str, Array]]:
-    weight = model.tensors[name]
-    assert isinstance(weight, QuantizedWeight)
-    yield f"{kind}_codes", weight.codes
-    if weight.index is not None:
-        yield f"{kind}_index", _index(weight)
-    if weight.zero is not None:
-        yield f"{kind}_zero", weight.zero
-    if weight.step is not None:
-        yield f"{kind}_step", weight.step
-    yield f"{kind}_terms", model_terms(model, name, kind)
+def _weight(model: QuantizedModel, name: str, kind: str) -> Iterator[tuple[str, Reader]]:
+    """The parts of a weight, which is read with the first of them; None for those that its format lacks."""
+
+    @cache
+    def weight() -> QuantizedWeight:
+        found = model.tensors[name]
+        assert isinstance(found, QuantizedWeight)
+        return found
+
+    yield f"{kind}_codes", lambda: weight().codes
+    yield f"{kind}_index", lambda: None if weight().index is None else _index(weight())
+    yield f"{kind}_zero", lambda: weight().zero
+    yield f"{kind}_step", lambda: weight().step
+    yield f"{kind}_terms", lambda: model_terms(model, name, kind)
 
 
 def model_terms(model: QuantizedModel, name: str, kind: str) -> NDArray[np.float32]:

@@ -539,8 +539,8 @@ FAULTS: dict[str, Fault] = {
         """,
     ),
     "FX901": Fault(
-        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar without "
-        "a value.",
+        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar "
+        "without a value.",
         'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
         """
         def total(A: float32[64], n: int32) -> float32:
@@ -591,6 +591,8 @@ FAULTS: dict[str, Fault] = {
         from flexllm_allo.hardware.devices import device
 
         roofline(device("zcu104"), 300, weight_bits=4, activation_bits=8)
+        """,
+    ),
     "FX921": Fault(
         "How often a process puts or gets must follow from constants and scalars, for its FIFOs to be "
         "analysed without a run.",

@@ -31,7 +31,7 @@ from flexllm_allo.errors import ToolError
 from flexllm_allo.hybrid import hybrid
 from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.kernels.linear import linear_add
-from flexllm_allo.models.arrays import _weight_arrays
+from flexllm_allo.models.arrays import _weight
 from flexllm_allo.models.operators import operators
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.quant import IntFormat, QuantizedModel, Recipe, weight_storage
@@ -139,7 +139,7 @@ def run_linear(weight: Any, fmt: Any, x: np.ndarray, side_x: np.ndarray, side_w:
     terms = np.concatenate([own, side_x], axis=-1)
     made = recipe(weight.format, fmt, None, None)
     model: Any = QuantizedModel(PLAIN, made, {"wo": weight, "wo.side": side_w}, scale, scale)
-    arrays = [array for _, array in _weight_arrays(model, "wo", "wo")]
+    arrays = [array for _, read in _weight(model, "wo", "wo") if (array := read()) is not None]
     layer = replace(operators(made).wo, extra=terms.shape[1] - 1)
     sizes = dict(F=layer, Tx=operators(made).out.dtype, T=len(x), N=len(weight.codes), K=x.shape[1])
     program = allo.customize(linear_add, instantiate=sizes | dict(P=terms.shape[1])).program
