@@ -4,46 +4,30 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from float_llama import forward, random_model
+from quant_models import TINY, RandomModel, logits, random_samples, recipe
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.quant import get_recipe, quantize
-from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, FloatFormat, IntFormat, ProgressiveFormat
-from flexllm_allo.quant.integer.rtn import quantize_rows, quantize_weight
-from flexllm_allo.quant.passes import FoldNorms, Rotate, Rtn
+from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, IntFormat
+from flexllm_allo.quant.passes import FoldNorms, Gptq, Rotate, Rtn
+from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipes import Recipe
 from flexllm_allo.quant.transform import learn
 from flexllm_allo.quant.transform.hadamard import Online
 from flexllm_allo.quant.transform.learn import cayley_step, learn_rotations
+from flexllm_allo.quant.transform.planting import plant_outliers
 from flexllm_allo.quant.transform.rotation import Rotations, fold_norms, random_rotations, rotate
+from flexllm_allo.quant.transform.trial import Trial, is_better
 
 torch = pytest.importorskip("torch")
-TINY = Path(__file__).parent.parent / "models" / "tiny"
 LEARNED = Rotate("learned", "learned", r3=True, r4=True, steps=6)
-
-
-def planted(factor: float = 30.0) -> SimpleNamespace:
-    """The tiny model with outlier channels: gains times a factor, the columns behind them divided by it."""
-    model = load_checkpoint(TINY)
-    tensors = {name: model.tensors[name].copy() for name in model.tensors}
-    channels = [3, 77, 150]
-    for i in range(model.config.num_hidden_layers):
-        at = f"model.layers.{i}"
-        for norm, reads in (
-            ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
-        ):
-            tensors[f"{at}.{norm}.weight"][channels] *= factor
-            for name in reads:
-                tensors[f"{at}.{name}.weight"][:, channels] /= factor
-    return SimpleNamespace(config=model.config, tensors=tensors, rope_tables=model.rope_tables)
 
 
 def sequences(count: int, length: int) -> np.ndarray:
@@ -118,7 +102,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def run():
     """Six steps on the tiny model with outliers, and every rotation on the way."""
-    model, tokens = planted(), sequences(12, 48)
+    model, tokens = plant_outliers(load_checkpoint(TINY)), sequences(12, 48)
     seen, steps = [], []
     original = learn.cayley_step
 
@@ -174,6 +158,26 @@ def test_a_harmful_run_gives_back_the_start(run, monkeypatch):
     monkeypatch.setattr(learn, "cayley_step", lambda r, g, m, rate: (np.eye(r.shape[-1]) + 0 * r, m))
     made = learn_rotations(fold_norms(run.model), get_recipe("w4a4kv4"), sequences(4, 48), LEARNED)
     np.testing.assert_array_equal(made.r1, random_rotations(run.model.config, LEARNED).r1)
+
+
+@pytest.mark.parametrize("verdict", [False, True])
+def test_what_is_learned_is_kept_only_if_the_rounded_model_is_better(run, monkeypatch, verdict):
+    seen = []
+
+    def judge(losses, start):
+        seen.append((losses, start))
+        return verdict
+
+    monkeypatch.setattr(learn, "is_better", judge)
+    recipe, tokens = get_recipe("w4a4kv4"), run.tokens
+    made = learn_rotations(fold_norms(run.model), recipe, tokens, LEARNED)
+    start = random_rotations(run.model.config, LEARNED)
+    assert np.array_equal(made.r1, start.r1) == (not verdict)
+    # Both are judged on sequences that no step has seen, rounded for those that steps have.
+    trial = Trial(fold_norms(run.model), recipe, tokens[:9], tokens[9:])
+    np.testing.assert_array_equal(seen[0][1], trial.losses(start))
+    if verdict:
+        np.testing.assert_array_equal(seen[0][0], trial.losses(made))
 
 
 def test_only_what_the_pass_calls_learned_is_learned(run):
@@ -275,63 +279,47 @@ def test_weights_are_rounded_unless_gptq_follows():
     assert losses[2] == losses[0]
 
 
-UINT4 = IntFormat(4, "per_token", dynamic=True, zero="float")
+# ----------------------------------------------------------------------------------- the trial
 
 
-def test_fake_values_are_those_of_the_integer_path():
-    from flexllm_allo.quant.transform.fake import fake_activation, fake_heads, fake_weight
-
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((5, 32)).astype(np.float32)
-    x[2] = 0
-    t = torch.as_tensor(x)
-    signed = IntFormat(8, "per_token", dynamic=True)
-    codes, scale = quantize_rows(x, signed)
-    np.testing.assert_allclose(fake_activation(t, signed), codes * scale[:, None], atol=1e-6)
-    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
-    step = np.where(high == low, 1, (high - low) / 15)
-    np.testing.assert_allclose(fake_activation(t, UINT4), np.round((x - low) / step) * step + low, atol=1e-6)
-    spin = replace(UINT4, zero="integer")
-    shifted = torch.as_tensor(x + 5)  # all positive: the range starts at 0
-    made = fake_activation(shifted, spin).numpy()
-    step = (x + 5).max(1, keepdims=True) / 15
-    np.testing.assert_allclose(made, np.clip(np.round((x + 5) / step), 0, 15) * step, atol=1e-5)
-    np.testing.assert_array_equal(
-        fake_activation(t, FloatFormat(16)), x.astype(np.float16).astype(np.float32)
-    )
-    weight, scales = quantize_weight(x, INT4_WEIGHT, (1.0,))
-    np.testing.assert_allclose(fake_weight(t, INT4_WEIGHT), weight * scales[:, None], atol=1e-6)
-    static = fake_heads(t.reshape(1, 5, 4, 8), IntFormat(8, "per_head", full_range=True)).numpy()
-    peak = np.abs(x).max(1) / 127
-    np.testing.assert_allclose(
-        static.reshape(5, 32), np.round(x / np.where(peak, peak, 1)[:, None]) * peak[:, None], atol=1e-6
-    )
+def cross_entropy(wanted, found):
+    p, q = (logits - np.log(np.exp(logits).sum(1, keepdims=True)) for logits in (wanted, found))
+    return -(np.exp(p) * q).sum(1).mean()
 
 
-def test_fake_groups_and_progressive_weights():
-    from flexllm_allo.quant.transform.fake import fake_weight
-
-    rng = np.random.default_rng(4)
-    w = torch.as_tensor(rng.standard_normal((3, 128)).astype(np.float32))
-    grouped = fake_weight(w, IntFormat(4, "per_group", full_range=True, group=32))
-    errors = (grouped - w).abs().reshape(3, 4, 32).amax(-1)
-    assert (errors <= w.abs().reshape(3, 4, 32).amax(-1) / 14 + 1e-6).all()
-    made = fake_weight(w, ProgressiveFormat(4, 64)).numpy()
-    scale = np.abs(w.numpy()).max(1, keepdims=True) / 119
-    whole = made / scale
-    np.testing.assert_allclose(whole, np.round(whole), atol=1e-4)
-    assert np.abs(whole).max() <= 127
-    assert 0 < np.abs(made - w.numpy()).max() <= (9 * scale).max()
+@pytest.mark.parametrize("rounding", [Rtn(), Gptq()])
+def test_the_trial_is_of_the_model_as_it_will_be(rounding):
+    model, held = RandomModel(), random_samples(RandomModel(), seed=1)
+    samples = random_samples(model)
+    passes = (FoldNorms(), Rotate("hadamard", "hadamard", r4=False), rounding)
+    r = recipe(*passes)
+    rotations = random_rotations(model.config, passes[1])
+    losses = Trial(fold_norms(model), r, samples, held).losses(rotations)
+    none, found = get_recipe("none"), dict(quantize_tensors(model, r, samples))
+    exact = dict(quantize_tensors(model, none))
+    expected = [cross_entropy(logits(model, exact, none, t), logits(model, found, r, t)) for t in held]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
-def test_gradients_go_straight_through_and_into_the_scale():
-    from flexllm_allo.quant.transform.fake import fake_activation
+def test_without_rounding_all_rotations_are_equal():
+    model, held = RandomModel(), random_samples(RandomModel(), seed=1)
+    r = Recipe("exact", None, None, None, None, passes=(FoldNorms(), Rotate(r4=False)))
+    trial = Trial(fold_norms(model), r, random_samples(model), held)
+    found = trial.losses(random_rotations(model.config, Rotate(r4=False)))
+    np.testing.assert_allclose(found, trial.losses(Rotations()), rtol=1e-5)
 
-    x = torch.tensor([[1.0, 0.3, -0.2]], requires_grad=True)
-    fake_activation(x, IntFormat(4, "per_token", dynamic=True)).sum().backward()
-    exact = np.array([7, 0.3 * 7, -0.2 * 7])
-    residual = (np.round(exact) - exact).sum()
-    np.testing.assert_allclose(x.grad, [[1 + residual / 7, 1, 1]], atol=1e-5)
+
+def test_only_a_gain_beyond_chance_counts():
+    rng = np.random.default_rng(0)
+    start, noise = rng.normal(3, 0.2, 16), rng.normal(0, 0.01, 16)
+    noise -= noise.mean()
+    standard_error = noise.std(ddof=1) / 4
+    assert not is_better(start, start)
+    assert not is_better(start + noise - 1.9 * standard_error, start)
+    assert is_better(start + noise - 2.1 * standard_error, start)
+    assert not is_better(start + 1, start)
+    assert is_better(start[:1] - 1e-6, start[:1])
+    assert not is_better(start[:1], start[:1])
 
 
 # ------------------------------------------------------------------------------------ refusals
