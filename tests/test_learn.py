@@ -24,7 +24,7 @@ from flexllm_allo.quant.transform.hadamard import Online
 from flexllm_allo.quant.transform.learn import cayley_step, learn_rotations
 from flexllm_allo.quant.transform.planting import plant_outliers
 from flexllm_allo.quant.transform.rotation import Rotations, fold_norms, random_rotations, rotate
-from flexllm_allo.quant.transform.trial import Trial, is_better
+from flexllm_allo.quant.transform.trial import Losses, Trial, is_better
 
 torch = pytest.importorskip("torch")
 LEARNED = Rotate("learned", "learned", r3=True, r4=True, steps=6)
@@ -101,7 +101,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def run():
-    """Six steps on the tiny model with outliers, and every rotation on the way."""
+    """Six steps on the tiny model with outliers, and every rotation on the way; no trial behind them."""
     model, tokens = plant_outliers(load_checkpoint(TINY)), sequences(12, 48)
     seen, steps = [], []
     original = learn.cayley_step
@@ -111,13 +111,12 @@ def run():
         seen.append(made[0])
         return made
 
-    learn.cayley_step = recorded
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "cayley_step", recorded)
+        patch.setattr(learn, "is_better", lambda *_: True)
         made = learn_rotations(
             fold_norms(model), get_recipe("w4a4kv4"), tokens, LEARNED, lambda *s: steps.append(s)
         )
-    finally:
-        learn.cayley_step = original
     return SimpleNamespace(model=model, tokens=tokens, made=made, seen=seen, steps=steps)
 
 
@@ -164,8 +163,9 @@ def test_a_harmful_run_gives_back_the_start(run, monkeypatch):
 def test_what_is_learned_is_kept_only_if_the_rounded_model_is_better(run, monkeypatch, verdict):
     seen = []
 
-    def judge(losses, start):
-        seen.append((losses, start))
+    def judge(losses, start, held):
+        seen.append((losses.distance, start.distance))
+        assert held == 3  # of 12 sequences
         return verdict
 
     monkeypatch.setattr(learn, "is_better", judge)
@@ -173,11 +173,10 @@ def test_what_is_learned_is_kept_only_if_the_rounded_model_is_better(run, monkey
     made = learn_rotations(fold_norms(run.model), recipe, tokens, LEARNED)
     start = random_rotations(run.model.config, LEARNED)
     assert np.array_equal(made.r1, start.r1) == (not verdict)
-    # Both are judged on sequences that no step has seen, rounded for those that steps have.
-    trial = Trial(fold_norms(run.model), recipe, tokens[:9], tokens[9:])
-    np.testing.assert_array_equal(seen[0][1], trial.losses(start))
+    trial = Trial(fold_norms(run.model), recipe, tokens)
+    np.testing.assert_array_equal(seen[0][1], trial.losses(start).distance)
     if verdict:
-        np.testing.assert_array_equal(seen[0][0], trial.losses(made))
+        np.testing.assert_array_equal(seen[0][0], trial.losses(made).distance)
 
 
 def test_only_what_the_pass_calls_learned_is_learned(run):
@@ -282,44 +281,51 @@ def test_weights_are_rounded_unless_gptq_follows():
 # ----------------------------------------------------------------------------------- the trial
 
 
-def cross_entropy(wanted, found):
-    p, q = (logits - np.log(np.exp(logits).sum(1, keepdims=True)) for logits in (wanted, found))
-    return -(np.exp(p) * q).sum(1).mean()
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("rounding", [Rtn(), Gptq()])
 def test_the_trial_is_of_the_model_as_it_will_be(rounding):
-    model, held = RandomModel(), random_samples(RandomModel(), seed=1)
-    samples = random_samples(model)
-    passes = (FoldNorms(), Rotate("hadamard", "hadamard", r4=False), rounding)
-    r = recipe(*passes)
-    rotations = random_rotations(model.config, passes[1])
-    losses = Trial(fold_norms(model), r, samples, held).losses(rotations)
-    none, found = get_recipe("none"), dict(quantize_tensors(model, r, samples))
-    exact = dict(quantize_tensors(model, none))
-    expected = [cross_entropy(logits(model, exact, none, t), logits(model, found, r, t)) for t in held]
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    model, samples = RandomModel(), random_samples(RandomModel())
+    turn = Rotate("hadamard", "hadamard", r4=False)
+    r, none = recipe(FoldNorms(), turn, rounding), get_recipe("none")
+    losses = Trial(fold_norms(model), r, samples).losses(random_rotations(model.config, turn))
+    exact, found = (dict(quantize_tensors(model, x, samples)) for x in (none, r))
+    for i, tokens in enumerate(samples):
+        p = np.exp(log_softmax(logits(model, exact, none, tokens)))
+        log_q = log_softmax(logits(model, found, r, tokens))
+        assert losses.distance[i] == pytest.approx(-(p * log_q).sum(axis=1).mean(), rel=1e-5)
+        text = [log_q[t, token] for t, token in enumerate(tokens[1:])]
+        assert losses.text[i] == pytest.approx(-np.mean(text), rel=1e-5)
 
 
 def test_without_rounding_all_rotations_are_equal():
-    model, held = RandomModel(), random_samples(RandomModel(), seed=1)
-    r = Recipe("exact", None, None, None, None, passes=(FoldNorms(), Rotate(r4=False)))
-    trial = Trial(fold_norms(model), r, random_samples(model), held)
-    found = trial.losses(random_rotations(model.config, Rotate(r4=False)))
-    np.testing.assert_allclose(found, trial.losses(Rotations()), rtol=1e-5)
+    model, turn = RandomModel(), Rotate(r4=False)
+    r = Recipe("exact", None, None, None, None, passes=(FoldNorms(), turn))
+    trial = Trial(fold_norms(model), r, random_samples(model))
+    found, plain = trial.losses(random_rotations(model.config, turn)), trial.losses(Rotations())
+    np.testing.assert_allclose(found.distance, plain.distance, rtol=1e-5)
+    np.testing.assert_allclose(found.text, plain.text, rtol=1e-5)
 
 
 def test_only_a_gain_beyond_chance_counts():
     rng = np.random.default_rng(0)
-    start, noise = rng.normal(3, 0.2, 16), rng.normal(0, 0.01, 16)
-    noise -= noise.mean()
-    standard_error = noise.std(ddof=1) / 4
-    assert not is_better(start, start)
-    assert not is_better(start + noise - 1.9 * standard_error, start)
-    assert is_better(start + noise - 2.1 * standard_error, start)
-    assert not is_better(start + 1, start)
-    assert is_better(start[:1] - 1e-6, start[:1])
-    assert not is_better(start[:1], start[:1])
+    start, noise = Losses(*rng.normal(3, 0.2, (2, 32))), rng.normal(0, 0.01, 32)
+    noise[-16:] -= noise[-16:].mean()
+    standard_error = noise[-16:].std(ddof=1) / 4
+
+    def judged(distance, text, held=16):
+        return is_better(Losses(start.distance + distance, start.text + text), start, held)
+
+    assert judged(noise - 2.1 * standard_error, -1e-6)
+    assert not judged(noise - 1.9 * standard_error, -1e-6)
+    assert not judged(noise - 2.1 * standard_error, 1e-6)
+    assert not judged(0, 0)
+    # Sequences that were learned from do not count in the distance.
+    assert not judged(np.where(np.arange(32) < 16, -1.0, 0.01), -1)
+    assert judged(-1e-6, -1e-6, held=1)
+    assert not judged(1e-6, -1e-6, held=1)
 
 
 # ------------------------------------------------------------------------------------ refusals

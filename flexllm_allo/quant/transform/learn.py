@@ -85,8 +85,8 @@ def learn_rotations(
         learned = _Learner(network, tokens, held, start, pass_).run(on_step)
     if learned is start:
         return start
-    trial = Trial(model, recipe, tokens.astype(np.int32), held.astype(np.int32))
-    return learned if is_better(trial.losses(learned), trial.losses(start)) else start
+    trial = Trial(model, recipe, samples.astype(np.int32))
+    return learned if is_better(trial.losses(learned), trial.losses(start), len(held)) else start
 
 
 def _split(tokens: Ids) -> tuple[Ids, Ids]:
