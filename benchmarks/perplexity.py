@@ -92,6 +92,7 @@ def _measure(
     text = (TINY / "heldout.txt").read_text(encoding="utf-8")
     rows: dict[str, Row] = {}
     settings: dict[str, object] = {}
+    base = math.nan  # the float model's, which comes first
     for name, recipe in wanted.items():
         start = time.perf_counter()
         quantized = quantize(source, recipe, samples)
@@ -104,7 +105,7 @@ def _measure(
             "bits_per_weight": round(storage.bits_per_weight, 3),
             "bytes_per_token": round(storage.bytes_per_token),
         }
-        base = rows["none"]["ppl"]
+        base = found["ppl"] if name == "none" else base
         rows[name]["delta_percent"] = round(100 * (found["ppl"] / base - 1), 2)
         print(f"{model}: {name} {rows[name]['ppl']} ({time.perf_counter() - start:.1f} s)", flush=True)
     return rows, settings
