@@ -13,13 +13,14 @@ from flexllm_allo.quant.decoder import (
     AttentionScales,
     DecoderLayer,
     Site,
+    decoder_of,
+    online_of,
     rms_norm,
 )
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_KV, INT8_WEIGHT, IntFormat
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.passes import Rotate
 from flexllm_allo.quant.recipes import SITES, Recipe
-from flexllm_allo.quant.transform.float_passes import decoder_of, online_of
 
 TINY = Path(models.__path__[0]) / "tiny"
 KINDS = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")

@@ -4,46 +4,30 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from float_llama import forward, random_model
+from quant_models import TINY, RandomModel, logits, random_samples, recipe
 
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.hf import load_checkpoint
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.quant import get_recipe, quantize
-from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, FloatFormat, IntFormat, ProgressiveFormat
-from flexllm_allo.quant.integer.rtn import quantize_rows, quantize_weight
-from flexllm_allo.quant.passes import FoldNorms, Rotate, Rtn
+from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_WEIGHT, IntFormat
+from flexllm_allo.quant.passes import FoldNorms, Gptq, Rotate, Rtn
+from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipes import Recipe
 from flexllm_allo.quant.transform import learn
 from flexllm_allo.quant.transform.hadamard import Online
 from flexllm_allo.quant.transform.learn import cayley_step, learn_rotations
+from flexllm_allo.quant.transform.planting import plant_outliers
 from flexllm_allo.quant.transform.rotation import Rotations, fold_norms, random_rotations, rotate
+from flexllm_allo.quant.transform.trial import Losses, Trial, is_better
 
 torch = pytest.importorskip("torch")
-TINY = Path(__file__).parent.parent / "models" / "tiny"
 LEARNED = Rotate("learned", "learned", r3=True, r4=True, steps=6)
-
-
-def planted(factor: float = 30.0) -> SimpleNamespace:
-    """The tiny model with outlier channels: gains times a factor, the columns behind them divided by it."""
-    model = load_checkpoint(TINY)
-    tensors = {name: model.tensors[name].copy() for name in model.tensors}
-    channels = [3, 77, 150]
-    for i in range(model.config.num_hidden_layers):
-        at = f"model.layers.{i}"
-        for norm, reads in (
-            ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
-        ):
-            tensors[f"{at}.{norm}.weight"][channels] *= factor
-            for name in reads:
-                tensors[f"{at}.{name}.weight"][:, channels] /= factor
-    return SimpleNamespace(config=model.config, tensors=tensors, rope_tables=model.rope_tables)
 
 
 def sequences(count: int, length: int) -> np.ndarray:
@@ -117,8 +101,8 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def run():
-    """Six steps on the tiny model with outliers, and every rotation on the way."""
-    model, tokens = planted(), sequences(12, 48)
+    """Six steps on the tiny model with outliers, and every rotation on the way; no trial behind them."""
+    model, tokens = plant_outliers(load_checkpoint(TINY)), sequences(12, 48)
     seen, steps = [], []
     original = learn.cayley_step
 
@@ -127,13 +111,12 @@ def run():
         seen.append(made[0])
         return made
 
-    learn.cayley_step = recorded
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "cayley_step", recorded)
+        patch.setattr(learn, "is_better", lambda *_: True)
         made = learn_rotations(
             fold_norms(model), get_recipe("w4a4kv4"), tokens, LEARNED, lambda *s: steps.append(s)
         )
-    finally:
-        learn.cayley_step = original
     return SimpleNamespace(model=model, tokens=tokens, made=made, seen=seen, steps=steps)
 
 
@@ -174,6 +157,26 @@ def test_a_harmful_run_gives_back_the_start(run, monkeypatch):
     monkeypatch.setattr(learn, "cayley_step", lambda r, g, m, rate: (np.eye(r.shape[-1]) + 0 * r, m))
     made = learn_rotations(fold_norms(run.model), get_recipe("w4a4kv4"), sequences(4, 48), LEARNED)
     np.testing.assert_array_equal(made.r1, random_rotations(run.model.config, LEARNED).r1)
+
+
+@pytest.mark.parametrize("verdict", [False, True])
+def test_what_is_learned_is_kept_only_if_the_rounded_model_is_better(run, monkeypatch, verdict):
+    seen = []
+
+    def judge(losses, start, held):
+        seen.append((losses.distance, start.distance))
+        assert held == 3  # of 12 sequences
+        return verdict
+
+    monkeypatch.setattr(learn, "is_better", judge)
+    recipe, tokens = get_recipe("w4a4kv4"), run.tokens
+    made = learn_rotations(fold_norms(run.model), recipe, tokens, LEARNED)
+    start = random_rotations(run.model.config, LEARNED)
+    assert np.array_equal(made.r1, start.r1) == (not verdict)
+    trial = Trial(fold_norms(run.model), recipe, tokens)
+    np.testing.assert_array_equal(seen[0][1], trial.losses(start).distance)
+    if verdict:
+        np.testing.assert_array_equal(seen[0][0], trial.losses(made).distance)
 
 
 def test_only_what_the_pass_calls_learned_is_learned(run):
@@ -275,63 +278,54 @@ def test_weights_are_rounded_unless_gptq_follows():
     assert losses[2] == losses[0]
 
 
-UINT4 = IntFormat(4, "per_token", dynamic=True, zero="float")
+# ----------------------------------------------------------------------------------- the trial
 
 
-def test_fake_values_are_those_of_the_integer_path():
-    from flexllm_allo.quant.transform.fake import fake_activation, fake_heads, fake_weight
-
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((5, 32)).astype(np.float32)
-    x[2] = 0
-    t = torch.as_tensor(x)
-    signed = IntFormat(8, "per_token", dynamic=True)
-    codes, scale = quantize_rows(x, signed)
-    np.testing.assert_allclose(fake_activation(t, signed), codes * scale[:, None], atol=1e-6)
-    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
-    step = np.where(high == low, 1, (high - low) / 15)
-    np.testing.assert_allclose(fake_activation(t, UINT4), np.round((x - low) / step) * step + low, atol=1e-6)
-    spin = replace(UINT4, zero="integer")
-    shifted = torch.as_tensor(x + 5)  # all positive: the range starts at 0
-    made = fake_activation(shifted, spin).numpy()
-    step = (x + 5).max(1, keepdims=True) / 15
-    np.testing.assert_allclose(made, np.clip(np.round((x + 5) / step), 0, 15) * step, atol=1e-5)
-    np.testing.assert_array_equal(
-        fake_activation(t, FloatFormat(16)), x.astype(np.float16).astype(np.float32)
-    )
-    weight, scales = quantize_weight(x, INT4_WEIGHT, (1.0,))
-    np.testing.assert_allclose(fake_weight(t, INT4_WEIGHT), weight * scales[:, None], atol=1e-6)
-    static = fake_heads(t.reshape(1, 5, 4, 8), IntFormat(8, "per_head", full_range=True)).numpy()
-    peak = np.abs(x).max(1) / 127
-    np.testing.assert_allclose(
-        static.reshape(5, 32), np.round(x / np.where(peak, peak, 1)[:, None]) * peak[:, None], atol=1e-6
-    )
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def test_fake_groups_and_progressive_weights():
-    from flexllm_allo.quant.transform.fake import fake_weight
+@pytest.mark.parametrize("rounding", [Rtn(), Gptq()])
+def test_the_trial_is_of_the_model_as_it_will_be(rounding):
+    model, samples = RandomModel(), random_samples(RandomModel())
+    turn = Rotate("hadamard", "hadamard", r4=False)
+    r, none = recipe(FoldNorms(), turn, rounding), get_recipe("none")
+    losses = Trial(fold_norms(model), r, samples).losses(random_rotations(model.config, turn))
+    exact, found = (dict(quantize_tensors(model, x, samples)) for x in (none, r))
+    for i, tokens in enumerate(samples):
+        p = np.exp(log_softmax(logits(model, exact, none, tokens)))
+        log_q = log_softmax(logits(model, found, r, tokens))
+        assert losses.distance[i] == pytest.approx(-(p * log_q).sum(axis=1).mean(), rel=1e-5)
+        text = [log_q[t, token] for t, token in enumerate(tokens[1:])]
+        assert losses.text[i] == pytest.approx(-np.mean(text), rel=1e-5)
 
-    rng = np.random.default_rng(4)
-    w = torch.as_tensor(rng.standard_normal((3, 128)).astype(np.float32))
-    grouped = fake_weight(w, IntFormat(4, "per_group", full_range=True, group=32))
-    errors = (grouped - w).abs().reshape(3, 4, 32).amax(-1)
-    assert (errors <= w.abs().reshape(3, 4, 32).amax(-1) / 14 + 1e-6).all()
-    made = fake_weight(w, ProgressiveFormat(4, 64)).numpy()
-    scale = np.abs(w.numpy()).max(1, keepdims=True) / 119
-    whole = made / scale
-    np.testing.assert_allclose(whole, np.round(whole), atol=1e-4)
-    assert np.abs(whole).max() <= 127
-    assert 0 < np.abs(made - w.numpy()).max() <= (9 * scale).max()
+
+def test_without_rounding_all_rotations_are_equal():
+    model, turn = RandomModel(), Rotate(r4=False)
+    r = Recipe("exact", None, None, None, None, passes=(FoldNorms(), turn))
+    trial = Trial(fold_norms(model), r, random_samples(model))
+    found, plain = trial.losses(random_rotations(model.config, turn)), trial.losses(Rotations())
+    np.testing.assert_allclose(found.distance, plain.distance, rtol=1e-5)
+    np.testing.assert_allclose(found.text, plain.text, rtol=1e-5)
 
 
-def test_gradients_go_straight_through_and_into_the_scale():
-    from flexllm_allo.quant.transform.fake import fake_activation
+def test_only_a_gain_beyond_chance_counts():
+    rng = np.random.default_rng(0)
+    start, noise = Losses(*rng.normal(3, 0.2, (2, 32))), rng.normal(0, 0.01, 32)
+    noise[-16:] -= noise[-16:].mean()
+    standard_error = noise[-16:].std(ddof=1) / 4
 
-    x = torch.tensor([[1.0, 0.3, -0.2]], requires_grad=True)
-    fake_activation(x, IntFormat(4, "per_token", dynamic=True)).sum().backward()
-    exact = np.array([7, 0.3 * 7, -0.2 * 7])
-    residual = (np.round(exact) - exact).sum()
-    np.testing.assert_allclose(x.grad, [[1 + residual / 7, 1, 1]], atol=1e-5)
+    def judged(distance, text, held=16):
+        return is_better(Losses(start.distance + distance, start.text + text), start, held)
+
+    assert judged(noise - 2.1 * standard_error, -1e-6)
+    assert not judged(noise - 1.9 * standard_error, -1e-6)
+    assert not judged(noise - 2.1 * standard_error, 1e-6)
+    assert not judged(0, 0)
+    # Sequences that were learned from do not count in the distance.
+    assert not judged(np.where(np.arange(32) < 16, -1.0, 0.01), -1)
+    assert judged(-1e-6, -1e-6, held=1)
+    assert not judged(1e-6, -1e-6, held=1)
 
 
 # ------------------------------------------------------------------------------------ refusals

@@ -23,7 +23,9 @@ from flexllm_allo.quant import quantize
 from flexllm_allo.quant.calibration import SiteStatistics, calibration_samples
 from flexllm_allo.quant.decoder import (
     decode_layer,
+    decoder_of,
     float_layer,
+    online_of,
 )
 from flexllm_allo.quant.formats import INT4_WEIGHT, INT8_ACTIVATION, IntFormat
 from flexllm_allo.quant.integer.gptq import gptq
@@ -44,7 +46,7 @@ from flexllm_allo.quant.passes import (
 )
 from flexllm_allo.quant.pipeline import quantize_tensors
 from flexllm_allo.quant.recipes import SITES, recipes
-from flexllm_allo.quant.transform.float_passes import apply_float_passes, decoder_of, online_of
+from flexllm_allo.quant.transform.float_passes import apply_float_passes
 from flexllm_allo.quant.weight import QuantizedWeight
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quant_models import TINY
 from typer.testing import CliRunner
 
-from flexllm_allo import cli, models
+from flexllm_allo import cli
 from flexllm_allo.errors import QuantError
 from flexllm_allo.models.calibrate import DEFAULT_TEXT, Calibration, calibration_tokens
 from flexllm_allo.models.hf import load_checkpoint
@@ -23,7 +24,6 @@ from flexllm_allo.quant.store.folder import read_quantized
 from flexllm_allo.quant.store.manifest import read_manifest
 from flexllm_allo.runtime.quantize import quantize_folder
 
-TINY = Path(models.__path__[0]) / "tiny"
 SMOOTH = """\
 passes = [{ pass = "smooth" }, { pass = "rtn" }]
 weight = { format = "int", bits = 4, granularity = "per_group", group = 64, scale = "float16" }

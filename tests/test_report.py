@@ -23,7 +23,7 @@ from flexllm_allo.models.calibrate import Calibration, calibration_tokens
 from flexllm_allo.quant import plant_outliers
 from flexllm_allo.quant.activation import fake_quantize
 from flexllm_allo.quant.advice import repaired, sticks_out, suggestions
-from flexllm_allo.quant.decoder import decode_layer, float_layer
+from flexllm_allo.quant.decoder import decode_layer, decoder_of, float_layer
 from flexllm_allo.quant.formats import (
     INT4_WEIGHT,
     INT8_KV,
@@ -32,8 +32,9 @@ from flexllm_allo.quant.formats import (
     IntFormat,
     ProgressiveFormat,
 )
+from flexllm_allo.quant.layers import round_tensors
 from flexllm_allo.quant.passes import FoldNorms, Gptq, LowRank, Outliers, Rotate, Rtn, Smooth, StaticScales
-from flexllm_allo.quant.pipeline import checked_samples, quantize_tensors, round_tensors
+from flexllm_allo.quant.pipeline import checked_samples, quantize_tensors
 from flexllm_allo.quant.recipe_file import parse_recipe, recipe_from_dict, recipe_to_dict
 from flexllm_allo.quant.recipes import Recipe, recipes
 from flexllm_allo.quant.snr import (
@@ -46,7 +47,7 @@ from flexllm_allo.quant.snr import (
     SnrReport,
     measure_snr,
 )
-from flexllm_allo.quant.transform.float_passes import apply_float_passes, decoder_of
+from flexllm_allo.quant.transform.float_passes import apply_float_passes
 from flexllm_allo.report import html, svg
 from flexllm_allo.report.snr import snr_dict, snr_page
 

@@ -16,7 +16,8 @@ from .activation import fake_quantize, quantize_activation, quantize_static
 from .formats import ActivationFormat, IntFormat
 from .model import FloatModel, Shape
 from .names import tensor_name
-from .recipes import SITES
+from .passes import Rotate
+from .recipes import SITES, Recipe
 from .transform.hadamard import Online, hadamard_transform
 
 FloatArray = NDArray[Any]  # float32 throughout; NumPy's stubs lose the width in products with scalars
@@ -187,6 +188,17 @@ class Decoder:
         c, s = self.cos[: len(x), None], self.sin[: len(x), None]
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate((first * c - second * s, second * c + first * s), axis=-1)
+
+
+def online_of(recipe: Recipe) -> Online:
+    """The Hadamard transforms that a model under the recipe computes at run time."""
+    rotation = recipe.find(Rotate)
+    return Online(rotation.r3, rotation.r4, rotation.out) if rotation else Online()
+
+
+def decoder_of(model: FloatModel, length: int, online: Online | None = None) -> Decoder:
+    """The decoder of a model for samples of at most `length` tokens."""
+    return Decoder(model.config, *model.rope_tables(length), online or Online())
 
 
 def decode_layer(decoder: Decoder, layer: DecoderLayer, x: FloatArray, tap: Tap | None = None) -> FloatArray:

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QuantError
+from .layers import OnStep
 from .model import FloatModel, QuantizedModel, Shape, Tensor
-from .pipeline import OnStep, quantize_tensors
+from .pipeline import quantize_tensors
 from .recipes import Recipe, get_recipe
 
 

@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from .activation import fake_quantize, quantize_activation, quantize_static
 from .calibration import Samples
-from .decoder import Decoder, DecoderLayer, Site, float_layer, rms_norm
+from .decoder import Decoder, DecoderLayer, Site, decoder_of, float_layer, online_of, rms_norm
 from .model import FloatModel, Tensor
 from .names import EMBED, tensor_name
 from .recipes import SITES, Recipe
 from .simulate import simulated_layer, simulated_site
-from .transform.float_passes import decoder_of, online_of
 from .weight import FloatArray
 
 PLACES = (

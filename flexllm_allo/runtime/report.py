@@ -15,11 +15,12 @@ from ..models.calibrate import Calibration, calibration_data
 from ..models.hf import Checkpoint, load_checkpoint
 from ..quant.advice import repaired, suggestions
 from ..quant.calibration import Samples, calibration_samples
+from ..quant.layers import round_tensors
 from ..quant.model import FloatModel, Tensor
 from ..quant.names import EMBED, tensor_name
 from ..quant.passes import Awq, Rotate, Smooth, needs_data
 from ..quant.perplexity import text_sha256
-from ..quant.pipeline import checked_samples, round_tensors
+from ..quant.pipeline import checked_samples
 from ..quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from ..quant.snr import SnrReport, measure_snr
 from ..quant.store.folder import Source, is_quantized, read_quantized

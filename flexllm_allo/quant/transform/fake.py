@@ -1,73 +1,70 @@
-"""Fake quantization in torch: values rounded as a format rounds them, differentiable straight through.
+"""Fake quantization in torch: the values that the hardware's rules give, differentiable straight through.
 
-The value is x + s * e with e = code - x / s held constant, so gradients reach x unchanged and the scale s
-through the rounding error: a rotation that lowers the range lowers the error.
+Values come from the rules themselves (`quant.activation`, `integer.rounding`). A value is x + s * e, with
+the error e in units of the scale s held constant: gradients reach x unchanged and s through the error, so a
+rotation that lowers the range lowers the error.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..activation import fake_quantize, quantize_static
 from ..formats import ActivationFormat, FloatFormat, IntFormat, ProgressiveFormat, WeightFormat
+from ..integer.rounding import round_weight
 
 
 def fake_activation(x: Tensor, fmt: ActivationFormat | None) -> Tensor:
     """x [..., K] as `fmt` gives it back, one scale per row; x itself without a format."""
-    if fmt is None or (isinstance(fmt, FloatFormat) and fmt.bits >= 32):
+    if fmt is None:
         return x
+    value = fake_quantize(x.detach().numpy(), fmt)
     if isinstance(fmt, FloatFormat):
-        return x + (x.half().float() - x).detach()
-    return _rounded(x, fmt, (-1,))
+        return _through(x, value, torch.ones(()))
+    return _through(x, value, _scale(x, fmt, (-1,)))
 
 
 def fake_heads(x: Tensor, fmt: IntFormat | None) -> Tensor:
     """Queries, keys or values [B, heads, T, D]: a scale per token and head, or per head (static)."""
-    if fmt is None:
-        return x
-    return _rounded(x, fmt, (-1,) if fmt.granularity == "per_token_and_head" else (0, 2, 3))
+    if fmt is None or fmt.granularity == "per_token_and_head":
+        return fake_activation(x, fmt)
+    scale = _scale(x, fmt, (0, 2, 3))
+    steps = scale.detach().numpy()
+    return _through(x, quantize_static(x.detach().numpy(), steps) * steps, scale)
 
 
 def fake_weight(weight: Tensor, fmt: WeightFormat | None) -> Tensor:
-    """A weight [N, K] rounded to nearest within its whole range (no searched clipping, no sparsity)."""
+    """A weight [N, K] rounded to nearest as `Rtn` does it."""
     if fmt is None:
         return weight
+    value = round_weight(weight.detach().numpy(), fmt).dequantize()
     if isinstance(fmt, ProgressiveFormat):
-        return weight + (_progressive(weight.detach(), fmt) - weight).detach()
-    if fmt.granularity == "per_group":
-        groups = weight.reshape(len(weight), -1, fmt.group)
-        return _rounded(groups, fmt, (-1,)).reshape(weight.shape)
-    return _rounded(weight, fmt, (0, 1) if fmt.granularity == "per_tensor" else (-1,))
+        return _through(weight, value, torch.ones(()))
+    rows = 1 if fmt.granularity == "per_tensor" else len(weight)
+    groups = weight.reshape(rows, fmt.groups(weight.shape[1]), -1)
+    return _through(groups, value.reshape(groups.shape), _scale(groups, fmt, (-1,))).reshape(weight.shape)
 
 
-def _rounded(x: Tensor, fmt: IntFormat, shared: tuple[int, ...]) -> Tensor:
-    """x rounded with one scale over the dimensions `shared`."""
+def _scale(x: Tensor, fmt: IntFormat, shared: tuple[int, ...]) -> Tensor:
+    """The range of x over the dimensions `shared`, in steps of the format."""
     if fmt.zero == "none":
-        scale = _nonzero(x.abs().amax(shared, keepdim=True) / fmt.high)
-        exact = x / scale
-        codes = exact.round().clamp(fmt.low, fmt.high)
-        return x + scale * (codes - exact).detach()
-    low, high = x.amin(shared, keepdim=True), x.amax(shared, keepdim=True)
-    if fmt.zero == "integer":
-        low, high = low.clamp(max=0), high.clamp(min=0)
-    scale = _nonzero((high - low) / fmt.high)
-    exact = (x - low) / scale
-    if fmt.zero == "integer":
-        zero = (-low / scale).round()
-        exact = x / scale + zero
-    codes = exact.round().clamp(0, fmt.high)
-    return x + scale * (codes - exact).detach()
-
-
-def _progressive(weight: Tensor, fmt: ProgressiveFormat) -> Tensor:
-    scale = _nonzero(weight.abs().amax(-1, keepdim=True) / fmt.limit)
-    groups = (weight / scale).round().reshape(len(weight), -1, fmt.group)
-    low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
-    step = ((high - low) / fmt.high).round().clamp(min=1)
-    zero = (-low / step).round()
-    codes = ((groups / step).round() + zero).clamp(0, fmt.high)
-    return ((codes - zero) * step).reshape(weight.shape) * scale
-
-
-def _nonzero(scale: Tensor) -> Tensor:
+        scale = x.abs().amax(shared, keepdim=True) / fmt.high
+    else:
+        low, high = x.amin(shared, keepdim=True), x.amax(shared, keepdim=True)
+        if fmt.zero == "integer":
+            low, high = low.clamp(max=0), high.clamp(min=0)
+        scale = (high - low) / fmt.high
     return torch.where(scale == 0, torch.ones_like(scale), scale)
+
+
+def _through(x: Tensor, value: NDArray[Any], scale: Tensor) -> Tensor:
+    """`value` exactly, with the gradient of x + scale * e."""
+    if not x.requires_grad:
+        return torch.as_tensor(value)
+    rounded = torch.as_tensor(value)
+    error = (rounded - x.detach()) / scale.detach()
+    return rounded + (x - x.detach()) + (scale - scale.detach()) * error

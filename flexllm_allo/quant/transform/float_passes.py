@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from ...errors import QuantError
 from ..architecture import Architecture
 from ..calibration import Samples, SiteStatistics
-from ..decoder import Decoder, decode_layer, embedded, float_layer
+from ..decoder import decode_layer, decoder_of, embedded, float_layer
 from ..model import FloatModel
 from ..passes import Awq, FoldNorms, Rotate, Smooth
 from ..recipes import Recipe
 from ..weight import FloatArray
 from .awq import awq_scales
-from .hadamard import Online
 from .learn import learn_rotations
 from .rotation import fold_norms, random_rotations, rotate
 from .smooth import SMOOTHED, Scales, smooth, smooth_scales
@@ -54,17 +53,6 @@ def _check_family(model: FloatModel, recipe: Recipe) -> None:
             f"recipe {recipe.name!r}: Rotate cannot learn rotations of {config.model_type}",
             hint='take rotations that are not learned: r1 and r2 = "hadamard"',
         )
-
-
-def online_of(recipe: Recipe) -> Online:
-    """The Hadamard transforms that a model under the recipe computes at run time."""
-    rotation = recipe.find(Rotate)
-    return Online(rotation.r3, rotation.r4, rotation.out) if rotation else Online()
-
-
-def decoder_of(model: FloatModel, length: int, online: Online | None = None) -> Decoder:
-    """The decoder of a model for samples of at most `length` tokens."""
-    return Decoder(model.config, *model.rope_tables(length), online or Online())
 
 
 def _rotations(model: FloatModel, recipe: Recipe, rotation: Rotate, samples: Samples | None):

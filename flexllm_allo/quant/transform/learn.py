@@ -1,4 +1,7 @@
-"""Learned rotations (SpinQuant, arXiv 2405.16406): Cayley SGD on the loss of the quantized network."""
+"""Learned rotations (SpinQuant, arXiv 2405.16406): Cayley SGD on the loss of the quantized network.
+
+What is learned is kept only if the model is better for it once it is rounded for good.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ..model import FloatModel
 from ..passes import Rotate
 from ..recipes import Recipe
 from .rotation import Rotations, check_folded, random_rotations
+from .trial import Trial, is_better
 
 if TYPE_CHECKING:
     from .learn_model import RotatedLlama
@@ -27,7 +31,7 @@ RATE = 15.0
 MOMENTUM = 0.9
 BATCH = 2
 """Sequences per step."""
-CHECKS = 10
+CHECKS = 5
 """How often a run is judged on the sequences kept out of it, besides the start."""
 
 
@@ -41,13 +45,14 @@ def learn_rotations(
     """R1 and R2 as the pass wants them, learned from the random ones of `random_rotations`.
 
     A quarter of the sequences (at least one, the last ones; all if there is only one) is kept out of the
-    steps. The result is the rotation with the least loss on them, the start included, so it is there never
-    worse than the start. torch runs in one thread meanwhile: equal seeds give equal rotations.
+    steps. On them the best rotation on the way is found, and then tried against the start on the model as the
+    passes behind Rotate round it (`Trial`): it is the result if it is better by more than chance, else the
+    start is. torch runs in one thread meanwhile: equal seeds give equal rotations.
 
     Args:
         model: with folded norms (`fold_norms`). Its weights are held once, and once more rotated.
-        recipe: gives the formats of activations, keys and values, and weights; weights stay exact when
-            `Gptq` follows.
+        recipe: gives the formats of activations, keys and values, and weights; weights stay exact in the
+            steps when `Gptq` follows.
         samples: token ids [B, T], T of at least 2.
         pass_: which of `r1`, `r2` are ``learned`` (others stay as they begin), steps and seed.
         on_step: called with step, steps and the loss in nats of the sequences of that step.
@@ -74,25 +79,40 @@ def learn_rotations(
             f"recipe {recipe.name!r} learns its rotations, which needs torch",
             hint="pip install 'flexllm-allo[hf]', or take Rotate(r1='hadamard', r2='hadamard')",
         ) from error
+    tokens, held = _split(np.asarray(samples, np.int64))
     with single_thread():
         network = RotatedLlama.of(model, recipe, start.online, samples.shape[1])
-        return _Learner(network, np.asarray(samples, np.int64), start, pass_).run(on_step)
+        learned = _Learner(network, tokens, held, start, pass_).run(on_step)
+    if learned is start:
+        return start
+    trial = Trial(model, recipe, samples.astype(np.int32))
+    return learned if is_better(trial.losses(learned), trial.losses(start), len(held)) else start
+
+
+def _split(tokens: Ids) -> tuple[Ids, Ids]:
+    """Sequences to learn from, and those to judge on."""
+    if len(tokens) == 1:
+        return tokens, tokens
+    held = max(1, len(tokens) // 4)
+    return tokens[:-held], tokens[-held:]
 
 
 class _Learner:
     """The state of one run: the rotations at hand in float64."""
 
-    def __init__(self, network: RotatedLlama, tokens: Ids, start: Rotations, pass_: Rotate) -> None:
+    def __init__(
+        self, network: RotatedLlama, tokens: Ids, held: Ids, start: Rotations, pass_: Rotate
+    ) -> None:
         self.network, self.start, self.pass_ = network, start, pass_
-        held = max(1, len(tokens) // 4) if len(tokens) > 1 else 0
-        self.tokens, self.held = tokens[: len(tokens) - held], tokens[-held:]
+        self.tokens, self.held = tokens, held
         self.now = {"r1": start.r1, "r2": start.r2}
         self.learned = tuple(name for name in self.now if getattr(pass_, name) == "learned")
 
     def run(self, on_step: Callable[[int, int, float], None] | None) -> Rotations:
+        """The rotations of least loss on the way, the very start among them."""
         rng = np.random.default_rng(self.pass_.seed)
         momentum = {name: np.zeros_like(self.now[name]) for name in self.learned}
-        best, least = dict(self.now), self.held_loss()
+        best, least = self.start, self.held_loss()
         steps = self.pass_.steps
         every = max(1, steps // CHECKS)
         for step in range(steps):
@@ -106,10 +126,10 @@ class _Learner:
             if (step + 1) % every == 0 or step + 1 == steps:
                 held = self.held_loss()
                 if held < least:
-                    best, least = dict(self.now), held
+                    best, least = replace(self.start, r1=self.now["r1"], r2=self.now["r2"]), held
             if on_step:
                 on_step(step + 1, steps, loss)
-        return replace(self.start, r1=best["r1"], r2=best["r2"])
+        return best
 
     def held_loss(self) -> float:
         """Loss on what no step has seen, a few sequences at a time."""
