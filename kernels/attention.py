@@ -8,8 +8,8 @@ from flexllm_allo.ir.types import UInt, float32, int32
 from .linear import accumulator
 from .quantize import quantize_static
 
-F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L = params(
-    "F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L"
+F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L, C, N, M = params(
+    "F, H, T, Tq, Tc, Tp, Ta, KV, S, D, P, R, G, B, W, L, C, N, M"
 )
 
 
@@ -42,31 +42,12 @@ class StaticScales(Bundle, of="H, KV"):
     p_scale: float32[H]
 
 
-@template(Tc, R, KV, S, D)
-def append_cache(
-    codes: Tc[R, D],
-    terms: float32[R, P],
-    pos: int32,
-    n: int32,
-    cache: Tc[KV, S, D],
-    cache_terms: float32[KV, S, P],
-):
-    """Write n tokens (R = T * KV rows of codes) into the cache from position `pos` on."""
+@template(G, R, S, D)
+def append_codes(codes: Tc[R, D], head: int32, pos: int32, n: int32, cache: Tc[S, D]):
+    """Write a head's codes of n tokens (rows t * G + head, of G heads) into its cache, from `pos` on."""
     for t in range(n, name="token"):
-        for h in range(KV, name="head"):
-            for p in range(P, name="term"):
-                cache_terms[h, pos + t, p] = terms[t * KV + h, p]
-            for d in range(D, name="element"):
-                cache[h, pos + t, d] = codes[t * KV + h, d]
-
-
-@template(Tc, R, KV, S, D)
-def append_codes(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, S, D]):
-    """`append_cache` for codes whose scale is fixed."""
-    for t in range(n, name="token"):
-        for h in range(KV, name="head"):
-            for d in range(D, name="element"):
-                cache[h, pos + t, d] = codes[t * KV + h, d]
+        for d in range(D, name="element"):
+            cache[pos + t, d] = codes[t * G + head, d]
 
 
 @template(L, G, T)
@@ -213,19 +194,53 @@ def row_sums(X: Tq[R, D]) -> Ta[R]:
     return total
 
 
+@template(L, G, T, C)
+def keys(
+    Q: Tq[R, D], q_terms: float32[R, 1], q_sums: Ta[R], new: Tc[N, D], new_terms: float32[M, P],
+    K: Tc[S, D], k_terms: float32[B, P], group: int32, pos: int32, n: int32,
+) -> (float32[S, T, G], float32[T, G]):  # fmt: skip
+    """Append a head's keys (of C heads) to its cache, with terms if they have them each; then `scores`."""
+    append_codes[C](new, group, pos, n, K)
+    with meta_if(B > 1):
+        append_codes[C](new_terms, group, pos, n, k_terms)
+    score, top = scores[L, G, T](Q, q_terms, q_sums, K, k_terms, group, pos, n)
+    return score, top
+
+
+@template(L, Tp, C)
+def weights(
+    score: float32[S, T, G], top: float32[T, G], new_terms: float32[M, P], v_terms: float32[B, P],
+    group: int32, pos: int32, n: int32,
+) -> (float32[S, T, G], float32[T, G], float32[T, G]):  # fmt: skip
+    """Append the terms of a head's values, if they have them each; then `weigh`."""
+    with meta_if(B > 1):
+        append_codes[C](new_terms, group, pos, n, v_terms)
+    weight, step, offset = weigh[L, Tp](score, top, v_terms, pos, n)
+    return weight, step, offset
+
+
+@template(L, Tp, Ta, P, C)
+def values(
+    weight: float32[S, T, G], step: float32[T, G], scale: float32[T, G], offset: float32[T, G],
+    new: Tc[N, D], V: Tc[S, D], group: int32, pos: int32, n: int32, Y: float32[T, W],
+):  # fmt: skip
+    """Append the values of a head to its cache; then `mix`."""
+    append_codes[C](new, group, pos, n, V)
+    mix[L, Tp, Ta, P](weight, step, scale, offset, V, group, pos, n, Y)
+
+
 @template(L, H, T, Tq, Tc, KV, S, D)
 def attention(
-    Q: Tq[T * H, D],
-    q_terms: float32[T * H, 1],
-    K: Tc[KV, S, D],
-    k_terms: float32[KV, S, P],
-    V: Tc[KV, S, D],
-    v_terms: float32[KV, S, P],
-    pos: int32,
-    n: int32,
-) -> float32[T, H * D]:
+    Q: Tq[T * H, D], q_terms: float32[T * H, 1],
+    new_k: Tc[T * KV, D], new_k_terms: float32[T * KV, P],
+    new_v: Tc[T * KV, D], new_v_terms: float32[T * KV, P],
+    K: Tc[KV, S, D], k_terms: float32[KV, S, P], V: Tc[KV, S, D], v_terms: float32[KV, S, P],
+    pos: int32, n: int32,
+) -> float32[T, H * D]:  # fmt: skip
     """softmax(Q K^T / sqrt(D)) V for n tokens at positions pos .. pos + n - 1, causal.
 
+    The new tokens' keys and values enter the cache first, head by head: who reads a cache also writes it, so
+    the three steps of a head may overlap with those of the next.
     Every row of K and V up to the block's last position is read once, for all tokens of the block and
     all H // KV query heads of its group; a query's own position ends its sum. If L is not 0 (a sliding
     window), a query sees the last L positions only, and rows that none of the block sees are not read.
@@ -241,24 +256,31 @@ def attention(
     with meta_if(P == 2):
         q_sums = row_sums[accumulator(Tq, Tc)](Q)
     for g in range(KV, name="head"):
-        score, top = scores[L, H // KV, T](Q, q_terms, q_sums, K[g], k_terms[g], g, pos, n)
-        weight, step, offset = weigh[L, Tq, T](score, top, v_terms[g], pos, n)
-        mix[L, Tq, accumulator(Tq, Tc), P](weight, step, step, offset, V[g], g, pos, n, Y)
+        score, top = keys[L, H // KV, T, KV](
+            Q, q_terms, q_sums, new_k, new_k_terms, K[g], k_terms[g], g, pos, n
+        )
+        weight, step, offset = weights[L, Tq, KV](score, top, new_v_terms, v_terms[g], g, pos, n)
+        values[L, Tq, accumulator(Tq, Tc), P, KV](weight, step, step, offset, new_v, V[g], g, pos, n, Y)
     return Y
+
+
+@template(T, G)
+def fixed_steps(p_scale: float32[H], v_scale: float32[KV], group: int32) -> (float32[T, G], float32[T, G]):
+    """The step of a group's probabilities, and what a sum of their codes with values is scaled by."""
+    step: float32[T, G]
+    scale: float32[T, G]
+    for t, j in grid(T, G, name="step"):
+        step[t, j] = p_scale[group * G + j]
+        scale[t, j] = step[t, j] * v_scale[group]
+    return step, scale
 
 
 @template(L, H, T, Tq, Tc, KV, S, D)
 def attention_static(
-    Q: Tq[T * H, D],
-    K: Tc[KV, S, D],
-    V: Tc[KV, S, D],
-    q_scale: float32[H],
-    k_scale: float32[KV],
-    v_scale: float32[KV],
-    p_scale: float32[H],
-    pos: int32,
-    n: int32,
-) -> float32[T, H * D]:
+    Q: Tq[T * H, D], new_k: Tc[T * KV, D], new_v: Tc[T * KV, D], K: Tc[KV, S, D], V: Tc[KV, S, D],
+    q_scale: float32[H], k_scale: float32[KV], v_scale: float32[KV], p_scale: float32[H],
+    pos: int32, n: int32,
+) -> float32[T, H * D]:  # fmt: skip
     """`attention` with scales that are fixed per head, those of the probabilities too (FlexLLM).
 
     Probabilities become unsigned 8-bit codes round(p / p_scale), clamped above.
@@ -267,19 +289,14 @@ def attention_static(
     q_sums: int32[T * H] = 0
     q_terms: float32[T * H, 1]
     for t, h in grid(T, H, name="query"):
-        q_terms[t * H + h, 0] = q_scale[h]
-    one: float32[1, 1] = 1.0
+        q_terms[t * H + h, 0] = q_scale[h] * k_scale[h // (H // KV)]
+    k_one: float32[1, 1] = 1.0
+    v_one: float32[1, 1] = 1.0
     for g in range(KV, name="head"):
-        k_term: float32[1, 1]
-        k_term[0, 0] = k_scale[g]
-        score, top = scores[L, H // KV, T](Q, q_terms, q_sums, K[g], k_term, g, pos, n)
-        weight, _, offset = weigh[L, UInt(8), T](score, top, one, pos, n)
-        step: float32[T, H // KV]
-        scale: float32[T, H // KV]
-        for t, j in grid(T, H // KV, name="step"):
-            step[t, j] = p_scale[g * (H // KV) + j]
-            scale[t, j] = step[t, j] * v_scale[g]
-        mix[L, UInt(8), int32, 1](weight, step, scale, offset, V[g], g, pos, n, Y)
+        score, top = keys[L, H // KV, T, KV](Q, q_terms, q_sums, new_k, k_one, K[g], k_one, g, pos, n)
+        weight, _, offset = weights[L, UInt(8), KV](score, top, v_one, v_one, g, pos, n)
+        step, scale = fixed_steps[T, H // KV](p_scale, v_scale, g)
+        values[L, UInt(8), int32, 1, KV](weight, step, scale, offset, new_v, V[g], g, pos, n, Y)
     return Y
 
 
@@ -294,9 +311,7 @@ def attend(
     qc, q_terms = F.query.quantize[F.query](q)
     kc, k_terms = F.cache.quantize[F.cache](k)
     vc, v_terms = F.cache.quantize[F.cache](v)
-    append_cache(kc, k_terms, pos, n, cache.k_codes, cache.k_terms)
-    append_cache(vc, v_terms, pos, n, cache.v_codes, cache.v_terms)
-    mixed = attention[F.window, H, T](qc, q_terms, cache, pos, n)
+    mixed = attention[F.window, H, T](qc, q_terms, kc, k_terms, vc, v_terms, cache, pos, n)
     return mixed
 
 
@@ -309,7 +324,5 @@ def attend_static(
     qc = quantize_static[F.query](q, scales.q_scale)
     kc = quantize_static[F.cache](k, scales.k_scale)
     vc = quantize_static[F.cache](v, scales.v_scale)
-    append_codes(kc, pos, n, cache.k_codes)
-    append_codes(vc, pos, n, cache.v_codes)
-    mixed = attention_static[F.window, H, T](qc, cache, scales, pos, n)
+    mixed = attention_static[F.window, H, T](qc, kc, vc, cache, scales, pos, n)
     return mixed

@@ -150,17 +150,6 @@ def head(x: float32[T, E], eps: float32, vocabulary: Vocabulary) -> float32[T, V
 
 
 @template(R, T)
-def score(
-    tokens: int32[T], n: int32, pos: int32, vocabulary: Vocabulary, tables: R.Tables,
-    attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
-) -> float32[T, V]:  # fmt: skip
-    """Logits of every token of a block (rows past n are padding): what perplexity is made of."""
-    x = forward[R, T](tokens, n, pos, vocabulary.embed, tables, attentions, mlps, cache)
-    logits = head[R](x, tables.eps, vocabulary)
-    return logits
-
-
-@template(R, T)
 def prefill(
     prompt: int32[S], n_prompt: int32, sampling: Sampling, vocabulary: Vocabulary, tables: R.Tables,
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L], stream: float32[S, E],

@@ -21,6 +21,7 @@ from flexllm_allo.quant.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from flexllm_allo.quant.store.folder import is_quantized, read_quantized
 
 from . import llama as graph
+from . import scoring
 from .arrays import constant_arrays
 from .calibrate import Calibration, calibration_data
 from .hf import Checkpoint, checkpoint_without_weights, load_checkpoint
@@ -61,11 +62,12 @@ class Model:
         """
         sizes = self._sizes()
         kernels: Any = graph  # kernels have types of their own, which no checker knows
-        scoring = {k: v for k, v in sizes.items() if k != "M"}
+        scores: Any = scoring
+        scored = {k: v for k, v in sizes.items() if k != "M"}
         tops: list[tuple[Any, dict[str, Any]]] = [
             (kernels.generate, {**sizes, "T": token_parallel, "B": decode_parallel}),
-            (kernels.score, {**scoring, "T": token_parallel}),
-            (kernels.score, {**scoring, "T": decode_parallel}),
+            (scores.score, {**scored, "T": token_parallel}),
+            (scores.score, {**scored, "T": decode_parallel}),
         ]
         return lower_all(tops)
 

@@ -23,22 +23,22 @@ PAIRS = 8
 
 @dataclass(frozen=True)
 class Parallelism:
-    """What is done per cycle.
+    """What is done per cycle. The numbers fit prefill.
 
     Attributes:
-        token: tokens in a block, all of which meet a weight at once.
-        weight: output channels of a linear layer.
-        block: input channels of a linear layer.
-        dot: elements of a head, in attention.
-        head: query heads of a group, in softmax.
+        token_parallel: tokens in a block, all of which meet a weight at once.
+        weight_parallel: output channels of a linear layer.
+        block_parallel: input channels of a linear layer.
+        dot_parallel: elements of a head, in attention.
+        head_parallel: query heads of a group, in softmax.
         macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
     """
 
-    token: int
-    weight: int
-    block: int
-    dot: int
-    head: int
+    token_parallel: int = 8
+    weight_parallel: int = 16
+    block_parallel: int = 1
+    dot_parallel: int = 8
+    head_parallel: int = 1
     macs_per_dsp: int = 1
 
 
@@ -65,23 +65,25 @@ def stage(
         p = numbers(*args, **named)
         made = kernels(p, streams, spatial_hadamard)
         if overlapped:
-            made |= {"self_attention": processes, "mlp": processes, "prefill": blocks}
-        return Stage(name, p.token, made, Schedule.pipeline)
+            made |= dict.fromkeys(("self_attention", "mlp", "attend", "attend_static"), processes)
+            made |= {"prefill": partial(overlap, loop="b")}
+        return Stage(name, p.token_parallel, made, Schedule.pipeline)
 
     return shaped
 
 
 def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, Callable[[Schedule], None]]:
     """The schedule of every kernel that has one of its own."""
-    along = p.weight * p.block  # weights with scales per group are read along rows of W
+    rows, columns = p.weight_parallel, p.block_parallel
+    along = rows * columns  # weights with scales per group are read along rows of W
     made = {
-        "linear": partial(linear.linear, rows=p.weight, columns=p.block, macs_per_dsp=p.macs_per_dsp),
+        "linear": partial(linear.linear, rows=rows, columns=columns, macs_per_dsp=p.macs_per_dsp),
         **dict.fromkeys(GROUPED, partial(linear.grouped, columns=along)),
         "linear_sparse": partial(linear.grouped, columns=max(1, along // 4), loop="q"),
-        "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s")),
-        "weigh": partial(attention.weigh, heads=p.head),
-        "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c")),
-        **dict.fromkeys(("append_cache", "append_codes"), attention.append),
+        "scores": partial(attention.products, elements=p.dot_parallel, once=("t_s", "j_s")),
+        "weigh": partial(attention.weigh, heads=p.head_parallel),
+        "mix": partial(attention.products, elements=p.dot_parallel, once=("t_c", "j_c")),
+        "append_codes": attention.append,
         "candidates": candidates,
         "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
         "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
@@ -89,6 +91,7 @@ def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, 
     if spatial_hadamard:
         made |= {"hadamard_stages": partial(stream, buffer="half")}
     if streams:
+        made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loop="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
         made |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
@@ -103,9 +106,9 @@ def processes(s: Schedule) -> None:
     s.pipeline()
 
 
-def blocks(s: Schedule) -> None:
-    """The next block enters a layer as soon as the first operator is done with the one before."""
-    s.dataflow("b")
+def overlap(s: Schedule, loop: str) -> None:
+    """The next iteration begins as soon as the first process of the loop is done with the one before."""
+    s.dataflow(loop)
     s.pipeline()
 
 

@@ -265,9 +265,11 @@ def attention_sizes(draw: Any) -> Sizes:
 
 
 def attention_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
-    cache = (b["KV"], b["S"])
+    cache, rows = (b["KV"], b["S"]), b["T"] * b["KV"]
     return [
         codes(rng, b["Tq"], b["T"] * b["H"], b["D"]), positive(rng, b["T"] * b["H"], 1),
+        codes(rng, b["Tc"], rows, b["D"]), terms(rng, 1, rows, b["P"]),
+        codes(rng, b["Tc"], rows, b["D"]), terms(rng, 1, rows, b["P"]),
         codes(rng, b["Tc"], *cache, b["D"]), terms(rng, 1, *cache, b["P"]),
         codes(rng, b["Tc"], *cache, b["D"]), terms(rng, 1, *cache, b["P"]),
         *tokens_at(rng, b, b["T"]),
@@ -276,9 +278,10 @@ def attention_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
 
 def static_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
     """Scales of probabilities from those that clamp at 255 to those that round to 0."""
-    cache = (b["KV"], b["S"], b["D"])
+    cache, rows = (b["KV"], b["S"], b["D"]), b["T"] * b["KV"]
     return [
         codes(rng, b["Tq"], b["T"] * b["H"], b["D"]),
+        codes(rng, b["Tc"], rows, b["D"]), codes(rng, b["Tc"], rows, b["D"]),
         codes(rng, b["Tc"], *cache), codes(rng, b["Tc"], *cache),
         *fixed_scales(rng, b), *tokens_at(rng, b, b["T"]),
     ]  # fmt: skip
@@ -322,22 +325,14 @@ def attend_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
 
 @st.composite
 def append_sizes(draw: Any) -> Sizes:
-    kv, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    heads, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     kind = draw(st.sampled_from([int8, UInt(4), float32]))
-    return dict(Tc=kind, R=kv * tokens, KV=kv, S=draw(st.integers(tokens, 9)), D=draw(size))
+    return dict(Tc=kind, G=heads, R=heads * tokens, S=draw(st.integers(tokens, 9)), D=draw(size))
 
 
 def append_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
-    pos, n = tokens_at(rng, b, b["R"] // b["KV"])
-    made = [codes(rng, b["Tc"], b["R"], b["D"])]
-    made += [terms(rng, 1, b["R"], b["P"])] if "P" in b else []
-    made += [pos, n, codes(rng, b["Tc"], b["KV"], b["S"], b["D"])]
-    return [*made, terms(rng, 1, b["KV"], b["S"], b["P"])] if "P" in b else made
-
-
-@st.composite
-def append_terms_sizes(draw: Any) -> Sizes:
-    return draw(append_sizes()) | dict(P=draw(st.integers(1, 2)))
+    new, cache = codes(rng, b["Tc"], b["R"], b["D"]), codes(rng, b["Tc"], b["S"], b["D"])
+    return [new, int(rng.integers(b["G"])), *tokens_at(rng, b, b["R"] // b["G"]), cache]
 
 
 # ------------------------------------------------------------------------------------ the rest
@@ -473,7 +468,6 @@ CASES = {
         st.tuples(size, size, size).map(lambda s: dict(H=s[0], T=s[1], W=s[0] * s[2])),
         lambda rng, b: [real(rng, b["T"], b["W"])],
     ),
-    "append_cache": Case(attention.append_cache, append_terms_sizes(), append_inputs),
     "append_codes": Case(attention.append_codes, append_sizes(), append_inputs),
     "attention": Case(attention.attention, attention_sizes(), attention_inputs),
     "attention_static": Case(
