@@ -7,8 +7,9 @@ and they take turns: a prompt of 128 tokens, then 16 new tokens, round after rou
 the machine does falls on all of them.  Reported are best rounds (shortest times), and medians beside them.
 
 `decode_ratio` and `prefill_ratio` compare with the faster one of the two transformers, `peak_gb` (10^9 bytes)
-is the most memory our process had, from its start.  llama.cpp is measured where llama-cpp-python
-is installed and ``--gguf FILE`` names a Q4_0 file of that shape.
+is the most memory our process had, from its start.  Where llama-cpp-python is installed, llama.cpp takes its
+turn too, on random weights in Q4_0 (the tied embedding in Q6_K, as llama.cpp's own Q4_0 files have it) or
+on the file that ``--gguf FILE`` names; `llama_cpp` says what became of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -142,10 +144,14 @@ def transformers(layers: int, dtype: str) -> Turn:
     return turn
 
 
-def llama_cpp(gguf: Path) -> Turn:
+def llama_cpp(layers: int, gguf: Path | None) -> Turn:
     from llama_cpp import Llama
 
-    model = Llama(str(gguf), n_ctx=CONTEXT, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        if gguf is None:
+            gguf = Path(folder) / "random.gguf"
+            random_gguf(gguf, layers)
+        model = Llama(str(gguf), n_ctx=CONTEXT, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
 
     def turn(prompt: list[int]) -> tuple[float, float]:
         model.reset()
@@ -161,13 +167,72 @@ def llama_cpp(gguf: Path) -> Turn:
     return turn
 
 
+def random_gguf(path: Path, layers: int) -> None:
+    """A Llama of that shape in GGUF: random blocks, vocabulary entries that no text has."""
+    import numpy as np
+
+    from flexllm_allo.quant.gguf.container import GgufTensor, write_gguf
+
+    hidden, inner, kv, vocabulary = 2048, 8192, 512, SHAPE["vocab_size"]
+    shapes = {"attn_q": (hidden, hidden), "attn_k": (kv, hidden), "attn_v": (kv, hidden)}
+    shapes |= {"attn_output": (hidden, hidden), "ffn_gate": (inner, hidden), "ffn_up": (inner, hidden)}
+    shapes["ffn_down"] = (hidden, inner)
+
+    def ones(name: str) -> GgufTensor:
+        return GgufTensor.quantize(f"{name}.weight", np.ones(hidden, np.float32), "F32")
+
+    tensors = [random_blocks("token_embd.weight", (vocabulary, hidden), "Q6_K"), ones("output_norm")]
+    for i in range(layers):
+        tensors += [ones(f"blk.{i}.attn_norm"), ones(f"blk.{i}.ffn_norm")]
+        tensors += [random_blocks(f"blk.{i}.{k}.weight", shape, "Q4_0") for k, shape in shapes.items()]
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    names += [f"token{i}" for i in range(len(names), vocabulary)]
+    kinds = np.array(
+        [2, 3, 3, *[6] * 256, *[1] * (vocabulary - 259)], np.int32
+    )  # unknown, control, byte, text
+    metadata: dict[str, Any] = {
+        "general.architecture": "llama",
+        "general.file_type": 2,  # mostly Q4_0
+        "llama.block_count": layers,
+        "llama.context_length": SHAPE["max_position_embeddings"],
+        "llama.embedding_length": hidden,
+        "llama.feed_forward_length": inner,
+        "llama.attention.head_count": SHAPE["num_attention_heads"],
+        "llama.attention.head_count_kv": SHAPE["num_key_value_heads"],
+        "llama.attention.layer_norm_rms_epsilon": SHAPE["rms_norm_eps"],
+        "llama.rope.dimension_count": SHAPE["head_dim"],
+        "llama.rope.freq_base": SHAPE["rope_theta"],
+        "llama.vocab_size": vocabulary,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": names,
+        "tokenizer.ggml.scores": np.zeros(vocabulary, np.float32),
+        "tokenizer.ggml.token_type": kinds,
+    }
+    write_gguf(path, metadata, tensors)
+
+
+def random_blocks(name: str, shape: tuple[int, int], kind: str) -> Any:
+    """A tensor of random codes whose values are of the size of trained weights."""
+    import numpy as np
+
+    from flexllm_allo.quant.gguf.blocks import block_type
+    from flexllm_allo.quant.gguf.container import GgufTensor
+
+    form, rng = block_type(kind), np.random.default_rng(len(name))
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // form.weights, form.nbytes), np.uint8)
+    first = {"Q4_0": 0, "Q6_K": form.nbytes - 2}[kind]  # where the scale of a block is, in float16
+    scale = np.float16({"Q4_0": 0.004, "Q6_K": 1e-5}[kind])
+    blocks[..., first : first + 2] = np.frombuffer(scale.tobytes(), np.uint8)
+    return GgufTensor(name, kind, shape, blocks.reshape(shape[0], -1))
+
+
 def serve(engine: str, options: argparse.Namespace) -> None:
     """A child: load, say so, then a line of figures for every line with a prompt."""
     made = {
         "flexllm": lambda: flexllm(options.layers, options.folder),
         "float32": lambda: transformers(options.layers, "float32"),
         "bfloat16": lambda: transformers(options.layers, "bfloat16"),
-        "llama.cpp": lambda: llama_cpp(options.gguf),
+        "llama.cpp": lambda: llama_cpp(options.layers, options.gguf),
     }
     turn = made[engine]()
     print("ready", flush=True)
@@ -178,6 +243,10 @@ def serve(engine: str, options: argparse.Namespace) -> None:
 
 
 # --------------------------------------------------------------------------------------- measure
+
+
+class DidNotStart(SystemExit):
+    """An engine ended before it was ready."""
 
 
 class Engine:
@@ -191,7 +260,7 @@ class Engine:
         self.rounds: list[dict[str, float]] = []
         start = time.perf_counter()
         if self._line() != "ready":
-            raise SystemExit(f"{name} did not start")
+            raise DidNotStart(f"{name} did not start")
         self.load_s = time.perf_counter() - start
 
     def _line(self) -> str:
@@ -230,13 +299,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("folder", "gguf"):
         if getattr(options, name):
             arguments += [f"--{name}", str(getattr(options, name))]
-    names = ["flexllm", "float32", "bfloat16"]
-    if options.gguf and importlib.util.find_spec("llama_cpp"):
-        names.append("llama.cpp")
     engines: dict[str, Engine] = {}
+    llama = "measured" if importlib.util.find_spec("llama_cpp") else "not installed"
     try:
-        for name in names:
+        for name in ("flexllm", "float32", "bfloat16"):
             engines[name] = Engine(name, arguments)
+        if llama == "measured":
+            try:
+                engines["llama.cpp"] = Engine("llama.cpp", arguments)
+            except DidNotStart as error:
+                llama = str(error)
         prompt = [1000 + 37 * i % 100_000 for i in range(PROMPT)]
         for number in range(options.rounds + 1):  # the first one warms up
             for engine in engines.values():
@@ -247,19 +319,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {name: engine.figures() for name, engine in engines.items()}
     ours, peers = figures["flexllm"], [figures["float32"], figures["bfloat16"]]
     return {
-        "decode_ratio": ours["decode_tokens_per_s"] / max(p["decode_tokens_per_s"] for p in peers),
-        "prefill_ratio": min(p["prefill_s"] for p in peers) / ours["prefill_s"],
+        **ratios(ours, peers),
         "peak_gb": ours["peak_gb"],
-        "llama_cpp_decode_ratio": (
-            ours["decode_tokens_per_s"] / figures["llama.cpp"]["decode_tokens_per_s"]
-            if "llama.cpp" in figures
-            else None
-        ),
+        "llama_cpp": llama,
+        **{f"llama_cpp_{k}": v for k, v in ratios(ours, [figures.get("llama.cpp")]).items()},
         "layers": options.layers,
         "prompt_tokens": PROMPT,
         "new_tokens": NEW,
         "threads": THREADS,
         "engines": figures,
+    }
+
+
+def ratios(ours: dict[str, Any], peers: list[dict[str, Any] | None]) -> dict[str, float | None]:
+    """How many times as fast as the fastest of the peers; None without one."""
+    there = [p for p in peers if p is not None]
+    if not there:
+        return {"decode_ratio": None, "prefill_ratio": None}
+    return {
+        "decode_ratio": ours["decode_tokens_per_s"] / max(p["decode_tokens_per_s"] for p in there),
+        "prefill_ratio": min(p["prefill_s"] for p in there) / ours["prefill_s"],
     }
 
 
@@ -273,10 +352,11 @@ def show(result: dict[str, Any]) -> None:
     for name, target in TARGETS.items():
         sign = "<" if name == "peak_gb" else ">="
         print(f"{name:14} {result[name]:8.2f}   target {sign} {target}")
-    if result["llama_cpp_decode_ratio"] is None:
-        print("llama.cpp      not measured: needs llama-cpp-python and --gguf FILE")
+    if result["llama_cpp"] == "measured":
+        decode, prefill = result["llama_cpp_decode_ratio"], result["llama_cpp_prefill_ratio"]
+        print(f"llama.cpp      decode {decode:.2f}, prefill {prefill:.2f} times as fast as it")
     else:
-        print(f"llama.cpp      {result['llama_cpp_decode_ratio']:8.2f}   of its tokens/s")
+        print(f"llama.cpp      {result['llama_cpp']}")
 
 
 def main() -> None:
@@ -285,7 +365,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="a quantized model instead of random weights")
-    parser.add_argument("--gguf", type=Path)
+    parser.add_argument("--gguf", type=Path, help="a file for llama.cpp instead of random weights")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

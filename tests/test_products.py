@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -126,6 +127,67 @@ def test_other_nests_stay_as_they_are(name):
     assert "flex.product" not in module.ir
     rng = np.random.default_rng(0)
     args = [rng.integers(0, 100, p.shape).astype(container(p.dtype)) for p in s.top_func.inputs]
+    np.testing.assert_array_equal(module(*args), Interpreter(s.program)(*args))
+
+
+def beginning(name: str):
+    """Kernels whose sums begin with something; only `cleared` sets all of it to zero."""
+
+    def cleared(X: int8[5, 80], W: int8[66, 80]) -> int32[66, 5]:
+        Y: int32[66, 5] = 0
+        for n, t, k in allo.grid(66, 5, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        return Y
+
+    def ones(X: int8[5, 80], W: int8[66, 80]) -> int32[66, 5]:
+        Y: int32[66, 5] = 1
+        for n, t, k in allo.grid(66, 5, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        return Y
+
+    def in_part(X: int8[5, 80], W: int8[66, 80]) -> int32[66, 5]:
+        Y: int32[66, 5] = 7
+        for i, j in allo.grid(66, 4):
+            Y[i, j] = 0
+        for n, t, k in allo.grid(66, 5, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        return Y
+
+    def diagonal(X: int8[66, 80], W: int8[66, 80]) -> int32[66, 66]:
+        Y: int32[66, 66] = 7
+        for i, j in allo.grid(66, 66):
+            Y[i, i] = 0
+        for n, t, k in allo.grid(66, 66, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        return Y
+
+    def larger(X: int8[5, 80], W: int8[66, 80]) -> int32[70, 5]:
+        Y: int32[70, 5] = 0
+        for n, t, k in allo.grid(66, 5, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        return Y
+
+    def other(X: int8[5, 80], W: int8[66, 80]) -> int32[66, 5]:
+        Y: int32[66, 5] = 3
+        Z: int32[66, 5] = 0
+        for n, t, k in allo.grid(66, 5, 80):
+            Y[n, t] += X[t, k] * W[n, k]
+        for i, j in allo.grid(66, 5):
+            Y[i, j] += Z[i, j]
+        return Y
+
+    return locals()[name]
+
+
+@pytest.mark.parametrize("name", ["cleared", "ones", "in_part", "diagonal", "larger", "other"])
+def test_sums_begin_with_what_was_there(name):
+    s = allo.customize(beginning(name))
+    module = LLVMModule(s.program)
+    assert "flex.product" in module.ir
+    stored = not re.search(r"load (<4 x i32>|i32), ptr %(acc|v\d+), align 4\n  %v\d+ = add", module.ir)
+    assert stored == (name == "cleared")
+    rng = np.random.default_rng(0)
+    args = [codes(rng, Int(8), p.shape) for p in s.top_func.inputs]
     np.testing.assert_array_equal(module(*args), Interpreter(s.program)(*args))
 
 

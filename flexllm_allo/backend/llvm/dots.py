@@ -54,6 +54,7 @@ class Product:
     Attributes:
         acc: the store; `row_stride` and `column_stride` are the bytes between its elements.
         parallel: whether rows may be computed at the same time.
+        fresh: whether acc, which nobody has cleared, is zero before.
     """
 
     acc: ir.Store
@@ -66,6 +67,7 @@ class Product:
     depth: int
     parallel: bool
     variables: frozenset[str]
+    fresh: bool = False
 
     def origin(self, indices: tuple[ir.Expr, ...]) -> tuple[ir.Expr, ...]:
         """Indices where all loops of the nest begin."""
@@ -110,6 +112,22 @@ def find_product(loop: ir.For, shapes: dict[str, tuple[int, ...]]) -> Product | 
         store, strides[0] or 0, strides[1] or 0, w, x, sizes[w.line], sizes[x.line], sizes[depth],
         outer.attrs.parallel, frozenset(extents),
     )  # fmt: skip
+
+
+def clears(fill: ir.Stmt, p: Product, shape: tuple[int, ...]) -> bool:
+    """Whether a statement sets the whole accumulator to zero, every element of which the product adds to."""
+    loops = _nest(fill) if isinstance(fill, ir.For) else []
+    if not loops or not isinstance(store := loops[-1].body[0], ir.Store) or store.buffer != p.acc.buffer:
+        return False
+    if not isinstance(store.value, ir.Const) or store.value.value != 0:
+        return False
+    every = tuple(var(loop.var) for loop in loops)
+    return (
+        len(every) == len(shape) == len(p.acc.indices)
+        and same(store.indices, every)
+        and tuple(_extent(loop) for loop in loops) == shape
+        and p.rows * p.columns == prod(shape)
+    )
 
 
 def _nest(loop: ir.For) -> list[ir.For]:

@@ -7,11 +7,12 @@ over in an array.  Work too small to share stays where it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...ir import nodes as ir
 from ...ir.walk import walk
-from .dots import Product, find_product
+from .dots import Product, clears, find_product
 from .frame import Frame
 
 if TYPE_CHECKING:
@@ -97,13 +98,25 @@ def _sum(body: Sequence[ir.Stmt], program: ir.Program) -> int | None:
 
 def matrix_product(s: Statements, loop: ir.For) -> bool:
     """Write a nest of loops as tiles, if it is a product of matrices of small integers."""
-    if s.emitter.is_aliased(s.scope.function):
+    found = _found(s, loop)
+    if found is not None:
+        _product(s, found)
+    return found is not None
+
+
+def cleared_product(s: Statements, fill: ir.Stmt, loop: ir.Stmt) -> bool:
+    """Write two statements as one product, if the first one clears what the second one adds to."""
+    found = _found(s, loop) if isinstance(fill, ir.For) and isinstance(loop, ir.For) else None
+    if found is None or not clears(fill, found, s.scope.buffers[found.acc.buffer].shape):
         return False
-    found = find_product(loop, {name: slot.shape for name, slot in s.scope.buffers.items()})
-    if found is None:
-        return False
-    _product(s, found)
+    _product(s, replace(found, fresh=True))
     return True
+
+
+def _found(s: Statements, loop: ir.For) -> Product | None:
+    if s.emitter.is_aliased(s.scope.function):
+        return None
+    return find_product(loop, {name: slot.shape for name, slot in s.scope.buffers.items()})
 
 
 def _product(s: Statements, p: Product) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -30,24 +31,33 @@ class Statements(Expressions):
         return Statements(self.frame, scope, self.emitter)
 
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
-        for stmt in body:
-            match stmt:
-                case ir.Store():
-                    self._store(stmt)
-                case ir.Alloc():
-                    self._alloc(stmt)
-                case ir.For():
-                    self._for(stmt)
-                case ir.If():
-                    self._if(stmt)
-                case ir.While():
-                    self._while(stmt)
-                case ir.Call():
-                    self._call(stmt)
-                case ir.Put():
-                    streams.put(self, stmt)
-                case ir.Get():
-                    streams.get(self, stmt)
+        done = False
+        for stmt, following in zip_longest(body, body[1:]):
+            if done:
+                done = False
+                continue
+            done = following is not None and parallel.cleared_product(self, stmt, following)
+            if not done:
+                self._statement(stmt)
+
+    def _statement(self, stmt: ir.Stmt) -> None:
+        match stmt:
+            case ir.Store():
+                self._store(stmt)
+            case ir.Alloc():
+                self._alloc(stmt)
+            case ir.For():
+                self._for(stmt)
+            case ir.If():
+                self._if(stmt)
+            case ir.While():
+                self._while(stmt)
+            case ir.Call():
+                self._call(stmt)
+            case ir.Put():
+                streams.put(self, stmt)
+            case ir.Get():
+                streams.get(self, stmt)
 
     def function(self, function: ir.Function) -> None:
         """The body of a function."""

@@ -75,6 +75,7 @@ class Shape:
     rows: int
     columns: int
     depth: int
+    fresh: bool
 
     @classmethod
     def of(cls, p: Product) -> Shape:
@@ -82,7 +83,7 @@ class Shape:
         w, x = p.w, p.x
         return cls(
             (w.dtype.bits, _signed(w), w.packed, w.stride), (x.dtype.bits, _signed(x), x.stride),
-            (p.row_stride, p.column_stride), p.rows, p.columns, p.depth,
+            (p.row_stride, p.column_stride), p.rows, p.columns, p.depth, p.fresh,
         )  # fmt: skip
 
     @property
@@ -402,7 +403,7 @@ def _sum_of(b: _Body, x: str, y: str, low: list[int], high: list[int]) -> str:
 
 
 def _finish(b: _Body, shape: Shape, rows: int, columns: int, totals: str) -> None:
-    """Take the offsets off, and add to acc."""
+    """Take the offsets off, and add to acc, or store where nothing is in it yet."""
     row_stride, column_stride = shape.acc
     for c in range(columns):
         place = b.at("%offsets", 4 * c)
@@ -414,16 +415,18 @@ def _finish(b: _Body, shape: Shape, rows: int, columns: int, totals: str) -> Non
             part = b.op(f"shufflevector <16 x i32> {totals}, <16 x i32> poison, {kind} <{lanes}>")
             one = b.op(f"insertelement {kind} poison, i32 {offset}, i32 0")
             all_ = b.op(f"shufflevector {kind} {one}, {kind} poison, {kind} zeroinitializer")
-            part = b.op(f"sub {kind} {part}, {all_}")
-            old = b.op(f"load {kind}, ptr {to}, align 4")
-            b.do(f"store {kind} {b.op(f'add {kind} {old}, {part}')}, ptr {to}, align 4")
+            _put(b, shape, kind, b.op(f"sub {kind} {part}, {all_}"), to)
             continue
         for r in range(rows):
             value = b.op(f"extractelement <16 x i32> {totals}, i32 {c * rows + r}")
-            value = b.op(f"sub i32 {value}, {offset}")
-            cell = b.at(to, r * row_stride)
-            old = b.op(f"load i32, ptr {cell}, align 4")
-            b.do(f"store i32 {b.op(f'add i32 {old}, {value}')}, ptr {cell}, align 4")
+            _put(b, shape, "i32", b.op(f"sub i32 {value}, {offset}"), b.at(to, r * row_stride))
+
+
+def _put(b: _Body, shape: Shape, kind: str, value: str, to: str) -> None:
+    if not shape.fresh:
+        old = b.op(f"load {kind}, ptr {to}, align 4")
+        value = b.op(f"add {kind} {old}, {value}")
+    b.do(f"store {kind} {value}, ptr {to}, align 4")
 
 
 # ------------------------------------------------------------------------------------------ rows

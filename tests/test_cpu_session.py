@@ -1,0 +1,56 @@
+"""The CPU benchmark: the model it makes for llama.cpp, its ratios, an engine that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from flexllm_allo.quant.gguf.container import read_gguf
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "cpu_session.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cpu_session", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "cpu_session", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_llama_cpp_gets_the_same_shape_in_four_bits(benchmark, monkeypatch, tmp_path):
+    monkeypatch.setitem(benchmark.SHAPE, "vocab_size", 512)
+    benchmark.random_gguf(tmp_path / "model.gguf", layers=1)
+    file = read_gguf(tmp_path / "model.gguf")
+    shapes = {name: (t.kind, t.shape) for name, t in file.tensors.items()}
+    assert shapes["token_embd.weight"] == ("Q6_K", (512, 2048))
+    assert shapes["blk.0.attn_k.weight"] == ("Q4_0", (512, 2048))
+    assert shapes["blk.0.ffn_down.weight"] == ("Q4_0", (2048, 8192))
+    assert shapes["blk.0.attn_norm.weight"] == ("F32", (2048,))
+    assert len(shapes) == 11
+    assert len(file.metadata["tokenizer.ggml.tokens"]) == 512
+    for tensor in ("token_embd.weight", "blk.0.ffn_down.weight"):
+        values = file.tensors[tensor].dequantize()
+        assert np.isfinite(values).all()
+        assert 0.005 < values.std() < 0.05
+
+
+def test_ratios_are_to_the_fastest_peer(benchmark):
+    ours = {"decode_tokens_per_s": 30.0, "prefill_s": 0.5}
+    peers = [{"decode_tokens_per_s": 2.0, "prefill_s": 4.0}, {"decode_tokens_per_s": 3.0, "prefill_s": 2.0}]
+    assert benchmark.ratios(ours, peers) == {"decode_ratio": 10.0, "prefill_ratio": 4.0}
+    assert benchmark.ratios(ours, [None]) == {"decode_ratio": None, "prefill_ratio": None}
+
+
+def test_an_engine_that_ends_before_it_is_ready_is_named(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "__file__", str(SCRIPT.with_name("no_such_script.py")))
+    with pytest.raises(benchmark.DidNotStart, match="did not start"):
+        benchmark.Engine("llama.cpp", [])
