@@ -42,7 +42,7 @@ def values(*shape):
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-@pytest.mark.parametrize("fmt", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("fmt", sorted(ACTIVATIONS, key=str), ids=str)
 def test_activations_are_those_of_the_integer_path(fmt, gradient):
     x = values(6, 64)
     made = fake_activation(torch.tensor(x, requires_grad=gradient), fmt)
@@ -50,7 +50,7 @@ def test_activations_are_those_of_the_integer_path(fmt, gradient):
     assert made.requires_grad == gradient
 
 
-@pytest.mark.parametrize("fmt", HEADS, ids=str)
+@pytest.mark.parametrize("fmt", sorted(HEADS, key=str), ids=str)
 def test_heads_are_those_of_the_integer_path(fmt):
     x = values(2, 3, 5, 8)
     made = fake_heads(torch.tensor(x, requires_grad=True), fmt).detach()
@@ -61,7 +61,7 @@ def test_heads_are_those_of_the_integer_path(fmt):
         np.testing.assert_array_equal(made, quantize_static(x, scale) * scale)
 
 
-@pytest.mark.parametrize("fmt", WEIGHTS, ids=str)
+@pytest.mark.parametrize("fmt", sorted(WEIGHTS, key=str), ids=str)
 def test_weights_are_those_of_rtn(fmt):
     weight = values(6, 128)
     seen = torch.tensor(weight, requires_grad=True)
