@@ -539,7 +539,7 @@ FAULTS: dict[str, Fault] = {
         """,
     ),
     "FX901": Fault(
-        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar without "
+        "An estimate needs to know how often a loop runs: that follows from data, or from a scalar without "
         "a value.",
         'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
         """

@@ -14,6 +14,7 @@ from flexllm_allo.estimate.resources import buffer_resources
 from flexllm_allo.hardware.devices import Resources
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.types import Int, float32, int4, int8, int32, uint4, uint8
+from flexllm_allo.library.systolic import schedule_systolic, systolic
 from flexllm_allo.memory import Memory
 
 
@@ -191,3 +192,18 @@ def test_the_packing_of_products_follows_the_database() -> None:
     assert [old.packing(product(uint4, int4), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 4]
     assert [old.packing(product(int8, int8), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 2]
     assert new.packing(product(int8, uint8), 8, 8) == 3
+
+
+def test_processing_elements_work_at_the_same_time() -> None:
+    """A tile takes the words of its inputs, one at a time per side, and the way through the array."""
+    made = allo.customize(systolic, instantiate=[int8, int8, int32, 8, 256, 8, 8, 8])
+    s = schedule_systolic(made)
+    found = s.estimate("u280")
+    elements = [m for m in found.modules if m.name.startswith("PE_kernel")]
+    assert len(elements) == 64
+    assert found.resources.dsp == 64
+    loops = {row.loop: row for stage in found.stages for row in stage.loops if stage.name == "PE_kernel"}
+    assert (loops["k"].ii, loops["k"].trips) == (1, 256)
+    tile = next(stage for stage in found.stages if stage.name == "PE_kernel")
+    feed = 256 * 2 * 11  # both loops that feed a row of FIFOs, element by element
+    assert tile.end - tile.start < feed + 64 * 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -14,8 +15,8 @@ from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
 from .cost import Cost
-from .hardware_copies import copies
-from .limits import utilization
+from .hardware_copies import Instances, copies
+from .limits import total, utilization
 from .loops import Timing
 from .operators import Operators
 from .power import power
@@ -40,6 +41,7 @@ def estimate(
     operators: Mapping[str, Mapping[str, Any]] | None = None,
     trace: Iterable[Primitive] = (),
     placement: Mapping[str, Sequence[str]] | None = None,
+    reconfigured: bool = False,
     design: str = "",
     **scalars: float,
 ) -> Estimate:
@@ -57,6 +59,8 @@ def estimate(
         operators: float operation -> figures to replace, ``{"add": {"latency": 6}}``.
         trace: the primitives that were applied, for the lines of the schedule.
         placement: the memory channels of every argument of the top, such as ``["HBM[3]"]``.
+        reconfigured: whether prefill and decode are on the device one after the other; the resources are then
+            those of the fuller one.
         design: its name.
         scalars: scalar arguments, by name: ``n_prompt=1024``.
 
@@ -74,7 +78,9 @@ def estimate(
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
     runs = _runs(timing, program, dict(scalars), new_tokens)
     lines = ScheduleLines(program, trace)
-    rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines)]
+    entries = {entry: off_chip(program.function(entry)) for _, entry, _ in runs.values()}
+    held = copies(program, entries)
+    rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines, held)]
     phases = {
         name: Phase(
             round(cost.cycles), cost.cycles / mhz / 1e6, round(cost.operations),
@@ -83,10 +89,11 @@ def estimate(
         for name, (cost, entry, tokens) in runs.items()
     }  # fmt: skip
     main = "decode" if "decode" in phases else next(iter(phases))
-    modules = _modules(timing, program, [entry for _, entry, _ in runs.values()])
-    used = modules[0].resources
-    for m in modules[1:]:
-        used = used + m.resources
+    modules = _modules(timing, held, entries)
+    if reconfigured:
+        alone = [_modules(timing, copies(program, {e: o}), {e: o}) for e, o in entries.items()]
+        modules = max(alone, key=lambda found: _fullest(card, found))
+    used = total(m.resources for m in modules)
     notes = [f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak"]
     return Estimate(
         design=design or program.top,
@@ -196,18 +203,21 @@ def channels(
     return tuple(found)
 
 
-def _modules(timing: Timing, program: ir.Program, entries: Sequence[str]) -> list[Module]:
+def _modules(timing: Timing, held: Instances, entries: Mapping[str, frozenset[str]]) -> list[Module]:
     found: list[Module] = []
-    counts = copies(program, {name: off_chip(program.function(name)) for name in entries})
-    for key, number in counts.items():
+    for key, number in held.items():
         if key in timing.instances:
             one = module(timing.instances[key])
-            for i in range(number):
-                found.append(
-                    one if i == 0 else Module(f"{one.name}#{i + 1}", one.resources, lutram=one.lutram)
-                )
-    top = next((e for e in entries if e == program.top), entries[-1])
-    return [*found, ports(timing.instance(top, off_chip(program.function(top))))]
+            found.append(one)
+            found += [replace(one, name=f"{one.name}#{i}") for i in range(2, number + 1)]
+    name, arrays = max(entries.items(), key=lambda entry: len(entry[1]))
+    return [*found, ports(timing.instance(name, arrays))]
+
+
+def _fullest(card: Device, modules: Iterable[Module]) -> float:
+    """The share of the resource that modules take most of."""
+    used = total(m.resources for m in modules)
+    return max(utilization(used, card.available).values()) if card.available else used.lut
 
 
 def _power(card: Device, used: Any, mhz: float, phase: Phase, notes: list[str]) -> float:

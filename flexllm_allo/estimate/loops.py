@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
+from ..analysis.spatial import expanded
 from ..errors import EstimateError
 from ..ir import nodes as ir
 from ..ir.walk import walk
@@ -47,6 +48,7 @@ class Timing:
         self.instances: dict[tuple[str, frozenset[str]], Instance] = {}
         self.demand, self.uses = Demand(program), Uses(program)
         self._costs: dict[Any, Cost] = {}
+        self._copies: dict[int, tuple[object, tuple[ir.Stmt, ...]]] = {}
         self._changed: dict[int, tuple[object, frozenset[str]]] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
@@ -54,6 +56,13 @@ class Timing:
         if key not in self.instances:
             self.instances[key] = Instance(self.program.function(name), off_chip, self.operators)
         return self.instances[key]
+
+    def copies(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        """The statements of a region with a copy for every iteration of its spatial loops."""
+        found = self._copies.get(id(body))
+        if found is None:
+            found = self._copies[id(body)] = (body, expanded(body))
+        return found[1]
 
     def changed(self, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
         """Buffers whose values statements may change, as far as they are scalars."""
@@ -328,18 +337,28 @@ class _Walker:
         return frozenset(off_chip), scalars
 
     def _names(self, call: ir.Call) -> dict[str, str]:
-        """The caller's names of what a call is passed."""
-        params = self.timing.program.function(call.func).params
-        return {p.name: a.buffer for p, a in zip(params, call.args, strict=True) if isinstance(a, ir.View)}
+        """The caller's names of what a call is passed; one of an array of FIFOs has a name of its own."""
+        names: dict[str, str] = {}
+        for param, arg in zip(self.timing.program.function(call.func).params, call.args, strict=True):
+            if isinstance(arg, ir.View):
+                member = [value_of(i, self.known) for i in arg.indices] if param.is_stream else []
+                names[param.name] = f"{arg.buffer}{member}" if member and None not in member else arg.buffer
+        return names
 
     # ------------------------------------------------------------------------------ dataflow
 
     def _processes(self, body: tuple[ir.Stmt, ...]) -> list[Process]:
         """The processes of a region; those of regions that it calls are its own too."""
         found: list[Process] = []
-        for stmt in body:
+        for stmt in self.timing.copies(body):
             if isinstance(stmt, ir.Call) and self._is_region(stmt):
                 found += self._inner(stmt)
+            elif isinstance(stmt, ir.Call):
+                use, names = self.timing.uses.of_function(stmt.func), self._names(stmt)
+                reads, writes = (
+                    frozenset(names[n] for n in u & names.keys()) for u in (use.reads, use.writes)
+                )
+                found.append(Process(self.call(stmt), reads, writes))
             elif not isinstance(stmt, ir.Alloc):
                 use = self.timing.uses.of((stmt,))
                 found.append(Process(self.body((stmt,)), use.reads, use.writes))

@@ -9,6 +9,7 @@ from ..ir import nodes as ir
 from ..ir.walk import calls
 from ..schedule.trace import Primitive
 from .cost import Cost, Count, Key
+from .hardware_copies import Instances
 from .instance import Instance, LoopPlan
 from .loops import Timing
 from .result import LoopTiming, StageTiming
@@ -43,10 +44,13 @@ class ScheduleLines:
         return self._functions.get(function)
 
 
-def stages(timing: Timing, phase: str, cost: Cost, lines: ScheduleLines) -> list[StageTiming]:
+def stages(
+    timing: Timing, phase: str, cost: Cost, lines: ScheduleLines, copies: Instances
+) -> list[StageTiming]:
     """The rows of a phase, by when they begin.
 
-    A function that mostly calls others is not a row: those others are.
+    A function that mostly calls others is not a row: those others are. Where several `copies` of an instance
+    work at the same time, the cycles are those of one of them.
     """
     loops: dict[Key, list[tuple[LoopPlan, Count]]] = {}
     functions: dict[Key, Count] = {}
@@ -63,16 +67,17 @@ def stages(timing: Timing, phase: str, cost: Cost, lines: ScheduleLines) -> list
         if own is None:
             continue
         function = instance.function
+        share = 1 / copies.get((key.function, key.off_chip), 1)
         rows.append(
             StageTiming(
                 name=function.name,
                 phase=phase,
                 start=round(count.first),
                 end=round(count.last),
-                cycles=round(own),
+                cycles=round(own * share),
                 kernel=function.span,
                 schedule=lines.of_function(function.name),
-                loops=tuple(_row(instance, plan, n, lines) for plan, n in loops.get(key, ())),
+                loops=tuple(_row(instance, plan, n, lines, share) for plan, n in loops.get(key, ())),
             )
         )
     return sorted(rows, key=lambda row: (row.start, row.end))
@@ -89,7 +94,7 @@ def _own_cycles(
     return own if own > 0 and not instance.function.dataflow else None
 
 
-def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines) -> LoopTiming:
+def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines, share: float) -> LoopTiming:
     body = plan.body
     inner = plan.nest[-1]
     reason = plan.note or (body.reason if body else "loops and calls inside, in turn")
@@ -98,7 +103,7 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines)
         trips=round(count.trips / max(1, count.runs)),
         ii=body.interval if body and plan.kind == "pipelined" else None,
         depth=body.depth if body else round(count.cycles / max(1, count.trips)),
-        cycles=round(count.cycles),
+        cycles=round(count.cycles * share),
         reason=reason,
         kernel=inner.span,
         schedule=lines.of_loop(instance.function.name, inner),
