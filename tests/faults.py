@@ -509,6 +509,33 @@ FAULTS: dict[str, Fault] = {
         read_gguf(path)
         """,
     ),
+    "FX901": Fault(
+        "An estimate needs to know how often a loop runs: that follows from data, or from a scalar without "
+        "a value.",
+        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280")
+        """,
+    ),
+    "FX902": Fault(
+        "An estimate was given an argument that the design does not have, or lacks one.",
+        "The hint lists the names.",
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280", m=64)
+        """,
+    ),
     "FX701": Fault(
         "There is nothing to continue, or the prompt does not fit into the context.",
         "Give a shorter text, or one that is not empty.",
@@ -536,33 +563,6 @@ FAULTS: dict[str, Fault] = {
             return a
 
         allo.customize(f).build(target="vhls", wrap_oi=True)
-        """,
-    ),
-    "FX901": Fault(
-        "An estimate needs to know how often a loop runs: that follows from data, or from a scalar without "
-        "a value.",
-        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
-        """
-        def total(A: float32[64], n: int32) -> float32:
-            s: float32 = 0.0
-            for i in range(n):
-                s += A[i]
-            return s
-
-        allo.customize(total).estimate("u280")
-        """,
-    ),
-    "FX902": Fault(
-        "An estimate was given an argument that the design does not have, or lacks one.",
-        "The hint lists the names.",
-        """
-        def total(A: float32[64], n: int32) -> float32:
-            s: float32 = 0.0
-            for i in range(n):
-                s += A[i]
-            return s
-
-        allo.customize(total).estimate("u280", m=64)
         """,
     ),
     "FX910": Fault(
