@@ -14,7 +14,7 @@ from .instance import Instance, LoopPlan
 from .loops import Timing
 from .result import LoopTiming, StageTiming
 
-_SHAPES_LOOPS = ("pipeline", "unroll", "split", "reorder", "fuse")
+_SHAPES_LOOPS = ("pipeline", "unroll", "split", "reorder", "fuse", "vectorize")
 
 
 class ScheduleLines:
@@ -23,22 +23,25 @@ class ScheduleLines:
     def __init__(self, program: ir.Program, trace: Iterable[Primitive]) -> None:
         self._loops: dict[tuple[str, str], Span] = {}
         self._functions: dict[str, Span] = {}
+        self._all_loops: dict[str, Span] = {}  # of primitives that name none, and mean those left
         for step in trace:
             if not step.span.line:
                 continue
             function = step.func or program.top
             self._functions.setdefault(function, step.span)
-            if step.name in _SHAPES_LOOPS and step.args:
+            if step.name in _SHAPES_LOOPS and not step.args:
+                self._all_loops[function] = step.span
+            elif step.name in _SHAPES_LOOPS:
                 self._loops[function, str(step.args[0]).rpartition(":")[2]] = step.span
 
     def of_loop(self, function: str, loop: ir.For) -> Span | None:
-        """The last primitive that names the loop."""
+        """The last primitive that names the loop, or one that is about all loops."""
         found = [
             span
             for (name, axis), span in self._loops.items()
             if name == function and f".{axis}".endswith(f".{loop.var}")
         ]
-        return found[-1] if found else None
+        return found[-1] if found else self._all_loops.get(function)
 
     def of_function(self, function: str) -> Span | None:
         return self._functions.get(function)
