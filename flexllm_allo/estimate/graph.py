@@ -198,7 +198,9 @@ class GraphBuilder:
     def _compute(self, expr: ir.Expr) -> Value:
         parts = [c for c in children(expr)]
         values = [self._value(c) for c in parts]
-        operator = self.operators.of(expr)
+        if all(v.op is None for v in values) and self._is_fixed(expr):
+            return Value(None, _joined(values))
+        operator = WIRE if self._is_wired(expr) else self.operators.of(expr)
         if operator is WIRE and len([v for v in values if v.op is not None]) <= 1:
             made = next((v for v in values if v.op is not None), Value())
             return Value(made.op, _joined(values))
@@ -209,6 +211,24 @@ class GraphBuilder:
         if key not in self.shared:
             self.shared[key] = self._op(operator, values, expr.span)
         return self.shared[key]
+
+    def _is_wired(self, expr: ir.Expr) -> bool:
+        """Bits put to or taken from places that are fixed in every copy, as where words are put together."""
+        match _below_casts(expr):
+            case ir.Binary("<<" | ">>", _, right):
+                return self._is_fixed(right)
+            case ir.Binary("&", left, right):
+                return self._is_fixed(left) or self._is_fixed(right)
+            case ir.Binary("|", left, right):
+                return self._is_wired(left) or self._is_wired(right)
+            case _:
+                return False
+
+    def _is_fixed(self, expr: ir.Expr) -> bool:
+        """Whether a value is a constant of each copy."""
+        nodes = list(walk(self._inlined(expr)))
+        names = {n.name for n in nodes if isinstance(n, ir.LoopVar)}
+        return names <= self.unrolled.keys() and not any(isinstance(n, ir.Load) for n in nodes)
 
     def _packed(self, expr: ir.Binary, values: list[Value], operator: Operator) -> Operator:
         left, right = values

@@ -17,7 +17,7 @@ from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
 from .pipeline import Body
-from .uses import Uses
+from .uses import Use, Uses
 
 LOOP_OVERHEAD = 2
 """A rolled loop takes a cycle to enter and one to leave (UG1399)."""
@@ -49,6 +49,8 @@ class Timing:
         self.demand, self.uses = Demand(program), Uses(program)
         self._costs: dict[Any, Cost] = {}
         self._copies: dict[int, tuple[object, tuple[ir.Stmt, ...]]] = {}
+        self._alone: dict[int, tuple[ir.Stmt]] = {}
+        self.processes: dict[Any, list[Process]] = {}
         self._changed: dict[int, tuple[object, frozenset[str]]] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
@@ -63,6 +65,10 @@ class Timing:
         if found is None:
             found = self._copies[id(body)] = (body, expanded(body))
         return found[1]
+
+    def alone(self, stmt: ir.Stmt) -> tuple[ir.Stmt]:
+        """The statement as a body of its own, the same one every time."""
+        return self._alone.setdefault(id(stmt), (stmt,))
 
     def changed(self, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
         """Buffers whose values statements may change, as far as they are scalars."""
@@ -271,10 +277,7 @@ class _Walker:
             return []
         self._forget(loop.body)  # what iterations hand on
         first = value_of(loop.lower, self.known)
-        if (
-            loop.var not in self.timing.demand.of_body(self.instance.function.name, loop.body)
-            or first is None
-        ):
+        if loop.var not in self.timing.demand.of_body(loop.body) or first is None:
             return [(trips, first)]
         return [(1, int(first) + i * loop.step) for i in range(trips)]
 
@@ -351,18 +354,34 @@ class _Walker:
         """The processes of a region; those of regions that it calls are its own too."""
         found: list[Process] = []
         for stmt in self.timing.copies(body):
-            if isinstance(stmt, ir.Call) and self._is_region(stmt):
-                found += self._inner(stmt)
-            elif isinstance(stmt, ir.Call):
-                use, names = self.timing.uses.of_function(stmt.func), self._names(stmt)
-                reads, writes = (
-                    frozenset(names[n] for n in u & names.keys()) for u in (use.reads, use.writes)
-                )
-                found.append(Process(self.call(stmt), reads, writes))
-            elif not isinstance(stmt, ir.Alloc):
-                use = self.timing.uses.of((stmt,))
-                found.append(Process(self.body((stmt,)), use.reads, use.writes))
+            if not isinstance(stmt, ir.Alloc):
+                found += self._process(stmt)
         return found
+
+    def _process(self, stmt: ir.Stmt) -> list[Process]:
+        """What a statement is in a region; where the scalars it depends on are as before, as it was."""
+        timing, alone = self.timing, self.timing.alone(stmt)
+        needed = timing.demand.of_body(alone)
+        values = tuple((name, self.known.get(name)) for name in sorted(needed))
+        key = (self.instance.function.name, self.instance.off_chip, id(stmt), values)
+        if not isinstance(stmt, ir.Call | ir.For):
+            use = timing.uses.of(alone)
+            return [Process(self.body(alone), use.reads, use.writes)]
+        if key not in timing.processes:
+            if isinstance(stmt, ir.Call) and self._is_region(stmt):
+                timing.processes[key] = self._inner(stmt)
+            else:
+                use = self._use(stmt)
+                timing.processes[key] = [Process(self.body(alone), use.reads, use.writes)]
+        self._forget(alone)
+        return timing.processes[key]
+
+    def _use(self, stmt: ir.Stmt) -> Use:
+        if not isinstance(stmt, ir.Call):
+            return self.timing.uses.of((stmt,))
+        use, names = self.timing.uses.of_function(stmt.func), self._names(stmt)
+        sides = (frozenset(names[n] for n in side if n in names) for side in (use.reads, use.writes))
+        return Use(*sides)
 
     def _is_region(self, call: ir.Call) -> bool:
         """Whether a call is of a region, or of a function that does nothing but call one (it is inlined)."""
@@ -382,7 +401,6 @@ class _Walker:
             return names.get(name, f"{call.func}.{id(call)}.{name}")
 
         processes = walker._processes(walker.instance.function.body)
-        self.known.update(dict.fromkeys(_passed(call)))
         return [
             Process(_renamed(p.cost, known), frozenset(map(known, p.reads)), frozenset(map(known, p.writes)))
             for p in processes
