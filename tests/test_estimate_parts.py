@@ -150,21 +150,38 @@ def array(X: uint4[8, 64], W: int4[16, 64]) -> int32[8, 16]:
     return Y
 
 
-@pytest.mark.parametrize(("tokens", "dsp"), [(True, 8 * 16 // 4), (False, 16 // 2)])
-def test_products_share_dsps(tokens: bool, dsp: int) -> None:
-    """Four where both operands meet several others, two where one does."""
+def test_narrow_products_are_logic() -> None:
+    """Vitis HLS makes products of few bits of LUTs, and does not pack wider ones by itself."""
     s = allo.customize(array)
-    if tokens:
-        s.unroll("t")
-        s.unroll("n")
-        s.pipeline("k")
-    else:
-        s.unroll("n")
-        s.pipeline("t")
+    for loop in ("t", "n"):
+        s.unroll(loop)
+    s.pipeline("k")
     s.partition(s.acc)
     s.partition(s.X, dim=1)
     s.partition(s.W, dim=1)
-    assert s.estimate("u280").resources.dsp == dsp
+    found = s.estimate("u280").resources
+    assert found.dsp == 0
+    assert found.lut > 8 * 16 * 4 * 4
+
+
+def pairs(X: int8[2, 64], Y: int32[2]):
+    acc: int32[64] = 0
+    for n in range(4):
+        for k in range(64):
+            for p in range(8):
+                acc[n * 16 + 2 * p] += X[0, k]
+                acc[n * 16 + 2 * p + 1] += X[1, k]
+    Y[0] = acc[0]
+    Y[1] = acc[63]
+
+
+def test_elements_side_by_side_do_not_wait_for_each_other() -> None:
+    s = allo.customize(pairs)
+    s.unroll("p")
+    s.pipeline("k")
+    row = next(r for stage in s.estimate("u280").stages for r in stage.loops if r.loop == "n/k")
+    assert row.ii == 2  # two words of X through one port; each sum waits in a register of its own
+    assert row.reason == '"X": 2 accesses to it per iteration, 1 per cycle'
 
 
 def test_an_interval_shares_units() -> None:
@@ -182,16 +199,6 @@ def test_clocks_scale_latencies() -> None:
     assert Operators("DSP48E2", 304).float["add"].latency == 4
     assert Operators("DSP48E2", 150).float["add"].latency == 2
     assert Operators("DSP58", 300).float["accumulate"].latency == 1
-
-
-def test_the_packing_of_products_follows_the_database() -> None:
-    def product(x: object, w: object) -> ir.Expr:
-        return ir.Binary("*", ir.Load("x", (), x), ir.Load("w", (), w), int32)  # pyright: ignore
-
-    old, new = Operators("DSP48E2", 300), Operators("DSP58", 300)
-    assert [old.packing(product(uint4, int4), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 4]
-    assert [old.packing(product(int8, int8), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 2]
-    assert new.packing(product(int8, uint8), 8, 8) == 3
 
 
 def test_processing_elements_work_at_the_same_time() -> None:

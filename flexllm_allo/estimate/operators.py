@@ -11,7 +11,6 @@ from math import frexp
 from typing import Any
 
 from ..errors import EstimateError, did_you_mean
-from ..hardware.packing import dsp_family
 from ..ir import nodes as ir
 from ..ir.dtypes import DType
 
@@ -38,13 +37,13 @@ class Operator:
 
     Attributes:
         latency: cycles until the result; 0 for logic, whose `delay_ns` counts instead.
-        dsp: DSPs, a fraction where several operations share one.
+        dsp: DSPs.
     """
 
     name: str
     latency: int = 0
     delay_ns: float = 0.0
-    dsp: float = 0.0
+    dsp: int = 0
     lut: int = 0
     ff: int = 0
 
@@ -73,7 +72,7 @@ class Operators:
 
     def __init__(self, family: str, mhz: float, overrides: Mapping[str, Mapping[str, Any]] | None = None):
         table = _tables().get(family) or _tables()["DSP48E2"]
-        self.mhz, self.dsps = mhz, dsp_family(family)
+        self.mhz = mhz
         self.multiplier: tuple[int, int] = tuple(table["multiplier"])
         self.period_ns = 1e3 / mhz * USABLE_PERIOD
         scale = mhz / float(table["reference_mhz"])
@@ -148,30 +147,14 @@ class Operators:
             case _:
                 return Operator("compare", delay_ns=0.8, lut=bits)
 
-    def product(self, left: int, right: int, packing: int = 1) -> Operator:
-        """A multiplier of integers; `packing` of them share a DSP."""
-        if left + right <= LOGIC_MULTIPLIER_BITS and packing == 1:
+    def product(self, left: int, right: int) -> Operator:
+        """A multiplier of integers. Products share a DSP where the schedule packs them (`pack_products`)."""
+        if left + right <= LOGIC_MULTIPLIER_BITS:
             return Operator(f"int{left} x int{right}", latency=1, lut=left * right, ff=left + right)
         wide, narrow = max(left, right), min(left, right)
         tiles = -(-(wide) // self.multiplier[0]) * -(-narrow // self.multiplier[1])
         latency = MULTIPLIER_LATENCY + (tiles > 1)
-        name = f"int{left} x int{right}" + (f", {packing} in a DSP" if packing > 1 else "")
-        return Operator(name, latency, dsp=tiles / packing, ff=left + right)
-
-    def packing(self, node: ir.Expr, left_copies: int, right_copies: int) -> int:
-        """How many products of a node share a DSP: as many as operands of it meet several others.
-
-        Args:
-            left_copies: how many different right operands a left one meets.
-            right_copies: how many different left operands a right one meets.
-        """
-        if not (isinstance(node, ir.Binary) and node.op == "*" and node.type.is_integer):
-            return 1
-        found = self.dsps.packing(_origin_bits(node.left), _origin_bits(node.right))
-        most = found.per_dsp if found else 1
-        if left_copies > 1 and right_copies > 1:
-            return most
-        return min(2, most) if max(left_copies, right_copies) > 1 else 1
+        return Operator(f"int{left} x int{right}", latency, dsp=tiles, ff=left + right)
 
     def _of_cast(self, source: DType, target: DType) -> Operator:
         if source.is_float and not target.is_float:
@@ -187,14 +170,6 @@ def _operand(node: ir.Binary | ir.Unary) -> DType:
 
 def _bits(dtype: DType) -> int:
     return dtype.bits
-
-
-def _origin_bits(expr: ir.Expr) -> int:
-    while (
-        isinstance(expr, ir.Cast) and not expr.value.type.is_float and expr.value.type.bits <= expr.type.bits
-    ):
-        expr = expr.value
-    return expr.type.bits
 
 
 def _adder(bits: int) -> Operator:
