@@ -184,6 +184,22 @@ def test_elements_side_by_side_do_not_wait_for_each_other() -> None:
     assert row.reason == '"X": 2 accesses to it per iteration, 1 per cycle'
 
 
+def halves(A: int32[32], B: int32[64]):
+    for i in range(4):
+        for p in range(8):
+            B[16 * i + 2 * p] = A[8 * i + (2 * p) // 8] + 1
+            B[16 * i + 2 * p + 1] = A[8 * i + (2 * p + 1) // 8] - 1
+
+
+def test_an_element_is_read_once_however_it_is_written() -> None:
+    s = allo.customize(halves)
+    s.unroll("p")
+    s.pipeline("i")
+    row = next(r for stage in s.estimate("u280").stages for r in stage.loops)
+    assert row.reason == '"B": 16 accesses to it per iteration, 1 per cycle'
+    assert s.estimate("u280").phases["halves"].bytes == (4 * 2 + 64) * 4
+
+
 def test_an_interval_shares_units() -> None:
     def scale(A: float32[64], B: float32[64]):
         for i in range(64):

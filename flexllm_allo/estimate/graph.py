@@ -63,6 +63,7 @@ class GraphBuilder:
         self.private: dict[str, int] = {}
         self.shared: dict[object, Value] = {}
         self.stores: dict[str, list[int]] = {}
+        self.read: dict[str, list[Any]] = {}
         self.forwards: dict[tuple[str, str], Value] = {}
         self.guards: list[Value] = []
         self.streams: dict[str, int] = {}
@@ -279,6 +280,7 @@ class GraphBuilder:
         assert made.op is not None
         self.graph.ops[made.op].result = value
         key = (stmt.buffer, self._place(stmt.indices))
+        self.read.pop(stmt.buffer, None)
         self.forwards = {k: v for k, v in self.forwards.items() if k[0] != stmt.buffer}
         self.shared = {
             k: v
@@ -367,9 +369,16 @@ class GraphBuilder:
                 found.elements = [np.unique(word[s]) for s in range(SAMPLES)]
                 if self.places[buffer].kind == "memory":
                     bank = np.zeros_like(bank)
-                found.banks = [_distinct(bank[s], word[s]) for s in range(SAMPLES)]
+                new = [np.ones(word.shape[1], bool)] * SAMPLES if write else self._unread(buffer, word)
+                found.banks = [_distinct(bank[s][new[s]], word[s][new[s]]) for s in range(SAMPLES)]
                 found.copies = max(int(sum(counts.values())) for counts in found.banks)
         return found
+
+    def _unread(self, buffer: str, word: Any) -> list[Any]:
+        """Which elements have not been read yet, in every sample: the others are there already."""
+        before = self.read.get(buffer, [np.empty(0, np.int64)] * SAMPLES)
+        self.read[buffer] = [np.union1d(before[s], word[s]) for s in range(SAMPLES)]
+        return [~np.isin(word[s], before[s]) for s in range(SAMPLES)]
 
     def _number(self, expr: ir.Expr) -> Any:
         """The values of an index in all copies; variables that are not unrolled take a few values."""
