@@ -509,33 +509,6 @@ FAULTS: dict[str, Fault] = {
         read_gguf(path)
         """,
     ),
-    "FX901": Fault(
-        "An estimate needs to know how often a loop runs: that follows from data, or from a scalar without "
-        "a value.",
-        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
-        """
-        def total(A: float32[64], n: int32) -> float32:
-            s: float32 = 0.0
-            for i in range(n):
-                s += A[i]
-            return s
-
-        allo.customize(total).estimate("u280")
-        """,
-    ),
-    "FX902": Fault(
-        "An estimate was given an argument that the design does not have, or lacks one.",
-        "The hint lists the names.",
-        """
-        def total(A: float32[64], n: int32) -> float32:
-            s: float32 = 0.0
-            for i in range(n):
-                s += A[i]
-            return s
-
-        allo.customize(total).estimate("u280", m=64)
-        """,
-    ),
     "FX701": Fault(
         "There is nothing to continue, or the prompt does not fit into the context.",
         "Give a shorter text, or one that is not empty.",
@@ -565,6 +538,33 @@ FAULTS: dict[str, Fault] = {
         allo.customize(f).build(target="vhls", wrap_oi=True)
         """,
     ),
+    "FX901": Fault(
+        "An estimate needs to know how often a loop runs, and that follows from data, or from a scalar "
+        "without a value.",
+        'Give the scalar, or the number of iterations itself: `trips={"loop": n}`.',
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280")
+        """,
+    ),
+    "FX902": Fault(
+        "An estimate was given an argument that the design does not have, or lacks one.",
+        "The hint lists the names.",
+        """
+        def total(A: float32[64], n: int32) -> float32:
+            s: float32 = 0.0
+            for i in range(n):
+                s += A[i]
+            return s
+
+        allo.customize(total).estimate("u280", m=64)
+        """,
+    ),
     "FX910": Fault(
         "The design needs more than the device has, or more than designs that route use of it.",
         "Take the setting that the hint names, or another device.",
@@ -591,6 +591,25 @@ FAULTS: dict[str, Fault] = {
         from flexllm_allo.hardware.devices import device
 
         roofline(device("zcu104"), 300, weight_bits=4, activation_bits=8)
+        """,
+    ),
+    "FX921": Fault(
+        "How often a process puts or gets must follow from constants and scalars, for its FIFOs to be "
+        "analysed without a run.",
+        "Give the scalars that the hint names: `s.check_streams(n=8)`.",
+        """
+        def f(A: int32[8], n: int32) -> int32[8]:
+            B: int32[8]
+            fifo: Stream[int32, 4]
+            for i in range(n):
+                fifo.put(A[i])
+            for i in range(n):
+                B[i] = fifo.get()
+            return B
+
+        s = allo.customize(f)
+        s.dataflow()
+        s.check_streams()
         """,
     ),
 }
