@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import flexllm_allo as allo
 from flexllm_allo.errors import EstimateError
-from flexllm_allo.estimate.loops import CALL_OVERHEAD, LOOP_OVERHEAD
+from flexllm_allo.estimate.figures import Figures
+from flexllm_allo.estimate.loops import CALL_OVERHEAD, LOOP_OVERHEAD, Timing
+from flexllm_allo.estimate.operators import Operators
 from flexllm_allo.estimate.ports import AXI_LATENCY, RAM_LATENCY
 from flexllm_allo.estimate.result import Estimate, LoopTiming
+from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.types import Stream, float32, int8, int32
 
 ADD = 4  # cycles of a float addition, operators.toml
@@ -312,3 +317,18 @@ def test_regions_in_regions_overlap_too() -> None:
     cycles = s.estimate("u280").cycles
     latencies = AXI_LATENCY + PRODUCT + AXI_LATENCY
     assert 128 + latencies < cycles < 128 + latencies + 6 * (CALL_OVERHEAD + LOOP_OVERHEAD + 4)
+
+
+def test_figures_of_single_loops_and_statements() -> None:
+    """What a simulation of FIFOs asks for: intervals and depths of loops, cycles of what has no FIFO."""
+    s = allo.customize(prefix)
+    s.pipeline("i")
+    timing = Timing(s.program, Operators("DSP48E2", 300))
+    timing.function("prefix", frozenset({"A"}), {"n": 10})
+    figures = Figures(timing)
+    (row,) = (stmt for stmt in s.top_func.body if isinstance(stmt, ir.For))
+    assert figures.pipeline(row) == (ADD, AXI_LATENCY + ADD)
+    known = SimpleNamespace(loops={}, scalars={"m": 5})
+    assert figures.cycles(row, known) == AXI_LATENCY + ADD + 4 * ADD + LOOP_OVERHEAD
+    with pytest.raises(EstimateError, match='the length of loop "i"'):
+        figures.cycles(row, SimpleNamespace(loops={}, scalars={}))

@@ -107,6 +107,11 @@ class Timing:
         return self._costs[key]
 
 
+def cycles_of(timing: Timing, instance: Instance, stmt: ir.Stmt, known: Mapping[str, Any]) -> float:
+    """Cycles of one statement of a function, for values of scalars and loop variables around it."""
+    return _Walker(timing, instance, dict(known)).body(timing.alone(stmt)).cycles
+
+
 class _Walker:
     def __init__(self, timing: Timing, instance: Instance, known: dict[str, Any]) -> None:
         self.timing, self.instance, self.known = timing, instance, known
@@ -450,4 +455,4 @@ def _regular(stmt: ir.If) -> bool:
     return not any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk((*stmt.then, *stmt.otherwise)))
 
 
-__all__ = ["Timing"]
+__all__ = ["Timing", "cycles_of"]
