@@ -14,7 +14,7 @@ from flexllm_allo.estimate.operators import Operators
 from flexllm_allo.estimate.ports import AXI_LATENCY, RAM_LATENCY
 from flexllm_allo.estimate.result import Estimate, LoopTiming
 from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.types import Stream, float32, int8, int32
+from flexllm_allo.ir.types import Stream, UInt, float32, int8, int32
 
 ADD = 4  # cycles of a float addition, operators.toml
 MULTIPLY = 3
@@ -332,3 +332,43 @@ def test_figures_of_single_loops_and_statements() -> None:
     assert figures.cycles(row, known) == AXI_LATENCY + ADD + 4 * ADD + LOOP_OVERHEAD
     with pytest.raises(EstimateError, match='the length of loop "i"'):
         figures.cycles(row, SimpleNamespace(loops={}, scalars={}))
+
+
+def wide(A: int32[64, 8]) -> int32:
+    total: int32 = 0
+    for i in range(64):
+        for j in range(8):
+            total += A[i, j]
+    return total
+
+
+@pytest.mark.parametrize(("banks", "ii"), [(1, 8), (2, 4), (8, 1)])
+def test_every_bank_of_memory_has_a_port(banks: int, ii: int) -> None:
+    s = allo.customize(wide)
+    s.pipeline("i")
+    if banks > 1:
+        s.partition(s.A, allo.Partition.Cyclic, dim=2, factor=banks)
+    found = s.estimate("u280")
+    assert loop(found, "i").ii == ii
+    assert found.phases["wide"].bytes == 64 * 8 * 4
+    ports = next(m for m in found.modules if m.name == "memory ports")
+    assert ports.resources.bram18 == 2 * banks
+
+
+def line(A: UInt(512)[64]) -> UInt(512):
+    last: UInt(512) = 0
+    for i in range(64):
+        last = A[i]
+    return last
+
+
+def test_a_channel_bounds_wide_words() -> None:
+    """64 bytes a cycle are more than a channel of 14.375 GB/s gives at 70 % and 300 MHz."""
+    s = allo.customize(line)
+    s.pipeline("i")
+    found = s.estimate("u280")
+    row = loop(found, "i")
+    each = 64 / (14.375e9 * 0.70 / 300e6)
+    assert row.ii == 1
+    assert row.cycles == round(row.depth + 63 * each + LOOP_OVERHEAD)
+    assert found.binds == 'bandwidth of the memory port "A"'

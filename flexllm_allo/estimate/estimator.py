@@ -19,6 +19,7 @@ from .hardware_copies import Instances, copies
 from .limits import total, utilization
 from .loops import Timing
 from .operators import Operators
+from .ports import bank_depth
 from .power import power
 from .resources import module, ports
 from .result import ChannelTraffic, Estimate, Module, Phase
@@ -146,8 +147,12 @@ def _call(timing: Timing, program: ir.Program, name: str, scalars: Mapping[str, 
 
 
 def off_chip(function: ir.Function) -> frozenset[str]:
-    """The arrays of an entry that lie in off-chip memory: those in banks are memories of the chip."""
-    return frozenset(b.name for b in function.params if b.shape and not b.is_stream and not b.banks)
+    """The arrays of an entry that lie in off-chip memory, each bank behind a port of its own.
+
+    An array with an element per bank is taken to be registers of the chip.
+    """
+    arrays = (b for b in function.params if b.shape and not b.is_stream)
+    return frozenset(b.name for b in arrays if bank_depth(b) > 1)
 
 
 def _decode(timing: Timing, program: ir.Program, given: Mapping[str, Any], prompt: int, tokens: int) -> Cost:

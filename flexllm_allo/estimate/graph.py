@@ -367,8 +367,6 @@ class GraphBuilder:
                     for x in banks_and_words(self.buffers[buffer], numbers)
                 )
                 found.elements = [np.unique(word[s]) for s in range(SAMPLES)]
-                if self.places[buffer].kind == "memory":
-                    bank = np.zeros_like(bank)
                 new = [np.ones(word.shape[1], bool)] * SAMPLES if write else self._unread(buffer, word)
                 found.banks = [_distinct(bank[s][new[s]], word[s][new[s]]) for s in range(SAMPLES)]
                 found.copies = max(int(sum(counts.values())) for counts in found.banks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, prod
 from typing import Any
 
 from ..analysis.spatial import expanded
@@ -17,6 +17,7 @@ from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
 from .pipeline import Body
+from .ports import bank_counts
 from .uses import Use, Uses
 
 LOOP_OVERHEAD = 2
@@ -245,7 +246,8 @@ class _Walker:
         interval: float = body.interval
         bound: dict[str, float] = {}
         for name, words in body.words.items():
-            least = max(words) * self._word_bytes(name) / self.timing.port_bytes
+            ports = prod(bank_counts(self.instance.buffers[name]))
+            least = max(words) * self._word_bytes(name) / self.timing.port_bytes / ports
             if least > interval:
                 bound[name] = (least - body.interval) * trips
                 interval = least
