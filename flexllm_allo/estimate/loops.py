@@ -199,11 +199,10 @@ class _Walker:
 
     def _unknown(self, loop: ir.For) -> EstimateError:
         function = self.instance.function
-        scalars = {b.name for b in function.params if not b.shape}
         missing = sorted(n for n in names_in(loop.lower, loop.upper) if self.known.get(n) is None)
-        asked = [n for n in missing if n in scalars]
+        asked = sorted(n for n in self.timing.demand.of_function(function.name) if self.known.get(n) is None)
         what = f"it depends on {', '.join(missing)}" if missing else "it depends on data"
-        way = f"give {asked[0]}=..., or " if asked else ""
+        way = f"give {'=..., '.join(asked)}=..., or " if asked else ""
         return EstimateError(
             "FX901",
             f'the length of loop "{loop.var}" of {function.name} is not known: {what}',
