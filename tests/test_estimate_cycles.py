@@ -372,3 +372,20 @@ def test_a_channel_bounds_wide_words() -> None:
     assert row.ii == 1
     assert row.cycles == round(row.depth + 63 * each + LOOP_OVERHEAD)
     assert found.binds == 'bandwidth of the memory port "A"'
+
+
+def four_sums(A: float32[64]) -> float32:
+    part: float32[4] = 0.0
+    for i in range(64):
+        part[i % 4] += A[i]
+    return part[0] + part[1] + (part[2] + part[3])
+
+
+def test_partial_sums_in_turn_hide_the_adder() -> None:
+    """The sum of four iterations before is there when its adder of four cycles is done."""
+    s = allo.customize(four_sums)
+    s.pipeline("i")
+    s.partition(s.part)
+    assert loop(s.estimate("u280"), "i").ii == 1
+    slow = s.estimate("u280", operators={"accumulate": {"latency": 7}})
+    assert loop(slow, "i").ii == 2  # seven cycles in four iterations
