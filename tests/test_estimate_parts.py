@@ -13,7 +13,20 @@ from flexllm_allo.estimate.ports import AXI_LATENCY
 from flexllm_allo.estimate.resources import buffer_resources
 from flexllm_allo.hardware.devices import Resources
 from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.types import Int, UInt, float32, index, int4, int8, int32, uint4, uint8
+from flexllm_allo.ir.types import (
+    Int,
+    UInt,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    index,
+    int4,
+    int8,
+    int32,
+    uint4,
+    uint8,
+)
 from flexllm_allo.library.systolic import schedule_systolic, systolic
 from flexllm_allo.memory import Memory
 
@@ -215,6 +228,17 @@ def test_clocks_scale_latencies() -> None:
     assert Operators("DSP48E2", 304).float["add"].latency == 4
     assert Operators("DSP48E2", 150).float["add"].latency == 2
     assert Operators("DSP58", 300).float["accumulate"].latency == 1
+
+
+def test_widths_of_floats() -> None:
+    def add(dtype: object) -> ir.Expr:
+        return ir.Binary("+", ir.Load("x", (), dtype), ir.Load("y", (), dtype), dtype)  # pyright: ignore
+
+    table = Operators("DSP48E2", 300)
+    assert [table.of(add(t)).name for t in (float16, bfloat16, float32, float64)] == [
+        "half add", "half add", "float add", "double add",
+    ]  # fmt: skip
+    assert table.of(add(float64)).latency > table.of(add(float32)).latency
 
 
 def test_processing_elements_work_at_the_same_time() -> None:

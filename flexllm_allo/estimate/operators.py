@@ -64,7 +64,7 @@ class Operators:
     Args:
         family: of the DSPs, as `hardware.devices` names it.
         mhz: the clock that latencies are counted at.
-        overrides: float operation -> what to replace, ``{"add": {"latency": 6}}``.
+        overrides: operation on float32 -> what to replace, ``{"add": {"latency": 6}}``.
 
     Raises:
         EstimateError: FX902, an override names no operation.
@@ -76,10 +76,9 @@ class Operators:
         self.multiplier: tuple[int, int] = tuple(table["multiplier"])
         self.period_ns = 1e3 / mhz * USABLE_PERIOD
         scale = mhz / float(table["reference_mhz"])
-        self.float: dict[str, Operator] = {}
-        for name, entry in table["float"].items():
-            latency = max(1, round(int(entry["latency"]) * scale))
-            self.float[name] = Operator(f"float {name}", **{**entry, "latency": latency})
+        self.float = _scaled("float", table["float"], scale)
+        self.half = {**self.float, **_scaled("half", table["half"], scale)}
+        self.double = {**self.float, **_scaled("double", table["double"], scale)}
         for name, changes in (overrides or {}).items():
             if name not in self.float:
                 raise EstimateError("FX902", f'no operation "{name}"', hint=did_you_mean(name, self.float))
@@ -101,7 +100,7 @@ class Operators:
             case ir.Math("abs"):
                 return WIRE if node.type.is_float else _adder(node.type.bits)
             case ir.Math():
-                return self.float[_MATH[node.name]]
+                return self._table(node.type)[_MATH[node.name]]
             case ir.Cast():
                 return self._of_cast(node.value.type, node.type)
             case _:
@@ -110,18 +109,22 @@ class Operators:
     def accumulator(self, node: ir.Expr) -> Operator:
         """The same for an operation whose result is its own next operand."""
         if isinstance(node, ir.Binary) and node.type.is_float and node.op in ("+", "-"):
-            return self.float["accumulate"]
+            return self._table(node.type)["accumulate"]
         return self.of(node)
+
+    def _table(self, dtype: DType) -> Mapping[str, Operator]:
+        return self.float if dtype.bits == 32 else self.half if dtype.bits < 32 else self.double
 
     def _of_float(self, node: ir.Binary | ir.Unary) -> Operator:
         if isinstance(node, ir.Unary):
             return WIRE  # the sign bit
+        table = self._table(_operand(node))
         if node.op in ("min", "max"):
-            return replace(self.float["compare"], name=f"float {node.op}", lut=self.float["compare"].lut + 32)
+            return replace(table["compare"], name=f"float {node.op}", lut=table["compare"].lut + 32)
         name = _FLOAT_BINARY.get(node.op, "compare")
         if name == "multiply" and _power_of_two(node):
             return Operator("float scale", delay_ns=0.6, lut=12)  # an addition to the exponent
-        return self.float[name]
+        return table[name]
 
     def _of_integer(self, node: ir.Binary) -> Operator:
         bits = max(_bits(node.left.type), _bits(node.right.type))
@@ -158,10 +161,18 @@ class Operators:
 
     def _of_cast(self, source: DType, target: DType) -> Operator:
         if source.is_float and not target.is_float:
-            return self.float["to_integer"]
+            return self._table(source)["to_integer"]
         if target.is_float and not source.is_float:
-            return self.float["from_integer"]
+            return self._table(target)["from_integer"]
         return WIRE
+
+
+def _scaled(kind: str, entries: Mapping[str, Mapping[str, Any]], scale: float) -> dict[str, Operator]:
+    """The units of a table at a clock that is `scale` times the one they are given for."""
+    return {
+        name: Operator(f"{kind} {name}", **{**entry, "latency": max(1, round(entry["latency"] * scale))})
+        for name, entry in entries.items()
+    }
 
 
 def _operand(node: ir.Binary | ir.Unary) -> DType:
