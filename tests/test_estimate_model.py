@@ -114,13 +114,15 @@ def test_runs_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
-    out = tmp_path / "estimate.json"
-    arguments = ["estimate", str(TINY), "--prompt", "16", "--new-tokens", "8", "--json", str(out)]
+    out, page = tmp_path / "estimate.json", tmp_path / "estimate.html"
+    arguments = ["estimate", str(TINY), "--prompt", "16", "--new-tokens", "8"]
+    arguments += ["--json", str(out), "--html", str(page)]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert "estimated" in result.output
     assert "binds: " in result.output
     data = json.loads(out.read_text())
+    assert "When what runs" in page.read_text()
     wanted = {"prefill_s", "decode_s", "tokens_per_second", "cycles", "resources", "utilization"}
     wanted |= {"bandwidth_gbs", "power_w", "energy_per_token_j", "binds", "stages"}
     assert wanted <= data.keys()
