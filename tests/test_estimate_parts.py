@@ -8,6 +8,7 @@ import flexllm_allo as allo
 from flexllm_allo.estimate.cost import Cost, Key
 from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region, repeated
 from flexllm_allo.estimate.hardware_copies import copies
+from flexllm_allo.estimate.loops import LOOP_OVERHEAD
 from flexllm_allo.estimate.operators import Operators
 from flexllm_allo.estimate.ports import AXI_LATENCY
 from flexllm_allo.estimate.resources import buffer_resources
@@ -195,6 +196,8 @@ def test_elements_side_by_side_do_not_wait_for_each_other() -> None:
     row = next(r for stage in s.estimate("u280").stages for r in stage.loops if r.loop == "n/k")
     assert row.ii == 2  # two words of X through one port; each sum waits in a register of its own
     assert row.reason == '"X": 2 accesses to it per iteration, 1 per cycle'
+    # Of 16 elements that change places with registers at every n, two go at a time, there and back.
+    assert row.cycles == row.depth + (4 * 64 - 1) * 2 + 4 * (16 - 1) + LOOP_OVERHEAD
 
 
 def halves(A: int32[32], B: int32[64]):

@@ -233,14 +233,14 @@ class _Walker:
         cost.key = Key(self.instance.function.name, self.instance.off_chip, id(loop))
         cost.trips = trips
 
-    def _trips(self, plan: LoopPlan) -> int:
+    def _trips(self, nest: tuple[ir.For, ...]) -> int:
         total = 1
-        for loop in plan.nest:
+        for loop in nest:
             total *= self.length(loop)
         return total
 
     def _pipelined(self, plan: LoopPlan) -> Cost:
-        body, trips = plan.body, self._trips(plan)
+        body, trips = plan.body, self._trips(plan.nest)
         assert body is not None
         interval: float = body.interval
         bound: dict[str, float] = {}
@@ -250,7 +250,7 @@ class _Walker:
             if least > interval:
                 bound[name] = (least - body.interval) * trips
                 interval = least
-        again = max(0, trips - 1) * interval
+        again = max(0, trips - 1) * interval + body.entry * self._trips(plan.nest[:-1])
         cost = Cost(
             (body.depth + again if trips else 0) + LOOP_OVERHEAD,
             body.operations * trips,
