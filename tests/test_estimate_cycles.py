@@ -389,3 +389,11 @@ def test_partial_sums_in_turn_hide_the_adder() -> None:
     assert loop(s.estimate("u280"), "i").ii == 1
     slow = s.estimate("u280", operators={"accumulate": {"latency": 7}})
     assert loop(slow, "i").ii == 2  # seven cycles in four iterations
+
+
+def test_arguments_may_lie_on_the_chip() -> None:
+    s = allo.customize(vadd)
+    s.pipeline("i")
+    found = s.estimate("u280", on_chip=True)
+    assert found.cycles == RAM_LATENCY + WRITE + 99 + LOOP_OVERHEAD
+    assert found.phases["vadd"].bytes == 0

@@ -43,6 +43,7 @@ def estimate(
     trace: Iterable[Primitive] = (),
     placement: Mapping[str, Sequence[str]] | None = None,
     reconfigured: bool = False,
+    on_chip: bool = False,
     design: str = "",
     **scalars: float,
 ) -> Estimate:
@@ -62,6 +63,8 @@ def estimate(
         placement: the memory channels of every argument of the top, such as ``["HBM[3]"]``.
         reconfigured: whether prefill and decode are on the device one after the other; the resources are then
             those of the fuller one.
+        on_chip: whether the arrays of the top are memories of the chip that somebody else fills, as in the
+            flow without a platform; else they are ports to off-chip memory.
         design: its name.
         scalars: scalar arguments, by name: ``n_prompt=1024``.
 
@@ -77,9 +80,11 @@ def estimate(
     efficiency = card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
-    runs = _runs(timing, program, dict(scalars), new_tokens)
+    nowhere = frozenset[str]()
+    arrays = {f.name: nowhere if on_chip else off_chip(f) for f in program.functions}
+    runs = _runs(timing, program, arrays, dict(scalars), new_tokens)
     lines = ScheduleLines(program, trace)
-    entries = {entry: off_chip(program.function(entry)) for _, entry, _ in runs.values()}
+    entries = {entry: arrays[entry] for _, entry, _ in runs.values()}
     held = copies(program, entries)
     rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines, held)]
     phases = {
@@ -115,10 +120,17 @@ Run = tuple[Cost, str, int]
 """What a phase costs, the function it calls, its tokens."""
 
 
-def _runs(timing: Timing, program: ir.Program, scalars: dict[str, Any], new_tokens: int) -> dict[str, Run]:
+Places = Mapping[str, frozenset[str]]
+"""The arrays of every function, were it called from outside, that lie in off-chip memory."""
+
+
+def _runs(
+    timing: Timing, program: ir.Program, arrays: Places, scalars: dict[str, Any], new_tokens: int
+) -> dict[str, Run]:
     names = {f.name for f in program.functions}
     if not {"prefill", "decode"} <= names or program.top in ("prefill", "decode"):
-        return {program.top: (_call(timing, program, program.top, scalars), program.top, 0)}
+        _check(program, [program.top], scalars)
+        return {program.top: (timing.function(program.top, arrays[program.top], scalars), program.top, 0)}
     if "n_prompt" not in scalars:
         raise EstimateError(
             "FX902", "how long the prompt is, is not known", hint='give it: s.estimate("u280", n_prompt=1024)'
@@ -126,8 +138,8 @@ def _runs(timing: Timing, program: ir.Program, scalars: dict[str, Any], new_toke
     given = {**GREEDY, **scalars}
     prompt = int(scalars["n_prompt"])
     _check(program, {"generate", "prefill", "decode"} & names, given)
-    first = _call(timing, program, "prefill", {**given, "n_prompt": prompt})
-    rest = _decode(timing, program, given, prompt, new_tokens - 1)
+    first = timing.function("prefill", arrays["prefill"], {**given, "n_prompt": prompt})
+    rest = _decode(timing, arrays["decode"], given, prompt, new_tokens - 1)
     runs: dict[str, Run] = {"prefill": (first, "prefill", prompt)}
     if new_tokens > 1:
         runs["decode"] = (rest, "decode", new_tokens - 1)
@@ -140,12 +152,6 @@ def _check(program: ir.Program, functions: Iterable[str], scalars: Mapping[str, 
         raise EstimateError("FX902", f'there is no scalar argument "{name}"', hint=did_you_mean(name, known))
 
 
-def _call(timing: Timing, program: ir.Program, name: str, scalars: Mapping[str, Any]) -> Cost:
-    if name == program.top:
-        _check(program, [name], {k: v for k, v in scalars.items()})
-    return timing.function(name, off_chip(program.function(name)), scalars)
-
-
 def off_chip(function: ir.Function) -> frozenset[str]:
     """The arrays of an entry that lie in off-chip memory, each bank behind a port of its own.
 
@@ -155,11 +161,13 @@ def off_chip(function: ir.Function) -> frozenset[str]:
     return frozenset(b.name for b in arrays if bank_depth(b) > 1)
 
 
-def _decode(timing: Timing, program: ir.Program, given: Mapping[str, Any], prompt: int, tokens: int) -> Cost:
+def _decode(
+    timing: Timing, arrays: frozenset[str], given: Mapping[str, Any], prompt: int, tokens: int
+) -> Cost:
     """All decode calls after a prompt, from a few positions among them."""
     total = Cost()
     for position, weight in decode_points(prompt, tokens):
-        total.add(_call(timing, program, "decode", {**given, "pos": position}), weight)
+        total.add(timing.function("decode", arrays, {**given, "pos": position}), weight)
     return total
 
 
