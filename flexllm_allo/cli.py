@@ -372,13 +372,16 @@ def show_estimate(
     clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Estimate a design: cycles, tokens per second, resources, bandwidth, power, and what limits it."""
+    from .report.estimate import estimate_page
     from .report.terminal import estimate_text
     from .runtime.estimate import estimate_model
 
     result_file = _output(json_file) if json_file else None
+    page_file = _output(html) if html else None
     with _progress("estimate"):
         found = estimate_model(
             directory,
@@ -391,6 +394,8 @@ def show_estimate(
             max_seq_len=max_seq_len,
         )
     typer.echo(estimate_text(found), nl=False)
+    if page_file:
+        page_file.write(estimate_page(found).encode())
     if result_file:
         result_file.write_json(found.to_dict())
 

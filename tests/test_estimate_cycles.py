@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import flexllm_allo as allo
 from flexllm_allo.errors import EstimateError
-from flexllm_allo.estimate.loops import CALL_OVERHEAD, LOOP_OVERHEAD
+from flexllm_allo.estimate.figures import Figures
+from flexllm_allo.estimate.loops import CALL_OVERHEAD, LOOP_OVERHEAD, Timing
+from flexllm_allo.estimate.operators import Operators
 from flexllm_allo.estimate.ports import AXI_LATENCY, RAM_LATENCY
 from flexllm_allo.estimate.result import Estimate, LoopTiming
-from flexllm_allo.ir.types import Stream, float32, int8, int32
+from flexllm_allo.ir import nodes as ir
+from flexllm_allo.ir.types import Stream, UInt, float32, int8, int32
 
 ADD = 4  # cycles of a float addition, operators.toml
 MULTIPLY = 3
@@ -220,7 +225,7 @@ def test_an_unknown_length_is_refused_with_the_scalar_to_give() -> None:
     assert 'the length of loop "i" of prefix is not known: it depends on m' in error.message
     assert error.span is not None
     assert error.span.line == prefix.__code__.co_firstlineno + 3
-    assert 'trips={"i": ...}' in error.hint
+    assert error.hint == 'give n=..., or trips={"i": ...}'
     assert s.estimate("u280", trips={"i": 7}).cycles == s.estimate("u280", n=7).cycles
 
 
@@ -312,3 +317,83 @@ def test_regions_in_regions_overlap_too() -> None:
     cycles = s.estimate("u280").cycles
     latencies = AXI_LATENCY + PRODUCT + AXI_LATENCY
     assert 128 + latencies < cycles < 128 + latencies + 6 * (CALL_OVERHEAD + LOOP_OVERHEAD + 4)
+
+
+def test_figures_of_single_loops_and_statements() -> None:
+    """What a simulation of FIFOs asks for: intervals and depths of loops, cycles of what has no FIFO."""
+    s = allo.customize(prefix)
+    s.pipeline("i")
+    timing = Timing(s.program, Operators("DSP48E2", 300))
+    timing.function("prefix", frozenset({"A"}), {"n": 10})
+    figures = Figures(timing)
+    (row,) = (stmt for stmt in s.top_func.body if isinstance(stmt, ir.For))
+    assert figures.pipeline(row) == (ADD, AXI_LATENCY + ADD)
+    known = SimpleNamespace(loops={}, scalars={"m": 5})
+    assert figures.cycles(row, known) == AXI_LATENCY + ADD + 4 * ADD + LOOP_OVERHEAD
+    with pytest.raises(EstimateError, match='the length of loop "i"'):
+        figures.cycles(row, SimpleNamespace(loops={}, scalars={}))
+
+
+def wide(A: int32[64, 8]) -> int32:
+    total: int32 = 0
+    for i in range(64):
+        for j in range(8):
+            total += A[i, j]
+    return total
+
+
+@pytest.mark.parametrize(("banks", "ii"), [(1, 8), (2, 4), (8, 1)])
+def test_every_bank_of_memory_has_a_port(banks: int, ii: int) -> None:
+    s = allo.customize(wide)
+    s.pipeline("i")
+    if banks > 1:
+        s.partition(s.A, allo.Partition.Cyclic, dim=2, factor=banks)
+    found = s.estimate("u280")
+    assert loop(found, "i").ii == ii
+    assert found.phases["wide"].bytes == 64 * 8 * 4
+    ports = next(m for m in found.modules if m.name == "memory ports")
+    assert ports.resources.bram18 == 2 * banks
+
+
+def line(A: UInt(512)[64]) -> UInt(512):
+    last: UInt(512) = 0
+    for i in range(64):
+        last = A[i]
+    return last
+
+
+def test_a_channel_bounds_wide_words() -> None:
+    """64 bytes a cycle are more than a channel of 14.375 GB/s gives at 70 % and 300 MHz."""
+    s = allo.customize(line)
+    s.pipeline("i")
+    found = s.estimate("u280")
+    row = loop(found, "i")
+    each = 64 / (14.375e9 * 0.70 / 300e6)
+    assert row.ii == 1
+    assert row.cycles == round(row.depth + 63 * each + LOOP_OVERHEAD)
+    assert found.binds == 'bandwidth of the memory port "A"'
+
+
+def four_sums(A: float32[64]) -> float32:
+    part: float32[4] = 0.0
+    for i in range(64):
+        part[i % 4] += A[i]
+    return part[0] + part[1] + (part[2] + part[3])
+
+
+def test_partial_sums_in_turn_hide_the_adder() -> None:
+    """The sum of four iterations before is there when its adder of four cycles is done."""
+    s = allo.customize(four_sums)
+    s.pipeline("i")
+    s.partition(s.part)
+    assert loop(s.estimate("u280"), "i").ii == 1
+    slow = s.estimate("u280", operators={"accumulate": {"latency": 7}})
+    assert loop(slow, "i").ii == 2  # seven cycles in four iterations
+
+
+def test_arguments_may_lie_on_the_chip() -> None:
+    s = allo.customize(vadd)
+    s.pipeline("i")
+    found = s.estimate("u280", on_chip=True)
+    assert found.cycles == RAM_LATENCY + WRITE + 99 + LOOP_OVERHEAD
+    assert found.phases["vadd"].bytes == 0

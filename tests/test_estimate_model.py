@@ -86,6 +86,14 @@ def test_a_model_without_the_length_of_its_prompt() -> None:
     )
 
 
+def test_stages_that_take_the_device_in_turn_need_less_of_it(full: Estimate) -> None:
+    top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 2048))
+    alone = top.schedule.estimate("u280", n_prompt=PROMPT, new_tokens=TOKENS, reconfigured=True)
+    assert alone.cycles == full.cycles
+    assert max(alone.utilization.values()) < max(full.utilization.values())
+    assert {m.name for m in alone.modules} < {m.name for m in full.modules}
+
+
 def test_longer_prompts_take_longer() -> None:
     short, long = (estimate_model(TINY, prompt=n, new_tokens=8, max_seq_len=64) for n in (8, 32))
     assert short.prefill_s is not None
@@ -106,13 +114,15 @@ def test_runs_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
-    out = tmp_path / "estimate.json"
-    arguments = ["estimate", str(TINY), "--prompt", "16", "--new-tokens", "8", "--json", str(out)]
+    out, page = tmp_path / "estimate.json", tmp_path / "estimate.html"
+    arguments = ["estimate", str(TINY), "--prompt", "16", "--new-tokens", "8"]
+    arguments += ["--json", str(out), "--html", str(page)]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert "estimated" in result.output
     assert "binds: " in result.output
     data = json.loads(out.read_text())
+    assert "When what runs" in page.read_text()
     wanted = {"prefill_s", "decode_s", "tokens_per_second", "cycles", "resources", "utilization"}
     wanted |= {"bandwidth_gbs", "power_w", "energy_per_token_j", "binds", "stages"}
     assert wanted <= data.keys()

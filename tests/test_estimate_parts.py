@@ -8,12 +8,27 @@ import flexllm_allo as allo
 from flexllm_allo.estimate.cost import Cost, Key
 from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region, repeated
 from flexllm_allo.estimate.hardware_copies import copies
+from flexllm_allo.estimate.loops import LOOP_OVERHEAD
 from flexllm_allo.estimate.operators import Operators
 from flexllm_allo.estimate.ports import AXI_LATENCY
 from flexllm_allo.estimate.resources import buffer_resources
 from flexllm_allo.hardware.devices import Resources
 from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.types import Int, float32, int4, int8, int32, uint4, uint8
+from flexllm_allo.ir.types import (
+    Int,
+    UInt,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    index,
+    int4,
+    int8,
+    int32,
+    uint4,
+    uint8,
+)
+from flexllm_allo.library.systolic import schedule_systolic, systolic
 from flexllm_allo.memory import Memory
 
 
@@ -149,21 +164,56 @@ def array(X: uint4[8, 64], W: int4[16, 64]) -> int32[8, 16]:
     return Y
 
 
-@pytest.mark.parametrize(("tokens", "dsp"), [(True, 8 * 16 // 4), (False, 16 // 2)])
-def test_products_share_dsps(tokens: bool, dsp: int) -> None:
-    """Four where both operands meet several others, two where one does."""
+def test_narrow_products_are_logic() -> None:
+    """Vitis HLS makes products of few bits of LUTs, and does not pack wider ones by itself."""
     s = allo.customize(array)
-    if tokens:
-        s.unroll("t")
-        s.unroll("n")
-        s.pipeline("k")
-    else:
-        s.unroll("n")
-        s.pipeline("t")
+    for loop in ("t", "n"):
+        s.unroll(loop)
+    s.pipeline("k")
     s.partition(s.acc)
     s.partition(s.X, dim=1)
     s.partition(s.W, dim=1)
-    assert s.estimate("u280").resources.dsp == dsp
+    found = s.estimate("u280").resources
+    assert found.dsp == 0
+    assert found.lut > 8 * 16 * 4 * 4
+
+
+def pairs(X: int8[2, 64], Y: int32[2]):
+    acc: int32[64] = 0
+    for n in range(4):
+        for k in range(64):
+            for p in range(8):
+                acc[n * 16 + 2 * p] += X[0, k]
+                acc[n * 16 + 2 * p + 1] += X[1, k]
+    Y[0] = acc[0]
+    Y[1] = acc[63]
+
+
+def test_elements_side_by_side_do_not_wait_for_each_other() -> None:
+    s = allo.customize(pairs)
+    s.unroll("p")
+    s.pipeline("k")
+    row = next(r for stage in s.estimate("u280").stages for r in stage.loops if r.loop == "n/k")
+    assert row.ii == 2  # two words of X through one port; each sum waits in a register of its own
+    assert row.reason == '"X": 2 accesses to it per iteration, 1 per cycle'
+    # Of 16 elements that change places with registers at every n, two go at a time, there and back.
+    assert row.cycles == row.depth + (4 * 64 - 1) * 2 + 4 * (16 - 1) + LOOP_OVERHEAD
+
+
+def halves(A: int32[32], B: int32[64]):
+    for i in range(4):
+        for p in range(8):
+            B[16 * i + 2 * p] = A[8 * i + (2 * p) // 8] + 1
+            B[16 * i + 2 * p + 1] = A[8 * i + (2 * p + 1) // 8] - 1
+
+
+def test_an_element_is_read_once_however_it_is_written() -> None:
+    s = allo.customize(halves)
+    s.unroll("p")
+    s.pipeline("i")
+    row = next(r for stage in s.estimate("u280").stages for r in stage.loops)
+    assert row.reason == '"B": 16 accesses to it per iteration, 1 per cycle'
+    assert s.estimate("u280").phases["halves"].bytes == (4 * 2 + 64) * 4
 
 
 def test_an_interval_shares_units() -> None:
@@ -183,11 +233,45 @@ def test_clocks_scale_latencies() -> None:
     assert Operators("DSP58", 300).float["accumulate"].latency == 1
 
 
-def test_the_packing_of_products_follows_the_database() -> None:
-    def product(x: object, w: object) -> ir.Expr:
-        return ir.Binary("*", ir.Load("x", (), x), ir.Load("w", (), w), int32)  # pyright: ignore
+def test_widths_of_floats() -> None:
+    def add(dtype: object) -> ir.Expr:
+        return ir.Binary("+", ir.Load("x", (), dtype), ir.Load("y", (), dtype), dtype)  # pyright: ignore
 
-    old, new = Operators("DSP48E2", 300), Operators("DSP58", 300)
-    assert [old.packing(product(uint4, int4), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 4]
-    assert [old.packing(product(int8, int8), a, b) for a, b in ((1, 1), (1, 8), (8, 8))] == [1, 2, 2]
-    assert new.packing(product(int8, uint8), 8, 8) == 3
+    table = Operators("DSP48E2", 300)
+    assert [table.of(add(t)).name for t in (float16, bfloat16, float32, float64)] == [
+        "half add", "half add", "float add", "double add",
+    ]  # fmt: skip
+    assert table.of(add(float64)).latency > table.of(add(float32)).latency
+
+
+def test_processing_elements_work_at_the_same_time() -> None:
+    """A tile takes the words of its inputs, one at a time per side, and the way through the array."""
+    made = allo.customize(systolic, instantiate=[int8, int8, int32, 8, 256, 8, 8, 8])
+    s = schedule_systolic(made)
+    found = s.estimate("u280")
+    elements = [m for m in found.modules if m.name.startswith("PE_kernel")]
+    assert len(elements) == 64
+    assert found.resources.dsp == 64
+    loops = {row.loop: row for stage in found.stages for row in stage.loops if stage.name == "PE_kernel"}
+    assert (loops["k"].ii, loops["k"].trips) == (1, 256)
+    tile = next(stage for stage in found.stages if stage.name == "PE_kernel")
+    feed = 256 * 2 * 11  # both loops that feed a row of FIFOs, element by element
+    assert tile.end - tile.start < feed + 64 * 16
+
+
+def words(A: uint8[64], B: UInt(256)[2]):
+    for i in range(2):
+        word: UInt(256) = 0
+        for j in range(32):
+            low: index = j * 8
+            word[low : low + 8] = A[i * 32 + j]
+        B[i] = word
+
+
+def test_words_are_put_together_by_wires() -> None:
+    """Shifts and masks by constants of each copy cost nothing: what is left is control and the ports."""
+    s = allo.customize(words)
+    s.unroll("j")
+    s.pipeline("i")
+    logic = next(m for m in s.estimate("u280").modules if m.name == "words").resources.lut
+    assert logic < 32 * 64

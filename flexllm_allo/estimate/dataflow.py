@@ -45,15 +45,23 @@ class _Region:
         numbers = range(len(processes))
         self.arrays: list[list[int]] = [[] for _ in numbers]
         self.readers: list[list[int]] = [[] for _ in numbers]
-        self.fifos: list[list[tuple[int, str]]] = [[] for _ in numbers]
+        self.fifos: list[list[tuple[int, str, str]]] = [[] for _ in numbers]
         for b in numbers:
+            used = processes[b].reads
+            whole = {_whole(name) for name in used}
             for a in range(b):
-                for name in processes[a].writes & (processes[b].reads | processes[b].writes):
-                    if name in processes[a].cost.tokens and name in processes[b].cost.tokens:
-                        self.fifos[b].append((a, name))
-                    else:
-                        self.arrays[b].append(a)
-                        self.readers[a].append(b)
+                for name in processes[a].writes:
+                    if name in used or name in whole or (_whole(name) in used and name != _whole(name)):
+                        self._join(processes, a, b, name)
+
+    def _join(self, processes: Sequence[Process], a: int, b: int, name: str) -> None:
+        sides = [p.cost.tokens.keys() for p in (processes[a], processes[b])]
+        mine = next((n for n in sides[1] if _whole(n) == _whole(name) and _meet(n, name)), None)
+        if name in sides[0] and mine is not None:
+            self.fifos[b].append((a, name, mine))
+        else:
+            self.arrays[b].append(a)
+            self.readers[a].append(b)
 
     def iteration(self, processes: Sequence[Process], history: Sequence[_Times]) -> _Times:
         """When each process begins and ends, after the iterations before.
@@ -68,14 +76,23 @@ class _Region:
                 begin = max([begin, *(history[-2].ends[r] for r in self.readers[number])])
             begin = max([begin, *(now.ends[s] for s in self.arrays[number])])
             least = 0.0
-            for source, name in self.fifos[number]:
+            for source, name, mine in self.fifos[number]:
                 first = processes[source].cost.tokens[name][0]
-                taken, last = process.cost.tokens[name]
+                taken, last = process.cost.tokens[mine]
                 begin = max(begin, now.begins[source] + first + FIFO_LATENCY - taken)
                 least = max(least, now.ends[source] + process.cost.cycles - last)
             now.begins.append(begin)
             now.ends.append(max(begin + process.cost.cycles, least))
         return now
+
+
+def _whole(name: str) -> str:
+    """The array of FIFOs that ``A[0, 1]`` is of."""
+    return name.partition("[")[0]
+
+
+def _meet(a: str, b: str) -> bool:
+    return a == b or a == _whole(b) or b == _whole(a)
 
 
 def region(processes: Sequence[Process]) -> Cost:

@@ -23,9 +23,8 @@ class Demand:
             self._functions[name] = frozenset(scalars & self._closure(function.body))
         return self._functions[name]
 
-    def of_body(self, function: str, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
-        """Names that the cycles of statements of a function depend on, by way of other scalars too."""
-        del function
+    def of_body(self, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
+        """Names that the cycles of statements depend on, by way of other scalars too."""
         found = self._bodies.get(id(body))
         if found is None:
             found = self._bodies[id(body)] = (body, frozenset(self._closure(body)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -14,10 +15,11 @@ from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
 from .cost import Cost
-from .hardware_copies import copies
-from .limits import utilization
+from .hardware_copies import Instances, copies
+from .limits import total, utilization
 from .loops import Timing
 from .operators import Operators
+from .ports import bank_depth
 from .power import power
 from .resources import module, ports
 from .result import ChannelTraffic, Estimate, Module, Phase
@@ -40,6 +42,8 @@ def estimate(
     operators: Mapping[str, Mapping[str, Any]] | None = None,
     trace: Iterable[Primitive] = (),
     placement: Mapping[str, Sequence[str]] | None = None,
+    reconfigured: bool = False,
+    on_chip: bool = False,
     design: str = "",
     **scalars: float,
 ) -> Estimate:
@@ -57,6 +61,10 @@ def estimate(
         operators: float operation -> figures to replace, ``{"add": {"latency": 6}}``.
         trace: the primitives that were applied, for the lines of the schedule.
         placement: the memory channels of every argument of the top, such as ``["HBM[3]"]``.
+        reconfigured: whether prefill and decode are on the device one after the other; the resources are then
+            those of the fuller one.
+        on_chip: whether the arrays of the top are memories of the chip that somebody else fills, as in the
+            flow without a platform; else they are ports to off-chip memory.
         design: its name.
         scalars: scalar arguments, by name: ``n_prompt=1024``.
 
@@ -72,9 +80,13 @@ def estimate(
     efficiency = card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
-    runs = _runs(timing, program, dict(scalars), new_tokens)
+    nowhere = frozenset[str]()
+    arrays = {f.name: nowhere if on_chip else off_chip(f) for f in program.functions}
+    runs = _runs(timing, program, arrays, dict(scalars), new_tokens)
     lines = ScheduleLines(program, trace)
-    rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines)]
+    entries = {entry: arrays[entry] for _, entry, _ in runs.values()}
+    held = copies(program, entries)
+    rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines, held)]
     phases = {
         name: Phase(
             round(cost.cycles), cost.cycles / mhz / 1e6, round(cost.operations),
@@ -83,10 +95,11 @@ def estimate(
         for name, (cost, entry, tokens) in runs.items()
     }  # fmt: skip
     main = "decode" if "decode" in phases else next(iter(phases))
-    modules = _modules(timing, program, [entry for _, entry, _ in runs.values()])
-    used = modules[0].resources
-    for m in modules[1:]:
-        used = used + m.resources
+    modules = _modules(timing, held, entries)
+    if reconfigured:
+        alone = [_modules(timing, copies(program, {e: o}), {e: o}) for e, o in entries.items()]
+        modules = max(alone, key=lambda found: _fullest(card, found))
+    used = total(m.resources for m in modules)
     notes = [f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak"]
     return Estimate(
         design=design or program.top,
@@ -107,10 +120,17 @@ Run = tuple[Cost, str, int]
 """What a phase costs, the function it calls, its tokens."""
 
 
-def _runs(timing: Timing, program: ir.Program, scalars: dict[str, Any], new_tokens: int) -> dict[str, Run]:
+Places = Mapping[str, frozenset[str]]
+"""The arrays of every function, were it called from outside, that lie in off-chip memory."""
+
+
+def _runs(
+    timing: Timing, program: ir.Program, arrays: Places, scalars: dict[str, Any], new_tokens: int
+) -> dict[str, Run]:
     names = {f.name for f in program.functions}
     if not {"prefill", "decode"} <= names or program.top in ("prefill", "decode"):
-        return {program.top: (_call(timing, program, program.top, scalars), program.top, 0)}
+        _check(program, [program.top], scalars)
+        return {program.top: (timing.function(program.top, arrays[program.top], scalars), program.top, 0)}
     if "n_prompt" not in scalars:
         raise EstimateError(
             "FX902", "how long the prompt is, is not known", hint='give it: s.estimate("u280", n_prompt=1024)'
@@ -118,8 +138,8 @@ def _runs(timing: Timing, program: ir.Program, scalars: dict[str, Any], new_toke
     given = {**GREEDY, **scalars}
     prompt = int(scalars["n_prompt"])
     _check(program, {"generate", "prefill", "decode"} & names, given)
-    first = _call(timing, program, "prefill", {**given, "n_prompt": prompt})
-    rest = _decode(timing, program, given, prompt, new_tokens - 1)
+    first = timing.function("prefill", arrays["prefill"], {**given, "n_prompt": prompt})
+    rest = _decode(timing, arrays["decode"], given, prompt, new_tokens - 1)
     runs: dict[str, Run] = {"prefill": (first, "prefill", prompt)}
     if new_tokens > 1:
         runs["decode"] = (rest, "decode", new_tokens - 1)
@@ -132,22 +152,22 @@ def _check(program: ir.Program, functions: Iterable[str], scalars: Mapping[str, 
         raise EstimateError("FX902", f'there is no scalar argument "{name}"', hint=did_you_mean(name, known))
 
 
-def _call(timing: Timing, program: ir.Program, name: str, scalars: Mapping[str, Any]) -> Cost:
-    if name == program.top:
-        _check(program, [name], {k: v for k, v in scalars.items()})
-    return timing.function(name, off_chip(program.function(name)), scalars)
-
-
 def off_chip(function: ir.Function) -> frozenset[str]:
-    """The arrays of an entry that lie in off-chip memory: those in banks are memories of the chip."""
-    return frozenset(b.name for b in function.params if b.shape and not b.is_stream and not b.banks)
+    """The arrays of an entry that lie in off-chip memory, each bank behind a port of its own.
+
+    An array with an element per bank is taken to be registers of the chip.
+    """
+    arrays = (b for b in function.params if b.shape and not b.is_stream)
+    return frozenset(b.name for b in arrays if bank_depth(b) > 1)
 
 
-def _decode(timing: Timing, program: ir.Program, given: Mapping[str, Any], prompt: int, tokens: int) -> Cost:
+def _decode(
+    timing: Timing, arrays: frozenset[str], given: Mapping[str, Any], prompt: int, tokens: int
+) -> Cost:
     """All decode calls after a prompt, from a few positions among them."""
     total = Cost()
     for position, weight in decode_points(prompt, tokens):
-        total.add(_call(timing, program, "decode", {**given, "pos": position}), weight)
+        total.add(timing.function("decode", arrays, {**given, "pos": position}), weight)
     return total
 
 
@@ -196,18 +216,21 @@ def channels(
     return tuple(found)
 
 
-def _modules(timing: Timing, program: ir.Program, entries: Sequence[str]) -> list[Module]:
+def _modules(timing: Timing, held: Instances, entries: Mapping[str, frozenset[str]]) -> list[Module]:
     found: list[Module] = []
-    counts = copies(program, {name: off_chip(program.function(name)) for name in entries})
-    for key, number in counts.items():
+    for key, number in held.items():
         if key in timing.instances:
             one = module(timing.instances[key])
-            for i in range(number):
-                found.append(
-                    one if i == 0 else Module(f"{one.name}#{i + 1}", one.resources, lutram=one.lutram)
-                )
-    top = next((e for e in entries if e == program.top), entries[-1])
-    return [*found, ports(timing.instance(top, off_chip(program.function(top))))]
+            found.append(one)
+            found += [replace(one, name=f"{one.name}#{i}") for i in range(2, number + 1)]
+    name, arrays = max(entries.items(), key=lambda entry: len(entry[1]))
+    return [*found, ports(timing.instance(name, arrays))]
+
+
+def _fullest(card: Device, modules: Iterable[Module]) -> float:
+    """The share of the resource that modules take most of."""
+    used = total(m.resources for m in modules)
+    return max(utilization(used, card.available).values()) if card.available else used.lut
 
 
 def _power(card: Device, used: Any, mhz: float, phase: Phase, notes: list[str]) -> float:

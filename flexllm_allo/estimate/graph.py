@@ -62,7 +62,8 @@ class GraphBuilder:
         self.entry: dict[str, int] = {}
         self.private: dict[str, int] = {}
         self.shared: dict[object, Value] = {}
-        self.stores: dict[str, list[tuple[int, Value, bool]]] = {}
+        self.stores: dict[str, list[int]] = {}
+        self.read: dict[str, list[Any]] = {}
         self.forwards: dict[tuple[str, str], Value] = {}
         self.guards: list[Value] = []
         self.streams: dict[str, int] = {}
@@ -198,27 +199,35 @@ class GraphBuilder:
     def _compute(self, expr: ir.Expr) -> Value:
         parts = [c for c in children(expr)]
         values = [self._value(c) for c in parts]
-        operator = self.operators.of(expr)
+        if all(v.op is None for v in values) and self._is_fixed(expr):
+            return Value(None, _joined(values))
+        operator = WIRE if self._is_wired(expr) else self.operators.of(expr)
         if operator is WIRE and len([v for v in values if v.op is not None]) <= 1:
             made = next((v for v in values if v.op is not None), Value())
             return Value(made.op, _joined(values))
-        if isinstance(expr, ir.Binary) and expr.op == "*":
-            operator = self._packed(expr, values, operator)
         known = tuple(v.op if v.op is not None else expr_text(c) for v, c in zip(values, parts, strict=True))
         key = (type(expr).__name__, getattr(expr, "op", getattr(expr, "name", "")), expr.type, known)
         if key not in self.shared:
             self.shared[key] = self._op(operator, values, expr.span)
         return self.shared[key]
 
-    def _packed(self, expr: ir.Binary, values: list[Value], operator: Operator) -> Operator:
-        left, right = values
-        counts = [
-            prod(self.unrolled.get(n, 1) for n in a.vars - b.vars) for a, b in ((right, left), (left, right))
-        ]
-        packing = self.operators.packing(expr, *counts)
-        if packing == 1:
-            return operator
-        return self.operators.product(expr.left.type.bits, expr.right.type.bits, packing)
+    def _is_wired(self, expr: ir.Expr) -> bool:
+        """Bits put to or taken from places that are fixed in every copy, as where words are put together."""
+        match _below_casts(expr):
+            case ir.Binary("<<" | ">>", _, right):
+                return self._is_fixed(right)
+            case ir.Binary("&", left, right):
+                return self._is_fixed(left) or self._is_fixed(right)
+            case ir.Binary("|", left, right):
+                return self._is_wired(left) or self._is_wired(right)
+            case _:
+                return False
+
+    def _is_fixed(self, expr: ir.Expr) -> bool:
+        """Whether a value is a constant of each copy."""
+        nodes = list(walk(self._inlined(expr)))
+        names = {n.name for n in nodes if isinstance(n, ir.LoopVar)}
+        return names <= self.unrolled.keys() and not any(isinstance(n, ir.Load) for n in nodes)
 
     def _op(self, operator: Operator, values: list[Value], span: Span, access: Access | None = None) -> Value:
         vars_ = _joined(values) & self.unrolled.keys()
@@ -253,9 +262,10 @@ class GraphBuilder:
         operator = Operator(f'read of "{load.buffer}"', place.read_latency)
         made = self._op(operator, values, load.span, access)
         assert made.op is not None
-        for store, _, same in self.stores.get(load.buffer, ()):
-            del same
-            self.graph.links.append(Link(store, made.op))
+        for store in self.stores.get(load.buffer, ()):
+            written = self.graph.ops[store].access
+            if written is None or not access.misses(written):
+                self.graph.links.append(Link(store, made.op))
         self.shared[shared] = made
         return made
 
@@ -270,6 +280,7 @@ class GraphBuilder:
         assert made.op is not None
         self.graph.ops[made.op].result = value
         key = (stmt.buffer, self._place(stmt.indices))
+        self.read.pop(stmt.buffer, None)
         self.forwards = {k: v for k, v in self.forwards.items() if k[0] != stmt.buffer}
         self.shared = {
             k: v
@@ -278,7 +289,7 @@ class GraphBuilder:
         }
         if not self.guards:
             self.forwards[key] = value
-        self.stores.setdefault(stmt.buffer, []).append((made.op, value, not self.guards))
+        self.stores.setdefault(stmt.buffer, []).append(made.op)
 
     def _reduced(self, stmt: ir.Store, vars_: frozenset[str]) -> Value | None:
         """A sum over unrolled copies that one element takes; None if it is no such statement."""
@@ -322,7 +333,7 @@ class GraphBuilder:
             self.known.pop(stmt.target, None)
         else:
             assert made.op is not None
-            self.stores.setdefault(stmt.target, []).append((made.op, made, False))
+            self.stores.setdefault(stmt.target, []).append(made.op)
 
     def _stream(
         self, name: str, indices: tuple[ir.Expr, ...], values: list[Value], span: Span, write: bool
@@ -347,7 +358,7 @@ class GraphBuilder:
     ) -> Access:
         copies = self._copies(vars_)
         found = Access(buffer, write, indices, copies, affine=tuple(self._inlined(i) for i in indices))
-        if self.places[buffer].kind in ("ram", "memory") and copies <= MAX_COPIES:
+        if self.places[buffer].kind != "fifo" and copies <= MAX_COPIES:
             numbers = [self._number(i) for i in indices]
             if all(n is not None for n in numbers):
                 shape = np.broadcast_shapes(*(np.shape(n) for n in numbers), (SAMPLES,) + (1,) * MAX_DEPTH)
@@ -355,11 +366,17 @@ class GraphBuilder:
                     np.broadcast_to(x, shape).reshape(SAMPLES, -1)
                     for x in banks_and_words(self.buffers[buffer], numbers)
                 )
-                if self.places[buffer].kind == "memory":
-                    bank = np.zeros_like(bank)
-                found.banks = [_distinct(bank[s], word[s]) for s in range(SAMPLES)]
+                found.elements = [np.unique(word[s]) for s in range(SAMPLES)]
+                new = [np.ones(word.shape[1], bool)] * SAMPLES if write else self._unread(buffer, word)
+                found.banks = [_distinct(bank[s][new[s]], word[s][new[s]]) for s in range(SAMPLES)]
                 found.copies = max(int(sum(counts.values())) for counts in found.banks)
         return found
+
+    def _unread(self, buffer: str, word: Any) -> list[Any]:
+        """Which elements have not been read yet, in every sample: the others are there already."""
+        before = self.read.get(buffer, [np.empty(0, np.int64)] * SAMPLES)
+        self.read[buffer] = [np.union1d(before[s], word[s]) for s in range(SAMPLES)]
+        return [~np.isin(word[s], before[s]) for s in range(SAMPLES)]
 
     def _number(self, expr: ir.Expr) -> Any:
         """The values of an index in all copies; variables that are not unrolled take a few values."""
@@ -429,18 +446,21 @@ class GraphBuilder:
         apart, fixed = distance(write.affine, read.affine, self.loop, self.unrolled_ranges(), written)
         if apart is None:
             return
+        if fixed and write.misses(read):
+            return
         value = self.graph.ops[source].result
-        alone = all(
-            op.access is None or op.access.buffer != write.buffer or op.access in (write, read)
-            for op in self.graph.ops
-        )
-        same = [expr_text(i) for i in write.affine] == [expr_text(i) for i in read.affine]
-        if (fixed and same and alone) or self.places[write.buffer].kind == "registers":
+        same = _texts(write) == _texts(read)
+        if (fixed and same and self._is_alone(write)) or self.places[write.buffer].kind == "registers":
             write.held = read.held = True
             if isinstance(value, Value) and value.op is not None:
                 self.graph.links.append(Link(value.op, sink, apart, forwarded=True))
         else:
             self.graph.links.append(Link(source, sink, apart))
+
+    def _is_alone(self, access: Access) -> bool:
+        """Whether all else that touches its elements does so by the same indices."""
+        others = [op.access for op in self.graph.ops if op.access and op.access.buffer == access.buffer]
+        return all(_texts(other) == _texts(access) or other.misses(access) for other in others)
 
     def unrolled_ranges(self) -> dict[str, tuple[int, int]]:
         """Least and greatest value of every variable that is unrolled in the body."""
@@ -456,6 +476,10 @@ class GraphBuilder:
 
 
 _ZERO = const(0)
+
+
+def _texts(access: Access) -> list[str]:
+    return [expr_text(index) for index in access.affine]
 
 
 def _joined(values: list[Value]) -> frozenset[str]:

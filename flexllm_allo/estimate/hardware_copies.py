@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ..analysis.spatial import expanded
 from ..ir import nodes as ir
 
 Instances = dict[tuple[str, frozenset[str]], int]
@@ -44,7 +45,7 @@ class _Finder:
 
     def body(self, body: Iterable[ir.Stmt], off_chip: frozenset[str], together: bool) -> Instances:
         total: Instances = {}
-        for stmt in body:
+        for stmt in expanded(tuple(body)) if together else body:
             (_sum if together else _most)(total, self.stmt(stmt, off_chip))
         return total
 

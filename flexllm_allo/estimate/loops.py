@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, prod
 from typing import Any
 
+from ..analysis.spatial import expanded
 from ..errors import EstimateError
 from ..ir import nodes as ir
 from ..ir.walk import walk
@@ -16,7 +17,8 @@ from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
 from .pipeline import Body
-from .uses import Uses
+from .ports import bank_counts
+from .uses import Use, Uses
 
 LOOP_OVERHEAD = 2
 """A rolled loop takes a cycle to enter and one to leave (UG1399)."""
@@ -47,6 +49,9 @@ class Timing:
         self.instances: dict[tuple[str, frozenset[str]], Instance] = {}
         self.demand, self.uses = Demand(program), Uses(program)
         self._costs: dict[Any, Cost] = {}
+        self._copies: dict[int, tuple[object, tuple[ir.Stmt, ...]]] = {}
+        self._alone: dict[int, tuple[ir.Stmt]] = {}
+        self.processes: dict[Any, list[Process]] = {}
         self._changed: dict[int, tuple[object, frozenset[str]]] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
@@ -54,6 +59,17 @@ class Timing:
         if key not in self.instances:
             self.instances[key] = Instance(self.program.function(name), off_chip, self.operators)
         return self.instances[key]
+
+    def copies(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        """The statements of a region with a copy for every iteration of its spatial loops."""
+        found = self._copies.get(id(body))
+        if found is None:
+            found = self._copies[id(body)] = (body, expanded(body))
+        return found[1]
+
+    def alone(self, stmt: ir.Stmt) -> tuple[ir.Stmt]:
+        """The statement as a body of its own, the same one every time."""
+        return self._alone.setdefault(id(stmt), (stmt,))
 
     def changed(self, body: tuple[ir.Stmt, ...]) -> frozenset[str]:
         """Buffers whose values statements may change, as far as they are scalars."""
@@ -90,6 +106,11 @@ class Timing:
             cost.key = Key(name, off_chip)
             self._costs[key] = cost
         return self._costs[key]
+
+
+def cycles_of(timing: Timing, instance: Instance, stmt: ir.Stmt, known: Mapping[str, Any]) -> float:
+    """Cycles of one statement of a function, for values of scalars and loop variables around it."""
+    return _Walker(timing, instance, dict(known)).body(timing.alone(stmt)).cycles
 
 
 class _Walker:
@@ -178,11 +199,10 @@ class _Walker:
 
     def _unknown(self, loop: ir.For) -> EstimateError:
         function = self.instance.function
-        scalars = {b.name for b in function.params if not b.shape}
         missing = sorted(n for n in names_in(loop.lower, loop.upper) if self.known.get(n) is None)
-        asked = [n for n in missing if n in scalars]
+        asked = sorted(n for n in self.timing.demand.of_function(function.name) if self.known.get(n) is None)
         what = f"it depends on {', '.join(missing)}" if missing else "it depends on data"
-        way = f"give {asked[0]}=..., or " if asked else ""
+        way = f"give {'=..., '.join(asked)}=..., or " if asked else ""
         return EstimateError(
             "FX901",
             f'the length of loop "{loop.var}" of {function.name} is not known: {what}',
@@ -213,23 +233,24 @@ class _Walker:
         cost.key = Key(self.instance.function.name, self.instance.off_chip, id(loop))
         cost.trips = trips
 
-    def _trips(self, plan: LoopPlan) -> int:
+    def _trips(self, nest: tuple[ir.For, ...]) -> int:
         total = 1
-        for loop in plan.nest:
+        for loop in nest:
             total *= self.length(loop)
         return total
 
     def _pipelined(self, plan: LoopPlan) -> Cost:
-        body, trips = plan.body, self._trips(plan)
+        body, trips = plan.body, self._trips(plan.nest)
         assert body is not None
         interval: float = body.interval
         bound: dict[str, float] = {}
         for name, words in body.words.items():
-            least = max(words) * self._word_bytes(name) / self.timing.port_bytes
+            ports = prod(bank_counts(self.instance.buffers[name]))
+            least = max(words) * self._word_bytes(name) / self.timing.port_bytes / ports
             if least > interval:
                 bound[name] = (least - body.interval) * trips
                 interval = least
-        again = max(0, trips - 1) * interval
+        again = max(0, trips - 1) * interval + body.entry * self._trips(plan.nest[:-1])
         cost = Cost(
             (body.depth + again if trips else 0) + LOOP_OVERHEAD,
             body.operations * trips,
@@ -262,10 +283,7 @@ class _Walker:
             return []
         self._forget(loop.body)  # what iterations hand on
         first = value_of(loop.lower, self.known)
-        if (
-            loop.var not in self.timing.demand.of_body(self.instance.function.name, loop.body)
-            or first is None
-        ):
+        if loop.var not in self.timing.demand.of_body(loop.body) or first is None:
             return [(trips, first)]
         return [(1, int(first) + i * loop.step) for i in range(trips)]
 
@@ -328,22 +346,48 @@ class _Walker:
         return frozenset(off_chip), scalars
 
     def _names(self, call: ir.Call) -> dict[str, str]:
-        """The caller's names of what a call is passed."""
-        params = self.timing.program.function(call.func).params
-        return {p.name: a.buffer for p, a in zip(params, call.args, strict=True) if isinstance(a, ir.View)}
+        """The caller's names of what a call is passed; one of an array of FIFOs has a name of its own."""
+        names: dict[str, str] = {}
+        for param, arg in zip(self.timing.program.function(call.func).params, call.args, strict=True):
+            if isinstance(arg, ir.View):
+                member = [value_of(i, self.known) for i in arg.indices] if param.is_stream else []
+                names[param.name] = f"{arg.buffer}{member}" if member and None not in member else arg.buffer
+        return names
 
     # ------------------------------------------------------------------------------ dataflow
 
     def _processes(self, body: tuple[ir.Stmt, ...]) -> list[Process]:
         """The processes of a region; those of regions that it calls are its own too."""
         found: list[Process] = []
-        for stmt in body:
-            if isinstance(stmt, ir.Call) and self._is_region(stmt):
-                found += self._inner(stmt)
-            elif not isinstance(stmt, ir.Alloc):
-                use = self.timing.uses.of((stmt,))
-                found.append(Process(self.body((stmt,)), use.reads, use.writes))
+        for stmt in self.timing.copies(body):
+            if not isinstance(stmt, ir.Alloc):
+                found += self._process(stmt)
         return found
+
+    def _process(self, stmt: ir.Stmt) -> list[Process]:
+        """What a statement is in a region; where the scalars it depends on are as before, as it was."""
+        timing, alone = self.timing, self.timing.alone(stmt)
+        needed = timing.demand.of_body(alone)
+        values = tuple((name, self.known.get(name)) for name in sorted(needed))
+        key = (self.instance.function.name, self.instance.off_chip, id(stmt), values)
+        if not isinstance(stmt, ir.Call | ir.For):
+            use = timing.uses.of(alone)
+            return [Process(self.body(alone), use.reads, use.writes)]
+        if key not in timing.processes:
+            if isinstance(stmt, ir.Call) and self._is_region(stmt):
+                timing.processes[key] = self._inner(stmt)
+            else:
+                use = self._use(stmt)
+                timing.processes[key] = [Process(self.body(alone), use.reads, use.writes)]
+        self._forget(alone)
+        return timing.processes[key]
+
+    def _use(self, stmt: ir.Stmt) -> Use:
+        if not isinstance(stmt, ir.Call):
+            return self.timing.uses.of((stmt,))
+        use, names = self.timing.uses.of_function(stmt.func), self._names(stmt)
+        sides = (frozenset(names[n] for n in side if n in names) for side in (use.reads, use.writes))
+        return Use(*sides)
 
     def _is_region(self, call: ir.Call) -> bool:
         """Whether a call is of a region, or of a function that does nothing but call one (it is inlined)."""
@@ -363,7 +407,6 @@ class _Walker:
             return names.get(name, f"{call.func}.{id(call)}.{name}")
 
         processes = walker._processes(walker.instance.function.body)
-        self.known.update(dict.fromkeys(_passed(call)))
         return [
             Process(_renamed(p.cost, known), frozenset(map(known, p.reads)), frozenset(map(known, p.writes)))
             for p in processes
@@ -413,4 +456,4 @@ def _regular(stmt: ir.If) -> bool:
     return not any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk((*stmt.then, *stmt.otherwise)))
 
 
-__all__ = ["Timing"]
+__all__ = ["Timing", "cycles_of"]

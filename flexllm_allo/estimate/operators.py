@@ -11,7 +11,6 @@ from math import frexp
 from typing import Any
 
 from ..errors import EstimateError, did_you_mean
-from ..hardware.packing import dsp_family
 from ..ir import nodes as ir
 from ..ir.dtypes import DType
 
@@ -38,13 +37,13 @@ class Operator:
 
     Attributes:
         latency: cycles until the result; 0 for logic, whose `delay_ns` counts instead.
-        dsp: DSPs, a fraction where several operations share one.
+        dsp: DSPs.
     """
 
     name: str
     latency: int = 0
     delay_ns: float = 0.0
-    dsp: float = 0.0
+    dsp: int = 0
     lut: int = 0
     ff: int = 0
 
@@ -65,7 +64,7 @@ class Operators:
     Args:
         family: of the DSPs, as `hardware.devices` names it.
         mhz: the clock that latencies are counted at.
-        overrides: float operation -> what to replace, ``{"add": {"latency": 6}}``.
+        overrides: operation on float32 -> what to replace, ``{"add": {"latency": 6}}``.
 
     Raises:
         EstimateError: FX902, an override names no operation.
@@ -73,14 +72,13 @@ class Operators:
 
     def __init__(self, family: str, mhz: float, overrides: Mapping[str, Mapping[str, Any]] | None = None):
         table = _tables().get(family) or _tables()["DSP48E2"]
-        self.mhz, self.dsps = mhz, dsp_family(family)
+        self.mhz = mhz
         self.multiplier: tuple[int, int] = tuple(table["multiplier"])
         self.period_ns = 1e3 / mhz * USABLE_PERIOD
         scale = mhz / float(table["reference_mhz"])
-        self.float: dict[str, Operator] = {}
-        for name, entry in table["float"].items():
-            latency = max(1, round(int(entry["latency"]) * scale))
-            self.float[name] = Operator(f"float {name}", **{**entry, "latency": latency})
+        self.float = _scaled("float", table["float"], scale)
+        self.half = {**self.float, **_scaled("half", table["half"], scale)}
+        self.double = {**self.float, **_scaled("double", table["double"], scale)}
         for name, changes in (overrides or {}).items():
             if name not in self.float:
                 raise EstimateError("FX902", f'no operation "{name}"', hint=did_you_mean(name, self.float))
@@ -102,7 +100,7 @@ class Operators:
             case ir.Math("abs"):
                 return WIRE if node.type.is_float else _adder(node.type.bits)
             case ir.Math():
-                return self.float[_MATH[node.name]]
+                return self._table(node.type)[_MATH[node.name]]
             case ir.Cast():
                 return self._of_cast(node.value.type, node.type)
             case _:
@@ -111,18 +109,22 @@ class Operators:
     def accumulator(self, node: ir.Expr) -> Operator:
         """The same for an operation whose result is its own next operand."""
         if isinstance(node, ir.Binary) and node.type.is_float and node.op in ("+", "-"):
-            return self.float["accumulate"]
+            return self._table(node.type)["accumulate"]
         return self.of(node)
+
+    def _table(self, dtype: DType) -> Mapping[str, Operator]:
+        return self.float if dtype.bits == 32 else self.half if dtype.bits < 32 else self.double
 
     def _of_float(self, node: ir.Binary | ir.Unary) -> Operator:
         if isinstance(node, ir.Unary):
             return WIRE  # the sign bit
+        table = self._table(_operand(node))
         if node.op in ("min", "max"):
-            return replace(self.float["compare"], name=f"float {node.op}", lut=self.float["compare"].lut + 32)
+            return replace(table["compare"], name=f"float {node.op}", lut=table["compare"].lut + 32)
         name = _FLOAT_BINARY.get(node.op, "compare")
         if name == "multiply" and _power_of_two(node):
             return Operator("float scale", delay_ns=0.6, lut=12)  # an addition to the exponent
-        return self.float[name]
+        return table[name]
 
     def _of_integer(self, node: ir.Binary) -> Operator:
         bits = max(_bits(node.left.type), _bits(node.right.type))
@@ -148,37 +150,29 @@ class Operators:
             case _:
                 return Operator("compare", delay_ns=0.8, lut=bits)
 
-    def product(self, left: int, right: int, packing: int = 1) -> Operator:
-        """A multiplier of integers; `packing` of them share a DSP."""
-        if left + right <= LOGIC_MULTIPLIER_BITS and packing == 1:
+    def product(self, left: int, right: int) -> Operator:
+        """A multiplier of integers. Products share a DSP where the schedule packs them (`pack_products`)."""
+        if left + right <= LOGIC_MULTIPLIER_BITS:
             return Operator(f"int{left} x int{right}", latency=1, lut=left * right, ff=left + right)
         wide, narrow = max(left, right), min(left, right)
         tiles = -(-(wide) // self.multiplier[0]) * -(-narrow // self.multiplier[1])
         latency = MULTIPLIER_LATENCY + (tiles > 1)
-        name = f"int{left} x int{right}" + (f", {packing} in a DSP" if packing > 1 else "")
-        return Operator(name, latency, dsp=tiles / packing, ff=left + right)
-
-    def packing(self, node: ir.Expr, left_copies: int, right_copies: int) -> int:
-        """How many products of a node share a DSP: as many as operands of it meet several others.
-
-        Args:
-            left_copies: how many different right operands a left one meets.
-            right_copies: how many different left operands a right one meets.
-        """
-        if not (isinstance(node, ir.Binary) and node.op == "*" and node.type.is_integer):
-            return 1
-        found = self.dsps.packing(_origin_bits(node.left), _origin_bits(node.right))
-        most = found.per_dsp if found else 1
-        if left_copies > 1 and right_copies > 1:
-            return most
-        return min(2, most) if max(left_copies, right_copies) > 1 else 1
+        return Operator(f"int{left} x int{right}", latency, dsp=tiles, ff=left + right)
 
     def _of_cast(self, source: DType, target: DType) -> Operator:
         if source.is_float and not target.is_float:
-            return self.float["to_integer"]
+            return self._table(source)["to_integer"]
         if target.is_float and not source.is_float:
-            return self.float["from_integer"]
+            return self._table(target)["from_integer"]
         return WIRE
+
+
+def _scaled(kind: str, entries: Mapping[str, Mapping[str, Any]], scale: float) -> dict[str, Operator]:
+    """The units of a table at a clock that is `scale` times the one they are given for."""
+    return {
+        name: Operator(f"{kind} {name}", **{**entry, "latency": max(1, round(entry["latency"] * scale))})
+        for name, entry in entries.items()
+    }
 
 
 def _operand(node: ir.Binary | ir.Unary) -> DType:
@@ -187,14 +181,6 @@ def _operand(node: ir.Binary | ir.Unary) -> DType:
 
 def _bits(dtype: DType) -> int:
     return dtype.bits
-
-
-def _origin_bits(expr: ir.Expr) -> int:
-    while (
-        isinstance(expr, ir.Cast) and not expr.value.type.is_float and expr.value.type.bits <= expr.type.bits
-    ):
-        expr = expr.value
-    return expr.type.bits
 
 
 def _adder(bits: int) -> Operator:

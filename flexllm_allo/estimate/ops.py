@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+import numpy as np
+
 from ..errors import Span
 from ..ir import nodes as ir
 from .operators import Operator
@@ -25,6 +27,7 @@ class Access:
 
     Attributes:
         banks: of the different elements that all copies touch, for every sample; None: not known.
+        elements: that all copies touch, for every sample; None: not known.
         held: its element is the same in every iteration, and waits in a register.
     """
 
@@ -33,8 +36,16 @@ class Access:
     indices: tuple[ir.Expr, ...]
     copies: int
     banks: list[Any] | None = None
+    elements: list[Any] | None = None
     held: bool = False
     affine: tuple[ir.Expr, ...] = ()
+
+    def misses(self, other: Access) -> bool:
+        """Whether the two never touch one element in the same iteration."""
+        if self.elements is None or other.elements is None:
+            return False
+        pairs = zip(self.elements, other.elements, strict=True)
+        return not any(np.isin(a, b).any() for a, b in pairs)
 
 
 @dataclass(slots=True, eq=False)

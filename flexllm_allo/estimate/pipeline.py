@@ -26,6 +26,8 @@ class Body:
         once: the same for elements that wait in a register while the loop runs, in all of a run.
         tokens: when in an iteration each FIFO is accessed first and last.
         operations: arithmetic on data in an iteration.
+        entry: cycles that a run needs to fetch and put back elements that wait in registers, where ports
+            are too few to do that along the way.
         ops: what it is made of.
     """
 
@@ -36,6 +38,7 @@ class Body:
     once: Mapping[str, tuple[int, int]]
     tokens: Mapping[str, tuple[int, int]]
     operations: int
+    entry: int
     ops: tuple[Op, ...]
 
 
@@ -74,6 +77,7 @@ def _body(graph: Graph, places: Mapping[str, Storage], found: Pipeline, reason: 
         once=_words(ops, places, held=True),
         tokens=_tokens(ops, places, starts),
         operations=operations,
+        entry=_entry(ops, places),
         ops=tuple(ops),
     )
 
@@ -135,6 +139,19 @@ def _uses(ops: list[Op], places: Mapping[str, Storage]) -> tuple[list[Use], dict
                 if units:
                     uses[n].append((name, units))
     return [tuple(u) for u in uses], capacity
+
+
+def _entry(ops: Iterable[Op], places: Mapping[str, Storage]) -> int:
+    longest = 0
+    groups: dict[str, list[Op]] = {}
+    for op in ops:
+        if op.access and op.access.held and places[op.access.buffer].kind == "ram":
+            groups.setdefault(op.access.buffer, []).append(op)
+    for buffer, members in groups.items():
+        ports = max(1, places[buffer].reads)
+        most = max(map(sum, _columns(members)), default=0)
+        longest = max(longest, -(-most // ports) - 1)
+    return longest
 
 
 def _columns(ops: list[Op]) -> list[tuple[int, ...]]:

@@ -73,10 +73,10 @@ def ports(instance: Instance) -> Module:
     count = _Count()
     for buffer in instance.function.params:
         if buffer.name in instance.off_chip:
-            width = buffer.dtype.bits
-            count.lut += AXI_LUT + AXI_LUT_PER_BIT * width
-            count.ff += AXI_FF + AXI_FF_PER_BIT * width
-            count.bram18 += 2 * _bram18(AXI_WORDS, width)
+            width, number = buffer.dtype.bits, prod(bank_counts(buffer))
+            count.lut += number * (AXI_LUT + AXI_LUT_PER_BIT * width)
+            count.ff += number * (AXI_FF + AXI_FF_PER_BIT * width)
+            count.bram18 += number * 2 * _bram18(AXI_WORDS, width)
     return Module("memory ports", count.resources())
 
 

@@ -9,11 +9,12 @@ from ..ir import nodes as ir
 from ..ir.walk import calls
 from ..schedule.trace import Primitive
 from .cost import Cost, Count, Key
+from .hardware_copies import Instances
 from .instance import Instance, LoopPlan
 from .loops import Timing
 from .result import LoopTiming, StageTiming
 
-_SHAPES_LOOPS = ("pipeline", "unroll", "split", "reorder", "fuse")
+_SHAPES_LOOPS = ("pipeline", "unroll", "split", "reorder", "fuse", "vectorize")
 
 
 class ScheduleLines:
@@ -22,31 +23,37 @@ class ScheduleLines:
     def __init__(self, program: ir.Program, trace: Iterable[Primitive]) -> None:
         self._loops: dict[tuple[str, str], Span] = {}
         self._functions: dict[str, Span] = {}
+        self._all_loops: dict[str, Span] = {}  # of primitives that name none, and mean those left
         for step in trace:
             if not step.span.line:
                 continue
             function = step.func or program.top
             self._functions.setdefault(function, step.span)
-            if step.name in _SHAPES_LOOPS and step.args:
+            if step.name in _SHAPES_LOOPS and not step.args:
+                self._all_loops[function] = step.span
+            elif step.name in _SHAPES_LOOPS:
                 self._loops[function, str(step.args[0]).rpartition(":")[2]] = step.span
 
     def of_loop(self, function: str, loop: ir.For) -> Span | None:
-        """The last primitive that names the loop."""
+        """The last primitive that names the loop, or one that is about all loops."""
         found = [
             span
             for (name, axis), span in self._loops.items()
             if name == function and f".{axis}".endswith(f".{loop.var}")
         ]
-        return found[-1] if found else None
+        return found[-1] if found else self._all_loops.get(function)
 
     def of_function(self, function: str) -> Span | None:
         return self._functions.get(function)
 
 
-def stages(timing: Timing, phase: str, cost: Cost, lines: ScheduleLines) -> list[StageTiming]:
+def stages(
+    timing: Timing, phase: str, cost: Cost, lines: ScheduleLines, copies: Instances
+) -> list[StageTiming]:
     """The rows of a phase, by when they begin.
 
-    A function that mostly calls others is not a row: those others are.
+    A function that mostly calls others is not a row: those others are. Where several `copies` of an instance
+    work at the same time, the cycles are those of one of them.
     """
     loops: dict[Key, list[tuple[LoopPlan, Count]]] = {}
     functions: dict[Key, Count] = {}
@@ -63,16 +70,17 @@ def stages(timing: Timing, phase: str, cost: Cost, lines: ScheduleLines) -> list
         if own is None:
             continue
         function = instance.function
+        share = 1 / copies.get((key.function, key.off_chip), 1)
         rows.append(
             StageTiming(
                 name=function.name,
                 phase=phase,
                 start=round(count.first),
                 end=round(count.last),
-                cycles=round(own),
+                cycles=round(own * share),
                 kernel=function.span,
                 schedule=lines.of_function(function.name),
-                loops=tuple(_row(instance, plan, n, lines) for plan, n in loops.get(key, ())),
+                loops=tuple(_row(instance, plan, n, lines, share) for plan, n in loops.get(key, ())),
             )
         )
     return sorted(rows, key=lambda row: (row.start, row.end))
@@ -89,7 +97,7 @@ def _own_cycles(
     return own if own > 0 and not instance.function.dataflow else None
 
 
-def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines) -> LoopTiming:
+def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines, share: float) -> LoopTiming:
     body = plan.body
     inner = plan.nest[-1]
     reason = plan.note or (body.reason if body else "loops and calls inside, in turn")
@@ -98,7 +106,7 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines)
         trips=round(count.trips / max(1, count.runs)),
         ii=body.interval if body and plan.kind == "pipelined" else None,
         depth=body.depth if body else round(count.cycles / max(1, count.trips)),
-        cycles=round(count.cycles),
+        cycles=round(count.cycles * share),
         reason=reason,
         kernel=inner.span,
         schedule=lines.of_loop(instance.function.name, inner),

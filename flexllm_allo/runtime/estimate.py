@@ -62,6 +62,7 @@ def estimate_model(
         new_tokens=new_tokens,
         n_prompt=prompt,
         placement=placement(top, card, mhz),
+        reconfigured=top.mode == "reconfigured",
         design=f"{directory} ({preset})",
     )
 
