@@ -78,7 +78,10 @@ def estimate(
     used, main = total(m.resources for m in modules), found[-1]
     phases = {run.name: run.phase(mhz) for run in found}
     rows = _rows(timing, found, ScheduleLines(program, trace))
-    notes = [f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak"]
+    notes = [
+        f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
+        "FIFOs are taken to be deep enough",
+    ]
     return Estimate(
         design=design or program.top,
         device=card.key,
