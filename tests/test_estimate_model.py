@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flexllm_allo import cli
 from flexllm_allo.errors import EstimateError, UsageError
-from flexllm_allo.estimate.estimator import decode_points
+from flexllm_allo.estimate.phases import decode_points
 from flexllm_allo.estimate.result import Estimate
 from flexllm_allo.models import architecture
 from flexllm_allo.runtime.build import WORD_ROWS, hardware_top

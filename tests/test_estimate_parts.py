@@ -110,6 +110,22 @@ def test_a_dataflow_loop_overlaps_its_iterations() -> None:
     assert together < 4 * (AXI_LATENCY + inner) + 2 * (AXI_LATENCY + inner)
 
 
+def large(A: int32[4, 1024], B: int32[4, 1024]):
+    for b in range(4):
+        C: int32[1024]
+        for i in range(1024):
+            C[i] = A[b, i] + 1
+        for j in range(1024):
+            B[b, j] = C[j] * 3
+
+
+def test_arrays_between_processes_are_double_buffers() -> None:
+    s = allo.customize(large)
+    before = s.estimate("u280").resources.bram18
+    s.dataflow("b")
+    assert s.estimate("u280").resources.bram18 == before + 2
+
+
 def test_what_runs_in_turn_is_one_instance_and_what_runs_at_once_is_two() -> None:
     s = allo.customize(twice)
     off = frozenset({"A", "B"})

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from math import inf
 from typing import Any
 
-from ..errors import EstimateError, did_you_mean
-from ..hardware.devices import Device
+from ..errors import EstimateError
+from ..hardware.devices import Device, Resources
 from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
-from .cost import Cost
-from .hardware_copies import Instances, copies
+from .channels import channels
+from .hardware_copies import copies
 from .limits import total, utilization
 from .loops import Timing
 from .operators import Operators
-from .ports import bank_depth
+from .phases import Run, off_chip, runs
 from .power import power
 from .resources import module, ports
-from .result import ChannelTraffic, Estimate, Module, Phase
+from .result import Estimate, Module, Phase, StageTiming
 from .stages import ScheduleLines, binding, stages
-
-SAMPLES = 5
-"""Positions at which a decode is evaluated; between them its cycles are a line."""
-
-GREEDY = {"temperature": 0.0, "top_k": 0}
-"""How tokens are chosen where the caller does not say: the likeliest, as in `models.sampling`."""
 
 
 def estimate(
@@ -76,31 +68,20 @@ def estimate(
     mhz = clock_mhz or card.default_mhz
     if not mhz > 0 or new_tokens < 1:
         raise EstimateError("FX902", f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive")
-    rate = card.memory.channel_gb_per_s
-    efficiency = card.memory.efficiency
+    rate, efficiency = card.memory.channel_gb_per_s, card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
-    nowhere = frozenset[str]()
-    arrays = {f.name: nowhere if on_chip else off_chip(f) for f in program.functions}
-    runs = _runs(timing, program, arrays, dict(scalars), new_tokens)
-    lines = ScheduleLines(program, trace)
-    entries = {entry: arrays[entry] for _, entry, _ in runs.values()}
-    held = copies(program, entries)
-    rows = [row for phase, (cost, _, _) in runs.items() for row in stages(timing, phase, cost, lines, held)]
-    phases = {
-        name: Phase(
-            round(cost.cycles), cost.cycles / mhz / 1e6, round(cost.operations),
-            round(_bytes(program.function(entry), cost)), tokens,
-        )
-        for name, (cost, entry, tokens) in runs.items()
-    }  # fmt: skip
-    main = "decode" if "decode" in phases else next(iter(phases))
-    modules = _modules(timing, held, entries)
+    found = runs(timing, scalars, new_tokens, on_chip)
+    modules = _modules(timing, found)
     if reconfigured:
-        alone = [_modules(timing, copies(program, {e: o}), {e: o}) for e, o in entries.items()]
-        modules = max(alone, key=lambda found: _fullest(card, found))
-    used = total(m.resources for m in modules)
-    notes = [f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak"]
+        modules = max((_modules(timing, [run]) for run in found), key=lambda m: _fullest(card, m))
+    used, main = total(m.resources for m in modules), found[-1]
+    phases = {run.name: run.phase(mhz) for run in found}
+    rows = _rows(timing, found, ScheduleLines(program, trace))
+    notes = [
+        f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
+        "FIFOs are taken to be deep enough",
+    ]
     return Estimate(
         design=design or program.top,
         device=card.key,
@@ -108,123 +89,30 @@ def estimate(
         phases=phases,
         modules=tuple(modules),
         utilization=utilization(used, card.available) if card.available else {},
-        channels=channels(card, program.function(runs[main][1]), runs[main][0], mhz, placement or {}),
-        power_w=_power(card, used, mhz, phases[main], notes),
-        binds=binding([r for r in rows if r.phase == main], runs[main][0], mhz),
+        channels=channels(card, main, mhz, placement or {}),
+        power_w=_power(card, used, mhz, phases[main.name], notes),
+        binds=binding([row for row in rows if row.phase == main.name], main.cost),
         stages=tuple(rows),
         notes=tuple(notes),
     )
 
 
-Run = tuple[Cost, str, int]
-"""What a phase costs, the function it calls, its tokens."""
+def _rows(timing: Timing, found: Sequence[Run], lines: ScheduleLines) -> list[StageTiming]:
+    held = copies(timing.program, {run.name: run.arrays for run in found})
+    return [row for run in found for row in stages(timing, run.name, run.cost, lines, held)]
 
 
-Places = Mapping[str, frozenset[str]]
-"""The arrays of every function, were it called from outside, that lie in off-chip memory."""
-
-
-def _runs(
-    timing: Timing, program: ir.Program, arrays: Places, scalars: dict[str, Any], new_tokens: int
-) -> dict[str, Run]:
-    names = {f.name for f in program.functions}
-    if not {"prefill", "decode"} <= names or program.top in ("prefill", "decode"):
-        _check(program, [program.top], scalars)
-        return {program.top: (timing.function(program.top, arrays[program.top], scalars), program.top, 0)}
-    if "n_prompt" not in scalars:
-        raise EstimateError(
-            "FX902", "how long the prompt is, is not known", hint='give it: s.estimate("u280", n_prompt=1024)'
-        )
-    given = {**GREEDY, **scalars}
-    prompt = int(scalars["n_prompt"])
-    _check(program, {"generate", "prefill", "decode"} & names, given)
-    first = timing.function("prefill", arrays["prefill"], {**given, "n_prompt": prompt})
-    rest = _decode(timing, arrays["decode"], given, prompt, new_tokens - 1)
-    runs: dict[str, Run] = {"prefill": (first, "prefill", prompt)}
-    if new_tokens > 1:
-        runs["decode"] = (rest, "decode", new_tokens - 1)
-    return runs
-
-
-def _check(program: ir.Program, functions: Iterable[str], scalars: Mapping[str, Any]) -> None:
-    known = {p.name for f in functions for p in program.function(f).params if not p.shape}
-    for name in scalars.keys() - known - GREEDY.keys():
-        raise EstimateError("FX902", f'there is no scalar argument "{name}"', hint=did_you_mean(name, known))
-
-
-def off_chip(function: ir.Function) -> frozenset[str]:
-    """The arrays of an entry that lie in off-chip memory, each bank behind a port of its own.
-
-    An array with an element per bank is taken to be registers of the chip.
-    """
-    arrays = (b for b in function.params if b.shape and not b.is_stream)
-    return frozenset(b.name for b in arrays if bank_depth(b) > 1)
-
-
-def _decode(
-    timing: Timing, arrays: frozenset[str], given: Mapping[str, Any], prompt: int, tokens: int
-) -> Cost:
-    """All decode calls after a prompt, from a few positions among them."""
-    total = Cost()
-    for position, weight in decode_points(prompt, tokens):
-        total.add(timing.function("decode", arrays, {**given, "pos": position}), weight)
-    return total
-
-
-def decode_points(prompt: int, tokens: int) -> list[tuple[int, float]]:
-    """Positions among `prompt` and the `tokens` - 1 after it, and how many of them each stands for.
-
-    The sum of a function over all positions is exact where it is a line.
-    """
-    count = min(SAMPLES, tokens)
-    points = sorted({prompt + round(i * (tokens - 1) / max(1, count - 1)) for i in range(count)})
-    weights = dict.fromkeys(points, 0.0)
-    for a, b in pairwise(points):  # a up to b, without b
-        weights[a] += (b - a + 1) / 2
-        weights[b] += (b - a - 1) / 2
-    if points:
-        weights[points[-1]] += 1
-    return list(weights.items())
-
-
-def _bytes(entry: ir.Function, cost: Cost) -> float:
-    sizes = {b.name: b.dtype.bits / 8 for b in entry.params}
-    return sum((read + written) * sizes[name] for name, (read, written) in cost.words.items())
-
-
-def channels(
-    card: Device, entry: ir.Function, cost: Cost, mhz: float, placement: Mapping[str, Sequence[str]]
-) -> tuple[ChannelTraffic, ...]:
-    """What moves through every channel in a phase, on average."""
-    moved: dict[str, float] = {}
-    widest: dict[str, float] = {}
-    sizes = {b.name: b.dtype.bits / 8 for b in entry.params}
-    for name, (read, written) in cost.words.items():
-        places = placement.get(name, ())
-        for channel in places:
-            moved[channel] = moved.get(channel, 0) + (read + written) * sizes[name] / len(places)
-            widest[channel] = max(widest.get(channel, 0), sizes[name])
-    memories = {memory.kind: memory for memory in card.memories}
-    found: list[ChannelTraffic] = []
-    for channel in sorted(moved, key=lambda c: (c.split("[")[0], int(re.sub(r"\D", "", c) or 0))):
-        kind = channel.split("[")[0]
-        memory = memories.get(kind)
-        peak = memory.channel_gb_per_s if memory and memory.channel_gb_per_s else 0.0
-        limit = min(peak * (memory.efficiency if memory else 1.0), widest[channel] * mhz / 1e3)
-        rate = moved[channel] / (cost.cycles / mhz / 1e6) / 1e9 if cost.cycles else 0.0
-        found.append(ChannelTraffic(channel, rate, limit, peak))
-    return tuple(found)
-
-
-def _modules(timing: Timing, held: Instances, entries: Mapping[str, frozenset[str]]) -> list[Module]:
-    found: list[Module] = []
-    for key, number in held.items():
+def _modules(timing: Timing, found: Sequence[Run]) -> list[Module]:
+    """The function instances that the phases need together, and the ports of their top."""
+    modules: list[Module] = []
+    for key, number in copies(timing.program, {run.name: run.arrays for run in found}).items():
         if key in timing.instances:
             one = module(timing.instances[key])
-            found.append(one)
-            found += [replace(one, name=f"{one.name}#{i}") for i in range(2, number + 1)]
-    name, arrays = max(entries.items(), key=lambda entry: len(entry[1]))
-    return [*found, ports(timing.instance(name, arrays))]
+            modules.append(one)
+            modules += [replace(one, name=f"{one.name}#{i}") for i in range(2, number + 1)]
+    top = timing.program.function(timing.program.top) if len(found) > 1 else found[0].entry
+    arrays = off_chip(top) if any(run.arrays for run in found) else frozenset[str]()
+    return [*modules, ports(timing.instance(top.name, arrays))]
 
 
 def _fullest(card: Device, modules: Iterable[Module]) -> float:
@@ -233,7 +121,7 @@ def _fullest(card: Device, modules: Iterable[Module]) -> float:
     return max(utilization(used, card.available).values()) if card.available else used.lut
 
 
-def _power(card: Device, used: Any, mhz: float, phase: Phase, notes: list[str]) -> float:
+def _power(card: Device, used: Resources, mhz: float, phase: Phase, notes: list[str]) -> float:
     try:
         return power(card, used, mhz, phase.bytes / phase.seconds / 1e9 if phase.seconds else 0.0).total_w
     except EstimateError as error:
@@ -241,4 +129,4 @@ def _power(card: Device, used: Any, mhz: float, phase: Phase, notes: list[str]) 
         return 0.0
 
 
-__all__ = ["estimate", "off_chip"]
+__all__ = ["estimate"]

@@ -21,18 +21,12 @@ from ..ir import nodes as ir
 from ..ir.printer import expr_text
 from ..ir.simplify import const
 from ..ir.walk import children, rewrite, walk
+from .addresses import MAX_DEPTH, Addresses
 from .carried import distance
 from .evaluate import value_of
 from .operators import WIRE, Operator, Operators
 from .ops import Access, Graph, IrregularBody, Link, Op, Value, chain
-from .ports import Storage, banks_and_words
-
-MAX_DEPTH = 10
-SAMPLES = 3
-"""Values tried of every variable that is not unrolled, when copies are sorted into banks."""
-
-MAX_COPIES = 1 << 18
-"""Copies whose banks are found one by one; more are taken to be spread evenly."""
+from .ports import Storage
 
 
 class GraphBuilder:
@@ -63,11 +57,10 @@ class GraphBuilder:
         self.private: dict[str, int] = {}
         self.shared: dict[object, Value] = {}
         self.stores: dict[str, list[int]] = {}
-        self.read: dict[str, list[Any]] = {}
+        self.addresses = Addresses(buffers, places)
         self.forwards: dict[tuple[str, str], Value] = {}
         self.guards: list[Value] = []
         self.streams: dict[str, int] = {}
-        self.random = np.random.default_rng(0)
 
     def build(self, body: tuple[ir.Stmt, ...]) -> Graph:
         """The graph of the statements.
@@ -280,7 +273,7 @@ class GraphBuilder:
         assert made.op is not None
         self.graph.ops[made.op].result = value
         key = (stmt.buffer, self._place(stmt.indices))
-        self.read.pop(stmt.buffer, None)
+        self.addresses.written(stmt.buffer)
         self.forwards = {k: v for k, v in self.forwards.items() if k[0] != stmt.buffer}
         self.shared = {
             k: v
@@ -356,39 +349,10 @@ class GraphBuilder:
     def _access(
         self, buffer: str, indices: tuple[ir.Expr, ...], vars_: frozenset[str], write: bool
     ) -> Access:
-        copies = self._copies(vars_)
-        found = Access(buffer, write, indices, copies, affine=tuple(self._inlined(i) for i in indices))
-        if self.places[buffer].kind != "fifo" and copies <= MAX_COPIES:
-            numbers = [self._number(i) for i in indices]
-            if all(n is not None for n in numbers):
-                shape = np.broadcast_shapes(*(np.shape(n) for n in numbers), (SAMPLES,) + (1,) * MAX_DEPTH)
-                bank, word = (
-                    np.broadcast_to(x, shape).reshape(SAMPLES, -1)
-                    for x in banks_and_words(self.buffers[buffer], numbers)
-                )
-                found.elements = [np.unique(word[s]) for s in range(SAMPLES)]
-                new = [np.ones(word.shape[1], bool)] * SAMPLES if write else self._unread(buffer, word)
-                found.banks = [_distinct(bank[s][new[s]], word[s][new[s]]) for s in range(SAMPLES)]
-                found.copies = max(int(sum(counts.values())) for counts in found.banks)
+        linear = tuple(self._inlined(i) for i in indices)
+        found = Access(buffer, write, indices, self._copies(vars_), affine=linear)
+        self.addresses.find(found, self.known, self.current.keys())
         return found
-
-    def _unread(self, buffer: str, word: Any) -> list[Any]:
-        """Which elements have not been read yet, in every sample: the others are there already."""
-        before = self.read.get(buffer, [np.empty(0, np.int64)] * SAMPLES)
-        self.read[buffer] = [np.union1d(before[s], word[s]) for s in range(SAMPLES)]
-        return [~np.isin(word[s], before[s]) for s in range(SAMPLES)]
-
-    def _number(self, expr: ir.Expr) -> Any:
-        """The values of an index in all copies; variables that are not unrolled take a few values."""
-        for node in walk(expr):
-            name = node.name if isinstance(node, ir.LoopVar) else None
-            if isinstance(node, ir.Load) and not node.indices and node.buffer not in self.current:
-                name = node.buffer
-            if name is not None and name not in self.known:
-                drawn = self.random.integers(0, 1024, SAMPLES)
-                drawn[0] = 0
-                self.known[name] = drawn.reshape((SAMPLES,) + (1,) * MAX_DEPTH)
-        return value_of(expr, self.known)
 
     def _place(self, indices: tuple[ir.Expr, ...]) -> str:
         return ", ".join(expr_text(self._inlined(i)) for i in indices)
@@ -484,13 +448,6 @@ def _texts(access: Access) -> list[str]:
 
 def _joined(values: list[Value]) -> frozenset[str]:
     return frozenset(name for value in values for name in value.vars)
-
-
-def _distinct(bank: Any, word: Any) -> dict[int, int]:
-    """How many different elements of every bank are touched."""
-    pairs = np.unique(np.stack([bank, word]), axis=1)
-    banks, counts = np.unique(pairs[0], return_counts=True)
-    return dict(zip(banks.tolist(), counts.tolist(), strict=True))
 
 
 def _below_casts(expr: ir.Expr) -> ir.Expr:

@@ -77,75 +77,89 @@ def modulo_schedule(
         interval += 1
 
 
+class _Table:
+    """Which operation takes what, in every slot of an interval."""
+
+    def __init__(self, uses: Sequence[Use], capacity: Mapping[str, int], interval: int) -> None:
+        self.interval, self.capacity = interval, capacity
+        self.slots = [
+            [(name, shift, part) for name, units in use for shift, part in _spread(units, capacity[name])]
+            for use in uses
+        ]
+        self.taken: dict[tuple[str, int], int] = {}
+        self.owners: dict[tuple[str, int], set[int]] = {}
+
+    def wanted(self, node: int, when: int) -> dict[tuple[str, int], int]:
+        found: dict[tuple[str, int], int] = {}
+        for name, shift, part in self.slots[node]:
+            slot = (name, (when + shift) % self.interval)
+            found[slot] = found.get(slot, 0) + part
+        return found
+
+    def fits(self, node: int, when: int) -> bool:
+        wanted = self.wanted(node, when).items()
+        return all(self.taken.get(slot, 0) + part <= self.capacity[slot[0]] for slot, part in wanted)
+
+    def put(self, node: int, when: int) -> None:
+        for slot, part in self.wanted(node, when).items():
+            self.taken[slot] = self.taken.get(slot, 0) + part
+            self.owners.setdefault(slot, set()).add(node)
+
+    def take(self, node: int, when: int) -> None:
+        for slot, part in self.wanted(node, when).items():
+            self.taken[slot] -= part
+            self.owners[slot].discard(node)
+
+    def rivals(self, node: int, when: int) -> set[int]:
+        """Who is where an operation would be."""
+        return {other for slot in self.wanted(node, when) for other in self.owners.get(slot, ())}
+
+
 def _try(
     uses: Sequence[Use], edges: Sequence[Edge], capacity: Mapping[str, int], interval: int
 ) -> tuple[int, ...] | None:
+    """Place operations, the most urgent first; one that finds no place drives out those in its way."""
     count = len(uses)
     into: list[list[Edge]] = [[] for _ in range(count)]
     out: list[list[Edge]] = [[] for _ in range(count)]
     for e in edges:
-        into[e.sink].append(e)
-        out[e.source].append(e)
+        if e.source != e.sink:
+            into[e.sink].append(e)
+            out[e.source].append(e)
     height = _heights(count, edges, interval)
-    start: list[int | None] = [None] * count
+    table = _Table(uses, capacity, interval)
+    start: dict[int, int] = {}
     last = [-1] * count
-    table: dict[tuple[str, int], int] = {}
-    owners: dict[tuple[str, int], set[int]] = {}
     queue = [(-height[n], n) for n in range(count)]
     heapq.heapify(queue)
-    budget = MAX_TRIES * count + 64
-
-    def place(node: int, when: int, sign: int) -> None:
-        for name, units in uses[node]:
-            for shift, part in _spread(units, capacity[name]):
-                slot = (name, (when + shift) % interval)
-                table[slot] = table.get(slot, 0) + sign * part
-                (owners.setdefault(slot, set()).add if sign > 0 else owners[slot].discard)(node)
-
-    def free(node: int, when: int) -> bool:
-        wanted: dict[tuple[str, int], int] = {}
-        for name, units in uses[node]:
-            for shift, part in _spread(units, capacity[name]):
-                slot = (name, (when + shift) % interval)
-                wanted[slot] = wanted.get(slot, 0) + part
-        return all(table.get(slot, 0) + part <= capacity[slot[0]] for slot, part in wanted.items())
 
     def evict(node: int) -> None:
-        when = start[node]
-        assert when is not None
-        place(node, when, -1)
-        start[node] = None
+        table.take(node, start.pop(node))
         heapq.heappush(queue, (-height[node], node))
 
-    while queue:
+    budget = MAX_TRIES * count + 64
+    while queue and budget:
         _, node = heapq.heappop(queue)
-        if start[node] is not None:
+        if node in start:
             continue
         budget -= 1
-        if budget < 0:
-            return None
-        early = 0
-        for e in into[node]:
-            before = start[e.source]
-            if before is not None and e.source != node:
-                early = max(early, before + e.delay - interval * e.distance)
-        options = range(early, early + interval) if uses[node] else range(early, early + 1)
-        when = next((t for t in options if free(node, t)), None)
+        waits = (start[e.source] + e.delay - interval * e.distance for e in into[node] if e.source in start)
+        early = max(0, max(waits, default=0))
+        options = range(early, early + (interval if uses[node] else 1))
+        when = next((t for t in options if table.fits(node, t)), None)
         if when is None:
-            when = early if early > last[node] else last[node] + 1
-            for name, units in uses[node]:
-                for shift, _ in _spread(units, capacity[name]):
-                    for other in list(owners.get((name, (when + shift) % interval), ())):
-                        if start[other] is not None:
-                            evict(other)
-        start[node], last[node] = when, when
-        place(node, when, 1)
+            when = max(early, last[node] + 1)
+            for other in table.rivals(node, when):
+                evict(other)
+        start[node] = last[node] = when
+        table.put(node, when)
         for e in out[node]:
-            after = start[e.sink]
-            if after is not None and e.sink != node and after < when + e.delay - interval * e.distance:
+            if e.sink in start and start[e.sink] < when + e.delay - interval * e.distance:
                 evict(e.sink)
-    first = min((s for s in start if s is not None), default=0)
-    return tuple((s or 0) - first for s in start)
+    if len(start) < count:
+        return None
+    first = min(start.values(), default=0)
+    return tuple(start[n] - first for n in range(count))
 
 
 def _spread(units: int, capacity: int) -> Iterator[tuple[int, int]]:

@@ -61,11 +61,18 @@ def module(instance: Instance) -> Module:
             count.lut += LOOP_LUT * len(plan.nest)
             count.ff += LOOP_FF * len(plan.nest)
     _shared([body.ops for body in instance.blocks()], count)
-    twice = instance.function.dataflow
+    shared = _double_buffers(instance.function)
     for node in walk(instance.function.body):
         if isinstance(node, ir.Alloc):
-            _memory(node.buffer, count, copies=2 if twice else 1)
+            _memory(node.buffer, count, copies=2 if node.buffer.name in shared else 1)
     return Module(instance.function.name, count.resources(), lutram=count.lutram)
+
+
+def _double_buffers(function: ir.Function) -> set[str]:
+    """Arrays between processes: the writer fills one half while the reader empties the other."""
+    regions = [function.body] if function.dataflow else []
+    regions += [n.body for n in walk(function.body) if isinstance(n, ir.For) and n.attrs.dataflow]
+    return {stmt.buffer.name for body in regions for stmt in body if isinstance(stmt, ir.Alloc)}
 
 
 def ports(instance: Instance) -> Module:

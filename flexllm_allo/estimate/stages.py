@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..errors import Span
 from ..ir import nodes as ir
@@ -66,7 +66,7 @@ def stages(
     rows: list[StageTiming] = []
     for key, count in functions.items():
         instance = timing.instance(key.function, key.off_chip)
-        own = _own_cycles(timing.program, instance, loops.get(key, ()), count)
+        own = _own_cycles(instance, loops.get(key, ()), count)
         if own is None:
             continue
         function = instance.function
@@ -86,13 +86,10 @@ def stages(
     return sorted(rows, key=lambda row: (row.start, row.end))
 
 
-def _own_cycles(
-    program: ir.Program, instance: Instance, loops: Iterable[tuple[LoopPlan, Count]], count: Count
-) -> float | None:
+def _own_cycles(instance: Instance, loops: Iterable[tuple[LoopPlan, Count]], count: Count) -> float | None:
     """Cycles spent in the function itself; None for one that only hands on to others."""
     if not calls(instance.function):
         return count.cycles
-    del program
     own = sum(n.cycles for plan, n in loops if plan.body is not None)
     return own if own > 0 and not instance.function.dataflow else None
 
@@ -113,9 +110,8 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines,
     )
 
 
-def binding(rows: Iterable[StageTiming], cost: Cost, mhz: float) -> str:
+def binding(rows: Iterable[StageTiming], cost: Cost) -> str:
     """What most of the time goes into, in words."""
-    del mhz
     listed = list(rows)
     if cost.bound and sum(cost.bound.values()) > 0.2 * cost.cycles:
         port = max(cost.bound, key=lambda name: cost.bound[name])
@@ -136,12 +132,4 @@ def binding(rows: Iterable[StageTiming], cost: Cost, mhz: float) -> str:
     return f"loop {loop.loop} of {stage.name} ({share}), {why}"
 
 
-def totals(rows: Iterable[StageTiming]) -> Mapping[str, int]:
-    """Cycles by stage name, all instances together."""
-    found: dict[str, int] = {}
-    for row in rows:
-        found[row.name] = found.get(row.name, 0) + row.cycles
-    return found
-
-
-__all__ = ["ScheduleLines", "binding", "stages", "totals"]
+__all__ = ["ScheduleLines", "binding", "stages"]
