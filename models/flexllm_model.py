@@ -81,9 +81,9 @@ def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:
     count = -(-n // (ports * channels))
     padded = np.zeros((layers, count * ports * channels, k), codes.dtype)
     padded[:, :n] = codes
-    parts = padded.reshape(layers, count, ports, channels, k)
+    parts = padded.reshape(layers, count, channels, ports, k)
     out = np.zeros((ports, layers, count, word, k), codes.dtype)
-    out[:, :, :, :channels] = parts.transpose(2, 0, 1, 3, 4)
+    out[:, :, :, :channels] = parts.transpose(3, 0, 1, 2, 4)
     return [part.reshape(layers, count * word, k) for part in out]
 
 

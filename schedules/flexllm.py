@@ -25,12 +25,23 @@ def along(*loops: str) -> Callable[[Schedule], None]:
     return lambda s: lanes(s, *loops)
 
 
-def multiply(s: Schedule) -> None:
-    """Tokens x channels products per cycle, all sums in registers."""
+def copies(count: int, *loops: str) -> list[str]:
+    """Those loops in every copy that `meta_for` makes."""
+    return [f"{loop}_{p}" if p else loop for p in range(count) for loop in loops]
+
+
+def multiply(s: Schedule, inputs: int = 1) -> None:
+    """Tokens x channels products per cycle, all sums in registers; `inputs` of a token are loaded at once."""
     s.partition(s.acc, dim=0)
     ports = buffers(s.top_func)["acc"].shape[1]
-    products = [f"{loop}_{p}" if p else loop for p in range(ports) for loop in ("t", "c")]
-    lanes(s, "t_in", "t_0", "p_0", "c_0", *products, "t_out")
+    s.vectorize("k_in", inputs)
+    lanes(s, "t_in", "t_0", "p_0", "c_0", *copies(ports, "t", "c", "t_out"))
+
+
+def read_terms(s: Schedule) -> None:
+    """A channel per cycle."""
+    (ports,) = buffers(s.top_func)["pairs"].shape
+    lanes(s, *copies(ports, "j"))
 
 
 def softmax(s: Schedule) -> None:
@@ -68,7 +79,7 @@ def blocks(s: Schedule) -> None:
 
 KERNELS: dict[str, Callable[[Schedule], None]] = {
     "read_beats": along("c"),
-    "read_terms": along("j"),
+    "read_terms": read_terms,
     "multiply": multiply,
     "rms_norm_lanes": along("t_sum", "t", "t_out"),
     "quantize_lanes": along("t_peak", "t", "t_code"),
