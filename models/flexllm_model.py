@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from flexllm_allo.kernels import lanes
 from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
+from . import flexllm_decode as decode_graph
 from .arrays import constant_arrays
 from .model import Model
 from .operators import Operators
@@ -23,6 +24,7 @@ from .operators import Operators
 ATTENTION = ("wq", "wk", "wv", "wo")
 MLP = ("w_gate", "w_up", "w_down")
 _graph: Any = graph
+_decode: Any = decode_graph
 _arrays: Any = arrays
 _lanes: Any = lanes
 
@@ -74,6 +76,62 @@ class Prefill:
         return found
 
 
+@dataclass(frozen=True)
+class Decode:
+    """How much FlexLLM's decode does at once; the defaults are its U280 design.
+
+    Attributes:
+        channels: output channels per cycle and port; there are sixteen ports.
+        block: input channels that are loaded at once, and lanes of the Hadamard transform.
+        vector: elements at once in other operators.
+        key: keys at once, in each of eight heads.
+        value: elements of a value at once.
+    """
+
+    channels: int = 64
+    block: int = 16
+    vector: int = 8
+    key: int = 32
+    value: int = 32
+
+    def operators(self, model: Model) -> DecodeOperators:
+        """The operators of a model's recipe with one engine for all linear layers."""
+        known: Any = model.operators
+        engine = _arrays.Array(
+            Int(4), _arrays.linear_16, _arrays.SixteenPorts, 16, self.channels, self.channels
+        )
+        values = {f.name: getattr(known, f.name) for f in fields(known)}
+        weights = dict.fromkeys(("wq", "wo", *MLP, "w_head"), engine)
+        return DecodeOperators(**(values | weights), wkv=engine)
+
+    def program(self, model: Model) -> ir.Program:
+        """The unscheduled program: ``decode`` on top."""
+        sizes = {k: v for k, v in model._sizes().items() if k != "M"}  # pyright: ignore[reportPrivateUsage]
+        own: dict[str, Any] = {"R": self.operators(model), "TB": self.vector, "BP": self.block}
+        own |= {"KP": self.key, "VP": self.value, "H": model.config.num_attention_heads}
+        return lower_all([(_decode.decode, sizes | own)])
+
+    def constants(self, model: Model) -> dict[str, Any]:
+        """What never changes between runs, by parameter name."""
+        found = constant_arrays(model.weights)
+        operators: Any = self.operators(model)
+        for part in ("codes", "terms"):
+            found[f"wkv_{part}"] = np.concatenate([found.pop(f"w{k}_{part}") for k in "kv"], axis=1)
+        for kind in ("wq", "wkv", "wo", *MLP):
+            for port, codes in enumerate(tiles(found.pop(f"{kind}_codes"), getattr(operators, kind))):
+                found[f"{kind}_codes_{port}"] = codes
+        for port, codes in enumerate(tiles(found.pop("w_head_codes")[None], operators.w_head)):
+            found[f"w_head_codes_{port}"] = codes[0]
+        return found
+
+
+@dataclass(frozen=True)
+class DecodeOperators(Operators):
+    """`Operators` with a weight for keys and values together."""
+
+    wkv: Any = None
+
+
 def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:
     """Weights [L, N, K] as each port of an array reads them: [L, array.rows(N), K], padding is zero."""
     layers, n, k = codes.shape
@@ -91,4 +149,4 @@ def _vectors(site: Activation) -> Activation:
     return replace(site, quantize=_lanes.quantize_lanes)
 
 
-__all__ = ["Prefill", "tiles"]
+__all__ = ["Decode", "Prefill", "tiles"]

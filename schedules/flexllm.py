@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-from flexllm_allo import Schedule
+from flexllm_allo import Partition, Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
@@ -105,16 +106,87 @@ def prefill(token_parallel: int = 8) -> Stage:
     return Stage("flexllm prefill", token_parallel, KERNELS, Schedule.pipeline)
 
 
+def grouped(*loops: str, lanes: int) -> Callable[[Schedule], None]:
+    """Groups of `lanes` iterations of those loops side by side."""
+
+    def schedule(s: Schedule) -> None:
+        for loop in loops:
+            s.vectorize(loop, lanes)
+        s.pipeline()
+
+    return schedule
+
+
+def rms_norm_blocks(s: Schedule) -> None:
+    """Four terms of a lane in four cycles, each to a sum of its own."""
+    for loop in ("b_0", "j_0", "b", "b_out"):
+        s.vectorize(loop)
+    s.unroll("j")
+    s.pipeline("e_sum", initiation_interval=4)
+    s.pipeline()
+
+
+def hadamard(s: Schedule, block: int) -> None:
+    """A stage after the other, on `block` lanes."""
+    for buffer in (s.row, s.dealt):
+        s.partition(buffer, partition_type=Partition.Cyclic, dim=2, factor=block)
+    grouped("i_in", "i_deal", "i", "i_out", lanes=block)(s)
+
+
+def softmax_heads(s: Schedule) -> None:
+    """`softmax` with heads as lanes."""
+    for loop in ("g_0", "i_0", "g_top", "g", "i", "g_sum", "g_out"):
+        s.vectorize(loop)
+    s.pipeline("s_exp", initiation_interval=4)
+    s.pipeline()
+
+
+def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
+    """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
+    kernels: dict[str, Callable[[Schedule], None]] = {
+        **KERNELS,
+        "multiply": partial(multiply, inputs=block),
+        "rms_norm_blocks": rms_norm_blocks,
+        "quantize_blocks": along("b_0", "b", "b_out"),
+        "largest": along("b_0", "i_0", "i", "b"),
+        "hadamard_lanes": partial(hadamard, block=block),
+        **dict.fromkeys(("halves", "swiglu"), grouped("i", lanes=block)),
+        **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
+        "split_heads": grouped("d", lanes=vector),
+        "quantize_static": grouped("k_code", lanes=vector),
+        "append_head": append_head,
+        "read_head_keys": along("d"),
+        "gather_heads": along(*copies(heads, "d")),
+        "dots_heads": along("g_0", "i_0", "g", "i"),
+        "send_heads": along("g"),
+        "score_heads": tiles,
+        "softmax_heads": softmax_heads,
+        "read_head_values": along("d"),
+        "mix_heads": along("g_in", "g_0", "d_0", *copies(heads, "d"), "g_out"),
+        **dict.fromkeys(("linear_16", "append_heads", "attend_heads"), processes),
+        "candidates": along("i"),
+        "layer": Schedule.pipeline,  # its operators take turns
+    }
+    return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
+
+
+def append_head(s: Schedule) -> None:
+    """A word per cycle, of key or value."""
+    for cache, loop in (("K", "d"), ("V", "j")):
+        s.vectorize(f"{loop}.inner" if buffers(s.top_func)[cache].words > 1 else loop)
+    s.pipeline()
+
+
 def memory_words(s: Schedule, rows: int, value: int) -> None:
     """The words of a top: `rows` of a weight, both terms of a channel, a key, `value` elements of a value."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
-        if "_codes_" in name:
+        if name.startswith("k_"):
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
+        elif name.startswith("v_"):
+            s.pack(getattr(s, name), factor=value, dim=len(shape))
+        elif "_codes_" in name:
             s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
         elif name.endswith("_terms"):
             s.pack(getattr(s, name), factor=2, dim=len(shape))
-        elif name == "k_codes":
-            s.pack(s.k_codes, factor=shape[-1], dim=len(shape))
-        elif name == "v_codes":
-            s.pack(s.v_codes, factor=value, dim=len(shape))

@@ -8,60 +8,120 @@ from quant_models import RandomModel
 
 from flexllm_allo.ir.layout import laid_out, unpack_array
 from flexllm_allo.models import Model, architecture
-from flexllm_allo.models.flexllm_model import Prefill
+from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.models.spec import LlamaConfig
 from flexllm_allo.quant import quantize
+from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.recipes import get_recipe
-from flexllm_allo.runtime.flexllm import PREFILL_MHZ, prefill_design
+from flexllm_allo.runtime.flexllm import DECODE_MHZ, PREFILL_MHZ, decode_design, prefill_design
 
 PROMPT = 1024
-MEASURED_PREFILL_S = 1.6615
-STAGES = {
-    "q": 179_500, "scores": 163_800, "softmax": 100_200, "values": 165_800, "o": 179_500, "gate": 179_500,
-    "hadamard": 176_700, "down": 188_700, "keys and values": 47_400,
-}  # fmt: skip
-"""Cycles per block of 8 tokens of a 1,024-token prompt, from the loops of FlexLLM's code."""
+S, HEADS, D, LAYERS = 24, 8, 4, 2
+"""Positions, KV heads, elements of a head and layers of the small model."""
+
+
+class EightHeads(RandomModel):
+    """A float model with as many KV heads as decode has lanes; its sizes are powers of two."""
+
+    config = LlamaConfig(
+        vocab_size=48, hidden_size=64, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=16,
+        num_key_value_heads=HEADS, head_dim=D, max_position_embeddings=S,
+    )  # fmt: skip
+
+    def __init__(self, seed=0):
+        rng, e, kv = np.random.default_rng(seed), 64, HEADS * D
+        shapes = dict.fromkeys(("wq", "wo", "w_gate", "w_up", "w_down"), (e, e))
+        shapes |= {"wk": (kv, e), "wv": (kv, e), "attn_norm": (e,), "mlp_norm": (e,)}
+        named = {tensor_name(kind, n): s for n in range(LAYERS) for kind, s in shapes.items()}
+        named |= {
+            tensor_name("embed"): (48, e),
+            tensor_name("w_head"): (48, e),
+            tensor_name("final_norm"): (e,),
+        }
+        self.tensors = {
+            name: (rng.normal(size=s) * 0.3 + (len(s) == 1)).astype(np.float32) for name, s in named.items()
+        }
 
 
 @pytest.fixture(scope="module")
 def small() -> Model:
-    """A model with a hidden size of a power of two, quantized by FlexLLM's recipe."""
-    model = RandomModel(intermediate_size=64)
-    samples = np.random.default_rng(1).integers(0, 40, (4, 24)).astype(np.int32)
+    """A model quantized by FlexLLM's recipe."""
+    model = EightHeads()
+    samples = np.random.default_rng(1).integers(0, 48, (4, S)).astype(np.int32)
     return Model(model, quantize(model, get_recipe("w4a4kv8"), samples))
 
 
-def arguments(s, given):
-    """Arguments of a top in its order, as its memory holds them."""
-    return {p.name: laid_out(p, given[p.name]) if p.shape else given[p.name] for p in s.top_func.inputs}
+@pytest.fixture(scope="module")
+def prefill(small):
+    """Channels that do not divide the rows."""
+    size = Prefill(token=4, attention=3, attention_word=4, mlp=4, mlp_word=4, key=4, value=2)
+    s = prefill_design(small, size)
+    return s, s.build(), size.constants(small)
 
 
-def held(s, name, array):
-    memory = next(p for p in s.top_func.params if p.name == name)
-    return unpack_array(memory, array) if memory.words > 1 else array
+@pytest.fixture(scope="module")
+def decode(small):
+    size = Decode(channels=3, block=16, vector=8, key=4, value=2)
+    s = decode_design(small, size)
+    return s, s.build(), size.constants(small)
+
+
+def run(design, given):
+    """Call a design; its result, and its arrays afterwards as programs see them."""
+    s, function, constants = design
+    known = constants | given
+    memories = s.top_func.inputs
+    passed = [laid_out(p, known[p.name]) if p.shape else known[p.name] for p in memories]
+    result = function(*passed)
+    held = {p.name: unpack_array(p, a) if p.words > 1 else a for p, a in zip(memories, passed)}
+    return result, {name: held[name] for name in given}
+
+
+def run_prefill(prefill, tokens):
+    """Keys and values [L, heads, S, D] that a prompt leaves behind."""
+    prompt = np.zeros(S, np.int32)
+    prompt[: len(tokens)] = tokens
+    memory = {
+        "k_codes": np.zeros((LAYERS, HEADS, S, D), np.int8),
+        "v_codes": np.zeros((LAYERS, HEADS, 2, S, 2), np.int8),
+        "stream": np.zeros((S, 64), np.float32),
+    }
+    _, held = run(prefill, memory | {"prompt": prompt, "n_prompt": len(tokens)})
+    return held["k_codes"], held["v_codes"].transpose(0, 1, 3, 2, 4).reshape(LAYERS, HEADS, S, D)
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9, 21])
-def test_prefill_fills_the_cache_as_the_reference_does(small, length):
-    """Channels that do not divide the rows, and a prompt that does not fill its blocks or tiles of keys."""
-    size = Prefill(token=4, attention=3, attention_word=4, mlp=4, mlp_word=4, key=4, value=4)
-    s = prefill_design(small, size)
-    tokens = np.random.default_rng(length).integers(0, 40, length)
-    prompt = np.zeros(24, np.int32)
-    prompt[:length] = tokens
-    memory = {
-        "k_codes": np.zeros((2, 1, 24, 8), np.int8),
-        "v_codes": np.zeros((2, 1, 2, 24, 4), np.int8),
-        "stream": np.zeros((24, 32), np.float32),
-    }
-    given = arguments(s, size.constants(small) | memory | {"prompt": prompt, "n_prompt": length})
-    s.build()(*given.values())
+def test_prefill_fills_the_cache_as_the_reference_does(small, prefill, length):
+    """Also where a prompt does not fill its blocks, or its tiles of keys."""
+    tokens = np.random.default_rng(length).integers(0, 48, length)
+    keys, values = run_prefill(prefill, tokens)
     reference = ReferenceLlama(small.weights)
     reference.prefill(tokens.tolist())
-    np.testing.assert_array_equal(held(s, "k_codes", given["k_codes"]), reference.codes["k"])
-    values = held(s, "v_codes", given["v_codes"]).transpose(0, 1, 3, 2, 4).reshape(2, 1, 24, 8)
+    np.testing.assert_array_equal(keys, reference.codes["k"])
     np.testing.assert_array_equal(values, reference.codes["v"])
-    assert np.any(given["stream"][length - 1])
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 13])
+def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
+    """Prefill takes all tokens of a prompt but the last, with which decode begins."""
+    tokens, count = np.random.default_rng(length).integers(0, 48, length).tolist(), 6
+    keys, values = np.zeros((2, LAYERS, HEADS, S, D), np.int8)
+    if length > 1:
+        keys, values = run_prefill(prefill, tokens[:-1])
+    parts = values.reshape(LAYERS, HEADS, S, 2, 2).transpose(0, 1, 3, 2, 4)
+    cache = {f"k_{i}": keys[:, i].copy() for i in range(HEADS)}
+    cache |= {f"v_{i}": parts[:, i].copy() for i in range(HEADS)}
+    made, token = [], tokens[-1]
+    for pos in range(length - 1, length - 1 + count):
+        scalars = {"token": token, "pos": pos, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+        token, held = run(decode, cache | scalars)
+        cache = {name: held[name] for name in cache}
+        made.append(token)
+    reference = ReferenceLlama(small.weights)
+    assert made == reference.generate(tokens, count, -1)
+    for i in range(HEADS):
+        np.testing.assert_array_equal(cache[f"k_{i}"], reference.codes["k"][:, i])
 
 
 @pytest.fixture(scope="module")
@@ -71,4 +131,16 @@ def prefilled():
 
 
 def test_prefill_takes_what_was_measured(prefilled):
-    assert prefilled.phases["prefill"].seconds == pytest.approx(MEASURED_PREFILL_S, rel=0.1)
+    """1.6615 s for a prompt of 1,024 tokens at 304 MHz."""
+    assert prefilled.phases["prefill"].seconds == pytest.approx(1.6615, rel=0.1)
+
+
+@pytest.mark.parametrize(("pos", "tokens"), [(PROMPT, 1000)])
+def test_decode_takes_what_was_reported(pos, tokens):
+    """6.94 s for 1,000 tokens after a prompt of 1,024 at 292 MHz."""
+    s = decode_design(architecture("llama-3.2-1b", "w4a4kv8", 2048))
+    ends = [
+        s.estimate("u280", clock_mhz=DECODE_MHZ, pos=p, temperature=0.0, top_k=0).phases["decode"].seconds
+        for p in (pos, pos + tokens - 1)
+    ]
+    assert sum(ends) / 2 * tokens == pytest.approx(6.94, rel=0.1)

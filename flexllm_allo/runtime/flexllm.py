@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models import Model
-from ..models.flexllm_model import Prefill
+from ..models.flexllm_model import Decode, Prefill
 from ..schedule.schedule import Schedule
 from ..schedules import flexllm
 
@@ -17,4 +17,13 @@ def prefill_design(model: Model, size: Prefill | None = None) -> Schedule:
     s = Schedule(size.program(model))
     flexllm.memory_words(s, size.attention_word, size.value)
     flexllm.prefill(size.token).apply(s, [f.name for f in s.program.functions])
+    return s
+
+
+def decode_design(model: Model, size: Decode | None = None) -> Schedule:
+    """The bitstream of decode, ``decode(token, pos, ...)``."""
+    size = size or Decode()
+    s = Schedule(size.program(model))
+    flexllm.memory_words(s, size.channels, size.value)
+    flexllm.decode(size.block, size.vector).apply(s, [f.name for f in s.program.functions])
     return s
