@@ -1,8 +1,8 @@
 """FlexLLM's linear layers: weights that arrive through FIFOs at an array of tokens x output channels.
 
-A weight lies in tiles of P C rows, one after the other: for every input channel a beat of C rows from each of
-P memory ports, which hold neighbouring rows. A port's words have D rows, of which the last D - C are not used;
-rows past N are padding.
+A weight lies in tiles of P C rows, one after the other: for every input channel a beat of C rows from each
+of P memory ports, which hold neighbouring rows. A port's words have D rows, of which the last D - C are not
+used; rows past N are padding.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def append_head(k: Tc[H, D], v: Tc[H, D], pos: int32, g: int32, K: Tc[S, D], V: 
 @template(G, KP)
 def read_head_keys(K: Tc[S, D], n: int32, rows: Stream[Tc[D], 64]):
     """Send a head's keys G times; the last tile of KP keys is filled up."""
-    for j in range(G, name="again"):
+    for _ in range(G, name="again"):
         for s in range((n + KP - 1) // KP * KP, name="key"):
             row: Tc[D]
             for d in range(D, name="lane"):
@@ -126,7 +126,7 @@ def softmax_heads(score: Stream[float32[LANES], 64], p_scale: float32[H], n: int
 @template(G)
 def read_head_values(V: Tc[C, S, VP], n: int32, parts: Stream[Tc[VP], 64]):
     """Send VP elements of all values of a head, then the next VP, G times."""
-    for j in range(G, name="again"):
+    for _ in range(G, name="again"):
         for c in range(C, name="part"):
             for s in range(n, name="value"):
                 part: Tc[VP]

@@ -100,8 +100,8 @@ class Decode:
         engine = _arrays.Array(
             Int(4), _arrays.linear_16, _arrays.SixteenPorts, 16, self.channels, self.channels
         )
-        values = {f.name: getattr(known, f.name) for f in fields(known)}
-        weights = dict.fromkeys(("wq", "wo", *MLP, "w_head"), engine)
+        values: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
+        weights: dict[str, Any] = dict.fromkeys(("wq", "wo", *MLP, "w_head"), engine)
         return DecodeOperators(**(values | weights), wkv=engine)
 
     def program(self, model: Model) -> ir.Program:

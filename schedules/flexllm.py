@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import gcd
 
 from flexllm_allo import Partition, Schedule
 from flexllm_allo.errors import StreamError
@@ -77,6 +78,9 @@ def blocks(s: Schedule) -> None:
     s.dataflow("b")
     s.pipeline()
 
+
+KEY_WORD = 32
+"""Most elements of a key in a memory word: 256 bits, with which a port keeps up with a channel of HBM."""
 
 KERNELS: dict[str, Callable[[Schedule], None]] = {
     "read_beats": along("c"),
@@ -178,12 +182,12 @@ def append_head(s: Schedule) -> None:
 
 
 def memory_words(s: Schedule, rows: int, value: int) -> None:
-    """The words of a top: `rows` of a weight, both terms of a channel, a key, `value` elements of a value."""
+    """The words of a top: `rows` of a weight, both terms of a channel, part of a key, `value` of a value."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
         if name.startswith("k_"):
-            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
+            s.pack(getattr(s, name), factor=gcd(shape[-1], KEY_WORD), dim=len(shape))
         elif name.startswith("v_"):
             s.pack(getattr(s, name), factor=value, dim=len(shape))
         elif "_codes_" in name:

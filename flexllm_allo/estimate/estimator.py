@@ -46,7 +46,8 @@ def estimate(
     """Cycles, resources, bandwidth and power of a scheduled program.
 
     A program with functions ``prefill`` and ``decode`` is estimated for a prompt of `n_prompt` tokens and
-    `new_tokens` new ones, of which prefill makes the first; any other one for a call of its top function.
+    `new_tokens` new ones, of which prefill makes the first, and one whose top is ``decode`` for its part of
+    that; any other one for a call of its top function.
 
     Args:
         program: the scheduled program.
@@ -109,6 +110,12 @@ Run = tuple[Cost, str, int]
 
 def _runs(timing: Timing, program: ir.Program, scalars: dict[str, Any], new_tokens: int) -> dict[str, Run]:
     names = {f.name for f in program.functions}
+    if program.top == "decode" and "pos" not in scalars and "n_prompt" in scalars:
+        prompt = int(scalars.pop("n_prompt"))
+        given = {**GREEDY, **scalars}
+        _check(program, ["decode"], given)
+        calls = _decode(timing, program, given, prompt, new_tokens - 1)
+        return {"decode": (calls, "decode", new_tokens - 1)}
     if not {"prefill", "decode"} <= names or program.top in ("prefill", "decode"):
         return {program.top: (_call(timing, program, program.top, scalars), program.top, 0)}
     if "n_prompt" not in scalars:
