@@ -42,7 +42,8 @@ def estimate(
     """Cycles, resources, bandwidth and power of a scheduled program.
 
     A program with functions ``prefill`` and ``decode`` is estimated for a prompt of `n_prompt` tokens and
-    `new_tokens` new ones, of which prefill makes the first; any other one for a call of its top function.
+    `new_tokens` new ones, of which prefill makes the first, and one whose top is ``decode`` for its part of
+    that; any other one for a call of its top function.
 
     Args:
         program: the scheduled program.

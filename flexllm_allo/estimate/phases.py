@@ -59,7 +59,7 @@ def runs(timing: Timing, scalars: Mapping[str, Any], new_tokens: int, on_chip: b
     Args:
         timing: of the program.
         scalars: scalar arguments by name.
-        new_tokens: tokens a model makes; prefill makes the first.
+        new_tokens: tokens a model makes; prefill makes the first. A top ``decode`` makes the others.
         on_chip: whether all arguments are memories of the chip.
 
     Raises:
@@ -67,7 +67,8 @@ def runs(timing: Timing, scalars: Mapping[str, Any], new_tokens: int, on_chip: b
     """
     program = timing.program
     is_model = {f.name for f in program.functions}.issuperset(STAGES) and program.top not in STAGES
-    given = {**GREEDY, **scalars}
+    alone = program.top == "decode" and "n_prompt" in scalars and "pos" not in scalars
+    given = {**GREEDY, **{k: v for k, v in scalars.items() if not (alone and k == "n_prompt")}}
     _check(program, (program.top, *STAGES) if is_model else (program.top,), given)
 
     def run(name: str, calls: list[tuple[Mapping[str, Any], float]], tokens: int = 0) -> Run:
@@ -77,6 +78,9 @@ def runs(timing: Timing, scalars: Mapping[str, Any], new_tokens: int, on_chip: b
             cost.add(timing.function(name, arrays, {**given, **values}), times)
         return Run(entry, arrays, cost, tokens)
 
+    if alone:
+        points = decode_points(int(scalars["n_prompt"]), new_tokens - 1)
+        return [run("decode", [({"pos": p}, times) for p, times in points], new_tokens - 1)]
     if not is_model:
         return [run(program.top, [({}, 1)])]
     if "n_prompt" not in scalars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BackendError, UsageError, did_you_mean
@@ -12,6 +13,7 @@ from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop
 from ..models import Model, architecture, load
 from ..models.presets import PRESETS as ARCHITECTURES
+from . import flexllm
 from .build import hardware_top, run_arguments
 from .memory_map import memory_map
 
@@ -35,15 +37,16 @@ def estimate_model(
     Args:
         directory: a Hugging Face folder, a quantized one, or the name of an architecture.
         prompt, new_tokens: lengths of the run.
-        preset: one of `DESIGNS`.
+        preset: one of `DESIGNS`, or ``flexllm-u280``.
         max_seq_len: positions of the KV cache; by default as many as the run takes.
 
     Raises:
         UsageError: FX703, there is no such preset, or the run does not fit the context.
         EstimateError: the design cannot be estimated.
     """
-    if preset not in DESIGNS:
-        raise UsageError("FX703", f'there is no preset "{preset}"', hint=did_you_mean(preset, DESIGNS))
+    if preset not in (*DESIGNS, flexllm.PRESET):
+        hint = did_you_mean(preset, [*DESIGNS, flexllm.PRESET])
+        raise UsageError("FX703", f'there is no preset "{preset}"', hint=hint)
     length = max_seq_len or prompt + new_tokens
     if prompt < 1 or new_tokens < 1 or prompt + new_tokens > length:
         raise UsageError(
@@ -53,7 +56,11 @@ def estimate_model(
         )
     card = find_device(device)
     named = str(directory) in ARCHITECTURES and not directory.exists()
+    recipe = flexllm.RECIPE if preset == flexllm.PRESET and named else recipe
     model = architecture(str(directory), recipe, length) if named else load(directory, recipe, length)
+    if preset == flexllm.PRESET:
+        found = flexllm.estimate_flexllm(model, device, prompt, new_tokens, clock_mhz)
+        return replace(found, design=f"{directory} ({preset})")
     top = DESIGNS[preset](model)
     mhz = clock_mhz or card.default_mhz
     return top.schedule.estimate(

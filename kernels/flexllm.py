@@ -1,0 +1,191 @@
+"""FlexLLM's linear layers: weights that arrive through FIFOs at an array of tokens x output channels.
+
+A weight lies in tiles of P C rows, one after the other: for every input channel a beat of C rows from each
+of P memory ports, which hold neighbouring rows. A port's words have D rows, of which the last D - C are not
+used; rows past N are padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flexllm_allo import Bundle, Self, Traits, grid, meta_for, params, template
+from flexllm_allo.ir.types import DType, Stream, float32, int32
+
+F, Tx, Tw, T, N, K, P, C, D, M = params("F, Tx, Tw, T, N, K, P, C, D, M")
+
+
+@dataclass(frozen=True)
+class Array(Traits):
+    """An array of multipliers and the storage of its weights.
+
+    Attributes:
+        dtype: of a weight.
+        linear: ``linear[channels, word](x, x_terms, *weight) -> float32[T, N]``.
+        Weight: the arrays of a weight [N, K].
+        ports: memory ports that weights come from.
+        channels: output channels per port and cycle.
+        word: rows in a word of a port, at least `channels`.
+    """
+
+    dtype: DType
+    linear: Callable[..., Any]
+    Weight: type[Bundle]
+    ports: int
+    channels: int
+    word: int
+
+    def rows(self, size: int) -> int:
+        """Rows of each port's part of a weight with `size` output channels."""
+        return -(-size // (self.ports * self.channels)) * self.word
+
+
+class OnePort(Bundle, of="N, K"):
+    """Tiles that one port reads."""
+
+    codes_0: Self.dtype[Self.rows(N), K]
+    terms: float32[N, 2]
+
+
+class ThreePorts(Bundle, of="N, K"):
+    """Tiles of three parts."""
+
+    codes_0: Self.dtype[Self.rows(N), K]
+    codes_1: Self.dtype[Self.rows(N), K]
+    codes_2: Self.dtype[Self.rows(N), K]
+    terms: float32[N, 2]
+
+
+class SixteenPorts(Bundle, of="N, K"):
+    """Tiles of sixteen parts."""
+
+    codes_0: Self.dtype[Self.rows(N), K]
+    codes_1: Self.dtype[Self.rows(N), K]
+    codes_2: Self.dtype[Self.rows(N), K]
+    codes_3: Self.dtype[Self.rows(N), K]
+    codes_4: Self.dtype[Self.rows(N), K]
+    codes_5: Self.dtype[Self.rows(N), K]
+    codes_6: Self.dtype[Self.rows(N), K]
+    codes_7: Self.dtype[Self.rows(N), K]
+    codes_8: Self.dtype[Self.rows(N), K]
+    codes_9: Self.dtype[Self.rows(N), K]
+    codes_10: Self.dtype[Self.rows(N), K]
+    codes_11: Self.dtype[Self.rows(N), K]
+    codes_12: Self.dtype[Self.rows(N), K]
+    codes_13: Self.dtype[Self.rows(N), K]
+    codes_14: Self.dtype[Self.rows(N), K]
+    codes_15: Self.dtype[Self.rows(N), K]
+    terms: float32[N, 2]
+
+
+@template(C, D)
+def read_beats(W: Tw[M, K], beats: Stream[Tw[C], 16]):
+    """Send the first C of every D rows of W, column by column."""
+    for n, k in grid(M // D, K, name="beat"):
+        word: Tw[C]
+        for c in range(C, name="lane"):
+            word[c] = W[n * D + c, k]
+        beats.put(word)
+
+
+@template(P, C)
+def read_terms(terms: float32[N, 2], pairs: Stream[float32[2], 64][P]):
+    """Send scale and row sum of every output channel in turn to P FIFOs; channels past N are padding."""
+    for n in range((N + P * C - 1) // (P * C) * C, name="channel"):
+        with meta_for(P) as p:
+            pair: float32[2]
+            for j in range(2, name="term"):
+                pair[j] = terms[min(n * P + p, N - 1), j]
+            pairs[p].put(pair)
+
+
+@template(Tx, Tw, T, N, K, P, C)
+def multiply(
+    X: Tx[T, K], x_terms: float32[T, 2], beats: Stream[Tw[C], 16][P], pairs: Stream[float32[2], 64][P]
+) -> float32[T, N]:
+    """`linear` on an array of T x (P C) products: load the inputs, then tile after tile.
+
+    Every port has rows of its own, which leave side by side.
+    """
+    A: Tx[T, K]
+    for k_in, t_in in grid(K, T, name="load"):
+        A[t_in, k_in] = X[t_in, k_in]
+    Y: float32[T, N]
+    for n in range((N + P * C - 1) // (P * C), name="tile"):
+        acc: int32[T, P, C]
+        for t_0, p_0, c_0 in grid(T, P, C, name="clear"):
+            acc[t_0, p_0, c_0] = 0
+        for k in range(K, name="mac"):
+            with meta_for(P) as p:
+                word: Tw[C] = beats[p].get()
+                for c, t in grid(C, T, name="product"):
+                    acc[t, p, c] += A[t, k] * word[c]
+        for c_out in range(C, name="drain"):
+            with meta_for(P) as p:
+                pair: float32[2] = pairs[p].get()
+                for t_out in range(T, name="scale"):
+                    y: float32 = acc[t_out, p, c_out] * (x_terms[t_out, 0] * pair[0])
+                    y += x_terms[t_out, 1] * pair[1]
+                    if (n * C + c_out) * P + p < N:
+                        Y[t_out, (n * C + c_out) * P + p] = y
+    return Y
+
+
+@template(C, D, T, N)
+def linear_1(X: Tx[T, K], x_terms: float32[T, 2], W: Tw[M, K], w_terms: float32[N, 2]) -> float32[T, N]:
+    """A linear layer whose weights come from one port."""
+    beats: Stream[Tw[C], 16][1]
+    pairs: Stream[float32[2], 64][1]
+    read_beats[C, D](W, beats[0])
+    read_terms[1, C](w_terms, pairs)
+    Y = multiply[Tx, Tw, T, N, K, 1, C](X, x_terms, beats, pairs)
+    return Y
+
+
+@template(C, D, T, N)
+def linear_3(
+    X: Tx[T, K], x_terms: float32[T, 2], W0: Tw[M, K], W1: Tw[M, K], W2: Tw[M, K], w_terms: float32[N, 2]
+) -> float32[T, N]:
+    """A linear layer whose weights come from three ports."""
+    beats: Stream[Tw[C], 16][3]
+    pairs: Stream[float32[2], 64][3]
+    read_beats[C, D](W0, beats[0])
+    read_beats[C, D](W1, beats[1])
+    read_beats[C, D](W2, beats[2])
+    read_terms[3, C](w_terms, pairs)
+    Y = multiply[Tx, Tw, T, N, K, 3, C](X, x_terms, beats, pairs)
+    return Y
+
+
+@template(C, D, T, N)
+def linear_16(
+    X: Tx[T, K], x_terms: float32[T, 2],
+    W0: Tw[M, K], W1: Tw[M, K], W2: Tw[M, K], W3: Tw[M, K], W4: Tw[M, K], W5: Tw[M, K],
+    W6: Tw[M, K], W7: Tw[M, K], W8: Tw[M, K], W9: Tw[M, K], W10: Tw[M, K], W11: Tw[M, K],
+    W12: Tw[M, K], W13: Tw[M, K], W14: Tw[M, K], W15: Tw[M, K],
+    w_terms: float32[N, 2],
+) -> float32[T, N]:  # fmt: skip
+    """A linear layer whose weights come from sixteen ports."""
+    beats: Stream[Tw[C], 16][16]
+    pairs: Stream[float32[2], 64][16]
+    read_beats[C, D](W0, beats[0])
+    read_beats[C, D](W1, beats[1])
+    read_beats[C, D](W2, beats[2])
+    read_beats[C, D](W3, beats[3])
+    read_beats[C, D](W4, beats[4])
+    read_beats[C, D](W5, beats[5])
+    read_beats[C, D](W6, beats[6])
+    read_beats[C, D](W7, beats[7])
+    read_beats[C, D](W8, beats[8])
+    read_beats[C, D](W9, beats[9])
+    read_beats[C, D](W10, beats[10])
+    read_beats[C, D](W11, beats[11])
+    read_beats[C, D](W12, beats[12])
+    read_beats[C, D](W13, beats[13])
+    read_beats[C, D](W14, beats[14])
+    read_beats[C, D](W15, beats[15])
+    read_terms[16, C](w_terms, pairs)
+    Y = multiply[Tx, Tw, T, N, K, 16, C](X, x_terms, beats, pairs)
+    return Y

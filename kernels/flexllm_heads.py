@@ -1,0 +1,166 @@
+"""FlexLLM's attention of one token: all KV heads side by side, the query heads of their groups in turn.
+
+`kernels.flexllm_attention` with KV heads as lanes instead of tokens, each with keys, values and ports of its
+own; there are eight.
+"""
+
+from __future__ import annotations
+
+from flexllm_allo import exp, grid, meta_for, params, round, template
+from flexllm_allo.ir.types import Stream, float32, int32, uint8
+
+from .flexllm_attention import SUMS
+
+LANES = 8
+C, G, H, Tq, Tc, S, D, KP, VP = params("C, G, H, Tq, Tc, S, D, KP, VP")
+
+
+@template(Tc, H, S, D, VP)
+def append_head(k: Tc[H, D], v: Tc[H, D], pos: int32, g: int32, K: Tc[S, D], V: Tc[C, S, VP]):
+    """Key and value of head g at a position."""
+    for d in range(D, name="key"):
+        K[pos, d] = k[g, d]
+    for c in range(D // VP, name="part"):
+        for j in range(VP, name="value"):
+            V[c, pos, j] = v[g, c * VP + j]
+
+
+@template(G, KP)
+def read_head_keys(K: Tc[S, D], n: int32, rows: Stream[Tc[D], 64]):
+    """Send a head's keys G times; the last tile of KP keys is filled up."""
+    for _ in range(G, name="again"):
+        for s in range((n + KP - 1) // KP * KP, name="key"):
+            row: Tc[D]
+            for d in range(D, name="lane"):
+                row[d] = K[min(s, S - 1), d]
+            rows.put(row)
+
+
+@template(Tc, D, KP)
+def gather_heads(rows: Stream[Tc[D], 64][LANES]) -> Tc[LANES, D, KP]:
+    """KP keys of every head, turned so that one element of all of them is at hand."""
+    tile: Tc[LANES, D, KP]
+    for i in range(KP, name="key"):
+        with meta_for(LANES) as g:
+            row: Tc[D] = rows[g].get()
+            for d in range(D, name="lane"):
+                tile[g, d, i] = row[d]
+    return tile
+
+
+@template(KP)
+def dots_heads(Q: Tq[H, D], tile: Tc[LANES, D, KP], j: int32) -> int32[LANES, KP]:
+    """Products of query j of every group with KP keys of its head."""
+    acc: int32[LANES, KP]
+    for g_0, i_0 in grid(LANES, KP, name="clear"):
+        acc[g_0, i_0] = 0
+    for d in range(D, name="element"):
+        for g, i in grid(LANES, KP, name="product"):
+            acc[g, i] += Q[g * (H // LANES) + j, d] * tile[g, d, i]
+    return acc
+
+
+@template(KP, D)
+def send_heads(acc: int32[LANES, KP], step: float32[H], j: int32, first: int32, n: int32,
+               score: Stream[float32[LANES], 64]):  # fmt: skip
+    """Scores of KP keys from `first` on, those past n left out."""
+    for i in range(KP, name="key"):
+        beat: float32[LANES]
+        for g in range(LANES, name="head"):
+            x: float32 = acc[g, i] * step[g * (H // LANES) + j]
+            beat[g] = x * D**-0.5
+        if first + i < n:
+            score.put(beat)
+
+
+@template(Tc, KP)
+def score_heads(Q: Tq[H, D], rows: Stream[Tc[D], 64][LANES], q_scale: float32[H], k_scale: float32[LANES],
+                n: int32, score: Stream[float32[LANES], 64]):  # fmt: skip
+    """Send the scores of all keys for one query of each group after the other."""
+    step: float32[H]
+    for h in range(H, name="step"):
+        step[h] = q_scale[h] * k_scale[h // (H // LANES)]
+    for i in range(H // LANES * ((n + KP - 1) // KP), name="tile"):
+        tile = gather_heads[Tc, D, KP](rows)
+        acc = dots_heads[KP](Q, tile, i // ((n + KP - 1) // KP))
+        send_heads[KP, D](acc, step, i // ((n + KP - 1) // KP), i % ((n + KP - 1) // KP) * KP, n, score)
+
+
+@template(S, H)
+def softmax_heads(score: Stream[float32[LANES], 64], p_scale: float32[H], n: int32,
+                  codes: Stream[uint8[LANES], 64]):  # fmt: skip
+    """Probabilities as codes round(p / p_scale): largest, exponentials and sums, quotients."""
+    for j in range(H // LANES, name="query"):
+        step: float32[LANES]
+        for g_step in range(LANES, name="step"):
+            step[g_step] = p_scale[g_step * (H // LANES) + j]
+        row: float32[LANES, S]
+        top: float32[LANES]
+        part: float32[LANES, SUMS]
+        for g_0, i_0 in grid(LANES, SUMS, name="clear"):
+            top[g_0] = -3.0e38
+            part[g_0, i_0] = 0.0
+        for s_top in range(n, name="largest"):
+            beat: float32[LANES] = score.get()
+            for g_top in range(LANES, name="head"):
+                row[g_top, s_top] = beat[g_top]
+                top[g_top] = max(top[g_top], beat[g_top])
+        for s_exp in range((n + SUMS - 1) // SUMS, name="exponential"):
+            for i, g in grid(SUMS, LANES, name="head"):
+                y: float32 = 0.0
+                if s_exp * SUMS + i < n:
+                    y = exp(row[g, s_exp * SUMS + i] - top[g])
+                row[g, s_exp * SUMS + i] = y
+                part[g, i] += y
+        total: float32[LANES]
+        for g_sum in range(LANES, name="sum"):
+            total[g_sum] = (part[g_sum, 0] + part[g_sum, 1]) + (part[g_sum, 2] + part[g_sum, 3])
+        for s_out in range(n, name="quotient"):
+            code: uint8[LANES]
+            for g_out in range(LANES, name="head"):
+                p: float32 = round(row[g_out, s_out] / total[g_out] / step[g_out])
+                code[g_out] = int(min(p, 255.0))
+            codes.put(code)
+
+
+@template(G)
+def read_head_values(V: Tc[C, S, VP], n: int32, parts: Stream[Tc[VP], 64]):
+    """Send VP elements of all values of a head, then the next VP, G times."""
+    for _ in range(G, name="again"):
+        for c in range(C, name="part"):
+            for s in range(n, name="value"):
+                part: Tc[VP]
+                for d in range(VP, name="lane"):
+                    part[d] = V[c, s, d]
+                parts.put(part)
+
+
+@template(Tc, VP, H, S, D)
+def mix_heads(codes: Stream[uint8[LANES], 64], parts: Stream[Tc[VP], 64][LANES], p_scale: float32[H],
+              v_scale: float32[LANES], n: int32) -> float32[1, H * D]:  # fmt: skip
+    """Probabilities times values: load the probabilities, then VP elements at a time."""
+    step: float32[H]
+    for h in range(H, name="step"):
+        step[h] = p_scale[h] * v_scale[h // (H // LANES)]
+    Y: float32[1, H * D]
+    for j in range(H // LANES, name="query"):
+        p: uint8[LANES, S]
+        for s_in in range(n, name="load"):
+            code: uint8[LANES] = codes.get()
+            for g_in in range(LANES, name="head"):
+                p[g_in, s_in] = code[g_in]
+        for c in range(D // VP, name="part"):
+            acc: int32[LANES, VP]
+            for g_0, d_0 in grid(LANES, VP, name="clear"):
+                acc[g_0, d_0] = 0
+            for s in range(n, name="value"):
+                with meta_for(LANES) as g:
+                    row: Tc[VP] = parts[g].get()
+                    for d in range(VP, name="product"):
+                        acc[g, d] += p[g, s] * row[d]
+            for d_out in range(VP, name="drain"):
+                for g_out in range(LANES, name="head"):
+                    Y[0, (g_out * (H // LANES) + j) * D + c * VP + d_out] = (
+                        acc[g_out, d_out] * step[g_out * (H // LANES) + j]
+                    )
+    return Y

@@ -1,0 +1,196 @@
+"""FlexLLM's prefill: vectors of tokens, arrays of multipliers, operators that work at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from math import gcd
+
+from flexllm_allo import Partition, Schedule
+from flexllm_allo.errors import StreamError
+from flexllm_allo.ir.walk import buffers
+from flexllm_allo.schedule.stage import Stage
+
+from . import attention
+
+
+def lanes(s: Schedule, *loops: str) -> None:
+    """Those loops side by side, everything else a pipeline."""
+    for loop in loops:
+        s.vectorize(loop)
+    s.pipeline()
+
+
+def along(*loops: str) -> Callable[[Schedule], None]:
+    """`lanes` as a schedule."""
+    return lambda s: lanes(s, *loops)
+
+
+def copies(count: int, *loops: str) -> list[str]:
+    """Those loops in every copy that `meta_for` makes."""
+    return [f"{loop}_{p}" if p else loop for p in range(count) for loop in loops]
+
+
+def multiply(s: Schedule, inputs: int = 1) -> None:
+    """Tokens x channels products per cycle, all sums in registers; `inputs` of a token are loaded at once."""
+    s.partition(s.acc, dim=0)
+    ports = buffers(s.top_func)["acc"].shape[1]
+    s.vectorize("k_in", inputs)
+    lanes(s, "t_in", "t_0", "p_0", "c_0", *copies(ports, "t", "c", "t_out"))
+
+
+def read_terms(s: Schedule) -> None:
+    """A channel per cycle."""
+    (ports,) = buffers(s.top_func)["pairs"].shape
+    lanes(s, *copies(ports, "j"))
+
+
+def softmax(s: Schedule) -> None:
+    """Four exponentials in four cycles, one after the other: so every partial sum waits for its adder."""
+    for loop in ("t_0", "j_0", "t_top", "t", "j", "t_sum", "t_out"):
+        s.vectorize(loop)
+    s.pipeline("s_exp", initiation_interval=4)
+    s.pipeline()
+
+
+def append_parts(s: Schedule) -> None:
+    """A word of the values per cycle, if the cache is packed."""
+    lanes(s, "j.inner" if buffers(s.top_func)["cache"].words > 1 else "j")
+
+
+def processes(s: Schedule) -> None:
+    """The calls of a function as processes."""
+    with suppress(StreamError):
+        s.duplicate()
+    s.dataflow()
+
+
+def tiles(s: Schedule) -> None:
+    """Tiles of keys follow each other: one is fetched, one multiplied, the scores of one leave."""
+    s.dataflow("i")
+    s.pipeline()
+
+
+def blocks(s: Schedule) -> None:
+    """In either pass the next block enters when the first operator is done with the one before."""
+    s.dataflow("b_kv")
+    s.dataflow("b")
+    s.pipeline()
+
+
+KEY_WORD = 32
+"""Most elements of a key in a memory word: 256 bits, with which a port keeps up with a channel of HBM."""
+
+KERNELS: dict[str, Callable[[Schedule], None]] = {
+    "read_beats": along("c"),
+    "read_terms": read_terms,
+    "multiply": multiply,
+    "rms_norm_lanes": along("t_sum", "t", "t_out"),
+    "quantize_lanes": along("t_peak", "t", "t_code"),
+    "hadamard_lanes": along("t_in", "t_deal", "t", "t_out"),
+    **dict.fromkeys(("rope", "split_heads", "swiglu", "keep_lanes", "add_kept"), along("t")),
+    "append_codes": attention.append,
+    "append_parts": append_parts,
+    **dict.fromkeys(("read_keys", "gather"), along("d")),
+    "dots": along("t_0", "i_0", "t", "i"),
+    "send_scores": along("t"),
+    "score_keys": tiles,
+    "softmax": softmax,
+    "read_values": along("j"),
+    "mix_values": along("t_in", "t_0", "j_0", "t", "j", "t_out"),
+    **dict.fromkeys(("linear_1", "linear_3", "keys_values", "attend", "layer"), processes),
+    "norm_quantize": processes,
+    "prefill": blocks,
+}
+
+
+def prefill(token_parallel: int = 8) -> Stage:
+    """Blocks of `token_parallel` tokens."""
+    return Stage("flexllm prefill", token_parallel, KERNELS, Schedule.pipeline)
+
+
+def grouped(*loops: str, lanes: int) -> Callable[[Schedule], None]:
+    """Groups of `lanes` iterations of those loops side by side."""
+
+    def schedule(s: Schedule) -> None:
+        for loop in loops:
+            s.vectorize(loop, lanes)
+        s.pipeline()
+
+    return schedule
+
+
+def rms_norm_blocks(s: Schedule) -> None:
+    """Four terms of a lane in four cycles, each to a sum of its own."""
+    for loop in ("b_0", "j_0", "b", "b_out"):
+        s.vectorize(loop)
+    s.unroll("j")
+    s.pipeline("e_sum", initiation_interval=4)
+    s.pipeline()
+
+
+def hadamard(s: Schedule, block: int) -> None:
+    """A stage after the other, on `block` lanes."""
+    for buffer in (s.row, s.dealt):
+        s.partition(buffer, partition_type=Partition.Cyclic, dim=2, factor=block)
+    grouped("i_in", "i_deal", "i", "i_out", lanes=block)(s)
+
+
+def softmax_heads(s: Schedule) -> None:
+    """`softmax` with heads as lanes."""
+    for loop in ("g_0", "i_0", "g_top", "g", "i", "g_sum", "g_out"):
+        s.vectorize(loop)
+    s.pipeline("s_exp", initiation_interval=4)
+    s.pipeline()
+
+
+def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
+    """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
+    kernels: dict[str, Callable[[Schedule], None]] = {
+        **KERNELS,
+        "multiply": partial(multiply, inputs=block),
+        "rms_norm_blocks": rms_norm_blocks,
+        "quantize_blocks": along("b_0", "b", "b_out"),
+        "largest": along("b_0", "i_0", "i", "b"),
+        "hadamard_lanes": partial(hadamard, block=block),
+        **dict.fromkeys(("halves", "swiglu"), grouped("i", lanes=block)),
+        **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
+        "split_heads": grouped("d", lanes=vector),
+        "quantize_static": grouped("k_code", lanes=vector),
+        "append_head": append_head,
+        "read_head_keys": along("d"),
+        "gather_heads": along(*copies(heads, "d")),
+        "dots_heads": along("g_0", "i_0", "g", "i"),
+        "send_heads": along("g"),
+        "score_heads": tiles,
+        "softmax_heads": softmax_heads,
+        "read_head_values": along("d"),
+        "mix_heads": along("g_in", "g_0", "d_0", *copies(heads, "d"), "g_out"),
+        **dict.fromkeys(("linear_16", "append_heads", "attend_heads"), processes),
+        "candidates": along("i"),
+        "layer": Schedule.pipeline,  # its operators take turns
+    }
+    return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
+
+
+def append_head(s: Schedule) -> None:
+    """A word per cycle, of key or value."""
+    for cache, loop in (("K", "d"), ("V", "j")):
+        s.vectorize(f"{loop}.inner" if buffers(s.top_func)[cache].words > 1 else loop)
+    s.pipeline()
+
+
+def memory_words(s: Schedule, rows: int, value: int) -> None:
+    """The words of a top: `rows` of a weight, both terms of a channel, part of a key, `value` of a value."""
+    for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
+        if buffers(s.top_func)[name].words > 1:
+            continue  # arrays that meet in one kernel are packed together
+        if name.startswith("k_"):
+            s.pack(getattr(s, name), factor=gcd(shape[-1], KEY_WORD), dim=len(shape))
+        elif name.startswith("v_"):
+            s.pack(getattr(s, name), factor=value, dim=len(shape))
+        elif "_codes_" in name:
+            s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
+        elif name.endswith("_terms"):
+            s.pack(getattr(s, name), factor=2, dim=len(shape))

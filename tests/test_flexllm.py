@@ -1,0 +1,163 @@
+"""FlexLLM's design on our kernels: what it computes, and its published and derived cycles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quant_models import RandomModel
+
+from flexllm_allo.ir.layout import laid_out, unpack_array
+from flexllm_allo.models import Model
+from flexllm_allo.models.flexllm_model import Decode, Prefill
+from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.models.spec import LlamaConfig
+from flexllm_allo.quant import quantize
+from flexllm_allo.quant.names import tensor_name
+from flexllm_allo.quant.recipes import get_recipe
+from flexllm_allo.runtime.estimate import estimate_model
+from flexllm_allo.runtime.flexllm import decode_design, prefill_design
+
+PROMPT = 1024
+S, HEADS, D, LAYERS = 24, 8, 4, 2
+"""Positions, KV heads, elements of a head and layers of the small model."""
+
+
+class EightHeads(RandomModel):
+    """A float model with as many KV heads as decode has lanes; its sizes are powers of two."""
+
+    config = LlamaConfig(
+        vocab_size=48, hidden_size=64, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=16,
+        num_key_value_heads=HEADS, head_dim=D, max_position_embeddings=S,
+    )  # fmt: skip
+
+    def __init__(self, seed=0):
+        rng, e, kv = np.random.default_rng(seed), 64, HEADS * D
+        shapes = dict.fromkeys(("wq", "wo", "w_gate", "w_up", "w_down"), (e, e))
+        shapes |= {"wk": (kv, e), "wv": (kv, e), "attn_norm": (e,), "mlp_norm": (e,)}
+        named = {tensor_name(kind, n): s for n in range(LAYERS) for kind, s in shapes.items()}
+        named |= {
+            tensor_name("embed"): (48, e),
+            tensor_name("w_head"): (48, e),
+            tensor_name("final_norm"): (e,),
+        }
+        self.tensors = {
+            name: (rng.normal(size=s) * 0.3 + (len(s) == 1)).astype(np.float32) for name, s in named.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def small() -> Model:
+    """A model quantized by FlexLLM's recipe."""
+    model = EightHeads()
+    samples = np.random.default_rng(1).integers(0, 48, (4, S)).astype(np.int32)
+    return Model(model, quantize(model, get_recipe("w4a4kv8"), samples))
+
+
+@pytest.fixture(scope="module")
+def prefill(small):
+    """Channels that do not divide the rows."""
+    size = Prefill(token=4, attention=3, attention_word=4, mlp=4, mlp_word=4, key=4, value=2)
+    s = prefill_design(small, size)
+    return s, s.build(), size.constants(small)
+
+
+@pytest.fixture(scope="module")
+def decode(small):
+    size = Decode(channels=3, block=16, vector=8, key=4, value=2)
+    s = decode_design(small, size)
+    return s, s.build(), size.constants(small)
+
+
+def run(design, given):
+    """Call a design; its result, and its arrays afterwards as programs see them."""
+    s, function, constants = design
+    known = constants | given
+    memories = s.top_func.inputs
+    passed = [laid_out(p, known[p.name]) if p.shape else known[p.name] for p in memories]
+    result = function(*passed)
+    held = {p.name: unpack_array(p, a) if p.words > 1 else a for p, a in zip(memories, passed, strict=True)}
+    return result, {name: held[name] for name in given}
+
+
+def run_prefill(prefill, tokens):
+    """Keys and values [L, heads, S, D] that a prompt leaves behind."""
+    prompt = np.zeros(S, np.int32)
+    prompt[: len(tokens)] = tokens
+    memory = {
+        "k_codes": np.zeros((LAYERS, HEADS, S, D), np.int8),
+        "v_codes": np.zeros((LAYERS, HEADS, 2, S, 2), np.int8),
+        "stream": np.zeros((S, 64), np.float32),
+    }
+    _, held = run(prefill, memory | {"prompt": prompt, "n_prompt": len(tokens)})
+    return held["k_codes"], held["v_codes"].transpose(0, 1, 3, 2, 4).reshape(LAYERS, HEADS, S, D)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 9, 21])
+def test_prefill_fills_the_cache_as_the_reference_does(small, prefill, length):
+    """Also where a prompt does not fill its blocks, or its tiles of keys."""
+    tokens = np.random.default_rng(length).integers(0, 48, length)
+    keys, values = run_prefill(prefill, tokens)
+    reference = ReferenceLlama(small.weights)
+    reference.prefill(tokens.tolist())
+    np.testing.assert_array_equal(keys, reference.codes["k"])
+    np.testing.assert_array_equal(values, reference.codes["v"])
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 13])
+def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
+    """Prefill takes all tokens of a prompt but the last, with which decode begins."""
+    tokens, count = np.random.default_rng(length).integers(0, 48, length).tolist(), 6
+    keys, values = np.zeros((2, LAYERS, HEADS, S, D), np.int8)
+    if length > 1:
+        keys, values = run_prefill(prefill, tokens[:-1])
+    parts = values.reshape(LAYERS, HEADS, S, 2, 2).transpose(0, 1, 3, 2, 4)
+    cache = {f"k_{i}": keys[:, i].copy() for i in range(HEADS)}
+    cache |= {f"v_{i}": parts[:, i].copy() for i in range(HEADS)}
+    made, token = [], tokens[-1]
+    for pos in range(length - 1, length - 1 + count):
+        scalars = {"token": token, "pos": pos, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+        token, held = run(decode, cache | scalars)
+        cache = {name: held[name] for name in cache}
+        made.append(token)
+    reference = ReferenceLlama(small.weights)
+    assert made == reference.generate(tokens, count, -1)
+    for i in range(HEADS):
+        np.testing.assert_array_equal(cache[f"k_{i}"], reference.codes["k"][:, i])
+
+
+@pytest.fixture(scope="module")
+def found():
+    """The published run: a prompt of 1,024 tokens and 1,000 new ones."""
+    return estimate_model(Path("llama-3.2-1b"), prompt=PROMPT, new_tokens=1000, preset="flexllm-u280")
+
+
+def test_the_run_takes_what_was_measured(found):
+    """Prefill at 304 MHz measured, decode at 292 MHz reported; nothing here knows these figures."""
+    assert found.prefill_s == pytest.approx(1.6615, rel=0.1)
+    assert found.decode_s == pytest.approx(6.94, rel=0.1)
+    assert found.phases["decode"].tokens == 1000
+
+
+@pytest.mark.parametrize(
+    ("stage", "function", "processes", "loop", "cycles"),
+    [
+        ("keys, values", "multiply", 2, "", 47_400),
+        ("queries, out", "multiply_1", 2, "", 179_500),
+        ("scores", "score_keys", 1, "i", 163_800),
+        ("softmax", "softmax", 1, "", 100_200),
+        ("values", "mix_values", 1, "", 165_800),
+        ("gate, up", "multiply_2", 2, "", 179_500),
+        ("hadamard", "hadamard_lanes", 1, "", 176_700),
+        ("down", "multiply_3", 1, "", 188_700),
+    ],
+)
+def test_stages_take_what_the_loops_of_the_published_code_take(
+    found, stage, function, processes, loop, cycles
+):
+    """Per block of 8 tokens; a row of the estimate is a function, which several processes may be."""
+    row = next(s for s in found.stages if s.phase == "prefill" and s.name == function)
+    total = next((found_loop.cycles for found_loop in row.loops if found_loop.loop == loop), row.cycles)
+    blocks = 16 * PROMPT / 8
+    assert total / blocks / processes == pytest.approx(cycles, rel=0.15), stage
