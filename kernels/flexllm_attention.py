@@ -111,9 +111,18 @@ def softmax(score: Stream[float32[T], 64], p_scale: float32[H], pos: int32, n: i
             codes.put(code)
 
 
+@template(Tc, R, KV, S, D)
+def append_keys(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, S, D]):
+    """Write the codes of n tokens (rows of KV heads each) into the cache from position `pos` on."""
+    for t in range(n, name="token"):
+        for h in range(KV, name="head"):
+            for d in range(D, name="element"):
+                cache[h, pos + t, d] = codes[t * KV + h, d]
+
+
 @template(Tc, R, KV, S, D, VP)
 def append_parts(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, D // VP, S, VP]):
-    """`append_codes` for values in parts of VP elements; parts of neighbouring tokens are neighbours."""
+    """`append_keys` for values in parts of VP elements; parts of neighbouring tokens are neighbours."""
     for t in range(n, name="token"):
         for h in range(KV, name="head"):
             for c in range(D // VP, name="part"):

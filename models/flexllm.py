@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
-from flexllm_allo.kernels.attention import append_codes
 from flexllm_allo.kernels.embedding import embedding, load_rows, store_rows
 from flexllm_allo.kernels.flexllm_attention import (
+    append_keys,
     append_parts,
     mix_values,
     read_keys,
@@ -85,7 +85,7 @@ def keys_values(x: float32[T, E], n: int32, pos: int32, tables: Tables, w: Atten
     v_heads = split_heads[C](v)
     k_codes = quantize_static[R.cache](k_heads, w.scales.k_scale)
     v_codes = quantize_static[R.cache](v_heads, w.scales.v_scale)
-    append_codes(k_codes, pos, n, cache.k_codes)
+    append_keys(k_codes, pos, n, cache.k_codes)
     append_parts(v_codes, pos, n, cache.v_codes)
 
 

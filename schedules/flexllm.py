@@ -90,7 +90,7 @@ KERNELS: dict[str, Callable[[Schedule], None]] = {
     "quantize_lanes": along("t_peak", "t", "t_code"),
     "hadamard_lanes": along("t_in", "t_deal", "t", "t_out"),
     **dict.fromkeys(("rope", "split_heads", "swiglu", "keep_lanes", "add_kept"), along("t")),
-    "append_codes": attention.append,
+    "append_keys": attention.append,
     "append_parts": append_parts,
     **dict.fromkeys(("read_keys", "gather"), along("d")),
     "dots": along("t_0", "i_0", "t", "i"),
