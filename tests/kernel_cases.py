@@ -348,6 +348,12 @@ def rope_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
     return [real(rng, b["T"], b["W"]), real(rng, b["T"], b["P"]), real(rng, b["T"], b["P"])]
 
 
+def rows_at(rng: np.random.Generator, b: Sizes) -> list[int]:
+    """How many rows of a block count, and where they are in a stream of S."""
+    n = int(rng.integers(1, min(b["T"], b["S"]) + 1))
+    return [n, int(rng.integers(0, b["S"] - n + 1))]
+
+
 def angles_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
     return [real(rng, b["S"], b["P"]), real(rng, b["S"], b["P"]), int(rng.integers(0, 9))]
 
@@ -490,6 +496,16 @@ CASES = {
             real(rng, b["T"], b["E"]), *reversed(tokens_at(rng, b, b["T"])), real(rng, b["S"], b["E"])
         ],
     ),
+    "load_rows": Case(
+        embedding.load_rows,
+        fixed(T=size, S=st.just(9), E=size),
+        lambda rng, b: [real(rng, b["S"], b["E"]), *rows_at(rng, b)],
+    ),
+    "store_rows": Case(
+        embedding.store_rows,
+        fixed(T=size, S=st.just(9), E=size),
+        lambda rng, b: [real(rng, b["T"], b["E"]), *rows_at(rng, b), real(rng, b["S"], b["E"])],
+    ),
     "take_row": Case(
         embedding.take_row,
         fixed(T=size, E=size),
@@ -520,5 +536,6 @@ COMPOSED = {
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
     "attention": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
+    "attention_static": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=int8),
 }
 """An instance of the cases that call kernels without a case of their own."""

@@ -24,7 +24,7 @@ from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.library.systolic import schedule_systolic, systolic
 from flexllm_allo.schedule.depths import with_depths
-from flexllm_allo.schedules import hadamard as schedules
+from flexllm_allo.schedules import prefill
 
 N = 16
 
@@ -199,9 +199,10 @@ def systolic_array():
 
 def transform():
     s = allo.customize(kernels.hadamard, instantiate=[2, 16])
-    for kernel, schedule in schedules.streamed().items():
+    streamed = prefill.spatial(2).kernels
+    for kernel in ("butterfly", "hadamard_stages", "hadamard_finish"):
         for name in s.instances(kernel):
-            s.function(name).apply(schedule)
+            s.function(name).apply(streamed[kernel])
     return s, [np.ones((2, 16), np.float32)]
 
 

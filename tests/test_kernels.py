@@ -18,8 +18,10 @@ from flexllm_allo.backend.hls.csim import CSimModule
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.ir import nodes as ir
+from flexllm_allo.models import architecture
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, FloatFormat, IntFormat
+from flexllm_allo.runtime.flexllm import flexllm_u280
 from flexllm_allo.schedule.stage import Stage
 from flexllm_allo.schedules import cpu, decode, prefill
 
@@ -106,11 +108,13 @@ def test_the_cpu_schedule_keeps_every_bit_where_it_does_not_reassociate(name: st
 
 
 def test_every_kernel_has_a_case() -> None:
-    """Directly, or called by one that has."""
+    """Directly, or called by one that has, or in FlexLLM's design, which `test_flexllm` runs whole."""
     covered = set(CASES)
     for name, sizes in COMPOSED.items():
         program = allo.customize(CASES[name].kernel, instantiate=sizes).program
         covered |= {f.origin for f in program.functions}
+    for design in flexllm_u280(architecture("llama-3.2-1b", "w4a4kv8", 32)):
+        covered |= {f.origin for f in design.program.functions}
     written = {
         name
         for module in iter_modules(kernels.__path__, kernels.__name__ + ".")
@@ -118,7 +122,8 @@ def test_every_kernel_has_a_case() -> None:
         if hasattr(value, "__type_params__") and value.__module__ == module.name
     }
     assert len(written) > 30
-    assert covered == written
+    assert written <= covered
+    assert set(CASES) <= written
 
 
 # --------------------------------------------------------------------- against the NumPy definitions

@@ -99,7 +99,7 @@ def test_shared_engines_are_half_of_the_resident_ones() -> None:
     """Every linear layer, and attention, works on blocks alone; but the head, which sees one token."""
     model = random_model("w4a4kv8 static")
     resident, shared = (design(model, n).top for n in ("spatial, temporal", "shared"))
-    for origin in ("scores", "weigh", "forward"):
+    for origin in ("scores", "weigh", "self_attention"):
         assert sorted(b["T"] for b in instances(resident, origin)) == [1, 3]
         assert [b["T"] for b in instances(shared, origin)] == [3]
     ones = [b for b in instances(shared, "linear") if b["T"] == 1]

@@ -180,7 +180,9 @@ def _nearest(
 
     def fits(card: Device, positions: int) -> bool:
         scaled = {
-            n: size * positions // length if re.fullmatch(r"[kv]_\w+|cosine|sine|prompt|tokens", n) else size
+            n: size * positions // length
+            if re.fullmatch(r"[kv]_\w+|cosine|sine|stream|prompt|tokens", n)
+            else size
             for n, size in sizes.items()
         }
         try:
