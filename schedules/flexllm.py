@@ -32,11 +32,10 @@ def copies(count: int, *loops: str) -> list[str]:
     return [f"{loop}_{p}" if p else loop for p in range(count) for loop in loops]
 
 
-def multiply(s: Schedule, inputs: int = 1) -> None:
-    """Tokens x channels products per cycle, all sums in registers; `inputs` of a token are loaded at once."""
+def multiply(s: Schedule) -> None:
+    """Tokens x channels products per cycle, all sums in registers."""
     s.partition(s.acc, dim=0)
     ports = buffers(s.top_func)["acc"].shape[1]
-    s.vectorize("k_in", inputs)
     lanes(s, "t_in", "t_0", "p_0", "c_0", *copies(ports, "t", "c", "t_out"))
 
 
@@ -79,6 +78,7 @@ def blocks(s: Schedule) -> None:
     s.pipeline()
 
 
+ENGINE_PORTS = 16
 KEY_WORD = 32
 """Most elements of a key in a memory word: 256 bits, with which a port keeps up with a channel of HBM."""
 
@@ -149,12 +149,14 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
     """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
     kernels: dict[str, Callable[[Schedule], None]] = {
         **KERNELS,
-        "multiply": partial(multiply, inputs=block),
+        "send_beats": along("c"),
+        "send_terms": along(*copies(ENGINE_PORTS, "j")),
+        "engine": along("b_in", "p_0", "c_0", *copies(ENGINE_PORTS, "c")),
         "rms_norm_blocks": rms_norm_blocks,
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
         "hadamard_lanes": partial(hadamard, block=block),
-        **dict.fromkeys(("halves", "swiglu"), grouped("i", lanes=block)),
+        **dict.fromkeys(("take", "swiglu"), grouped("i", lanes=block)),
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),
@@ -167,7 +169,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
         "softmax_heads": softmax_heads,
         "read_head_values": along("d"),
         "mix_heads": along("g_in", "g_0", "d_0", *copies(heads, "d"), "g_out"),
-        **dict.fromkeys(("linear_16", "append_heads", "attend_heads"), processes),
+        **dict.fromkeys(("linear_engine", "append_heads", "attend_heads"), processes),
         "candidates": along("i"),
         "layer": Schedule.pipeline,  # its operators take turns
     }
@@ -190,7 +192,9 @@ def memory_words(s: Schedule, rows: int, value: int) -> None:
             s.pack(getattr(s, name), factor=gcd(shape[-1], KEY_WORD), dim=len(shape))
         elif name.startswith("v_"):
             s.pack(getattr(s, name), factor=value, dim=len(shape))
+        elif name.startswith("port_"):
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif "_codes_" in name:
             s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
-        elif name.endswith("_terms"):
+        elif name.endswith("terms"):
             s.pack(getattr(s, name), factor=2, dim=len(shape))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from quant_models import RandomModel
 
+from flexllm_allo.backend.hls.toolchain import find_ap_headers, find_compiler
+from flexllm_allo.errors import ToolError
 from flexllm_allo.ir.layout import laid_out, unpack_array
 from flexllm_allo.models import Model
 from flexllm_allo.models.flexllm_model import Decode, Prefill
@@ -22,6 +24,15 @@ from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 PROMPT = 1024
 S, HEADS, D, LAYERS = 24, 8, 4, 2
 """Positions, KV heads, elements of a head and layers of the small model."""
+
+
+def has_csim() -> bool:
+    try:
+        find_compiler()
+        find_ap_headers()
+    except ToolError:
+        return False
+    return True
 
 
 class EightHeads(RandomModel):
@@ -65,7 +76,7 @@ def prefill(small):
 
 @pytest.fixture(scope="module")
 def decode(small):
-    size = Decode(channels=3, block=16, vector=8, key=4, value=2)
+    size = Decode(channels=2, block=16, vector=8, key=4, value=2)
     s = decode_design(small, size)
     return s, s.build(), size.constants(small)
 
@@ -125,6 +136,26 @@ def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
     assert made == reference.generate(tokens, count, -1)
     for i in range(HEADS):
         np.testing.assert_array_equal(cache[f"k_{i}"], reference.codes["k"][:, i])
+
+
+@pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
+def test_the_compiled_cpp_computes_the_same(small, prefill, decode):
+    tokens = np.random.default_rng(9).integers(0, 48, 9)
+    s, _, constants = prefill
+    keys, values = run_prefill((s, s.build(target="vitis_hls", mode="csim"), constants), tokens)
+    expected = run_prefill(prefill, tokens)
+    np.testing.assert_array_equal(keys, expected[0])
+    np.testing.assert_array_equal(values, expected[1])
+    s, _, constants = decode
+    given = {"token": 5, "pos": 9, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    given |= {f"k_{i}": keys[:, i].copy() for i in range(HEADS)}
+    parts = values.reshape(LAYERS, HEADS, S, 2, 2).transpose(0, 1, 3, 2, 4)
+    given |= {f"v_{i}": parts[:, i].copy() for i in range(HEADS)}
+    token, cache = run((s, s.build(target="vitis_hls", mode="csim"), constants), given)
+    wanted, held = run(decode, given)
+    assert token == wanted
+    for name in cache:
+        np.testing.assert_array_equal(cache[name], held[name])
 
 
 @pytest.fixture(scope="module")
