@@ -77,16 +77,16 @@ class Vocabulary(Bundle):
 
 
 class Cache(Bundle):
-    """Codes of keys, and of values in parts of VP elements, of every head."""
+    """Codes of keys in packs of KP neighbours, and of values in parts of VP elements, of every head."""
 
-    k_0: R.cache.dtype[S, D]
-    k_1: R.cache.dtype[S, D]
-    k_2: R.cache.dtype[S, D]
-    k_3: R.cache.dtype[S, D]
-    k_4: R.cache.dtype[S, D]
-    k_5: R.cache.dtype[S, D]
-    k_6: R.cache.dtype[S, D]
-    k_7: R.cache.dtype[S, D]
+    k_0: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_1: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_2: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_3: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_4: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_5: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_6: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_7: R.cache.dtype[(S + KP - 1) // KP, D, KP]
     v_0: R.cache.dtype[D // VP, S, VP]
     v_1: R.cache.dtype[D // VP, S, VP]
     v_2: R.cache.dtype[D // VP, S, VP]
@@ -105,7 +105,7 @@ def norm_codes(x: float32[1, E], gain: float32[E], eps: float32) -> (A.dtype[1, 
     return codes, terms
 
 
-@template(R, VP)
+@template(R, KP, VP)
 def append_heads(k: R.cache.dtype[C, D], v: R.cache.dtype[C, D], pos: int32, cache: Cache):
     """Keys and values of all heads at a position."""
     append_head(k, v, pos, 0, cache.k_0, cache.v_0)
@@ -121,19 +121,19 @@ def append_heads(k: R.cache.dtype[C, D], v: R.cache.dtype[C, D], pos: int32, cac
 @template(R, KP, VP, S)
 def attend_heads(q: R.query.dtype[H, D], n: int32, scales: R.Scales[H, C], cache: Cache) -> float32[1, H * D]:
     """Attention of one token over n positions of the cache."""
-    rows: Stream[R.cache.dtype[D], 64][LANES]
+    packs: Stream[R.cache.dtype[KP], 64][LANES]
     score: Stream[float32[LANES], 64]
     codes: Stream[uint8[LANES], 64]
     parts: Stream[R.cache.dtype[VP], 64][LANES]
-    read_head_keys[H // C, KP](cache.k_0, n, rows[0])
-    read_head_keys[H // C, KP](cache.k_1, n, rows[1])
-    read_head_keys[H // C, KP](cache.k_2, n, rows[2])
-    read_head_keys[H // C, KP](cache.k_3, n, rows[3])
-    read_head_keys[H // C, KP](cache.k_4, n, rows[4])
-    read_head_keys[H // C, KP](cache.k_5, n, rows[5])
-    read_head_keys[H // C, KP](cache.k_6, n, rows[6])
-    read_head_keys[H // C, KP](cache.k_7, n, rows[7])
-    score_heads[R.cache.dtype, KP](q, rows, scales.q_scale, scales.k_scale, n, score)
+    read_head_keys[H // C](cache.k_0, n, packs[0])
+    read_head_keys[H // C](cache.k_1, n, packs[1])
+    read_head_keys[H // C](cache.k_2, n, packs[2])
+    read_head_keys[H // C](cache.k_3, n, packs[3])
+    read_head_keys[H // C](cache.k_4, n, packs[4])
+    read_head_keys[H // C](cache.k_5, n, packs[5])
+    read_head_keys[H // C](cache.k_6, n, packs[6])
+    read_head_keys[H // C](cache.k_7, n, packs[7])
+    score_heads[R.cache.dtype, KP](q, packs, scales.q_scale, scales.k_scale, n, score)
     softmax_heads[S, H](score, scales.p_scale, n, codes)
     read_head_values[H // C](cache.v_0, n, parts[0])
     read_head_values[H // C](cache.v_1, n, parts[1])
@@ -168,7 +168,7 @@ def layer(
     q_codes = quantize_static[R.query](q_heads, w.scales.q_scale)
     k_codes = quantize_static[R.cache](k_heads, w.scales.k_scale)
     v_codes = quantize_static[R.cache](v_heads, w.scales.v_scale)
-    append_heads[R, VP](k_codes, v_codes, pos, cache)
+    append_heads[R, KP, VP](k_codes, v_codes, pos, cache)
     mixed = attend_heads[R, KP, VP, S](q_codes, pos + 1, w.scales, cache)
     o, o_terms = quantize_blocks[R.out, TB, R.plan.inputs](mixed)
     linear_engine[BP](

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from math import gcd
 
 from flexllm_allo import Partition, Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
-
-from . import attention
 
 
 def lanes(s: Schedule, *loops: str) -> None:
@@ -66,7 +63,7 @@ def processes(s: Schedule) -> None:
 
 
 def tiles(s: Schedule) -> None:
-    """Tiles of keys follow each other: one is fetched, one multiplied, the scores of one leave."""
+    """Tiles of keys follow each other: while one is multiplied, the scores of that before leave."""
     s.dataflow("i")
     s.pipeline()
 
@@ -79,8 +76,6 @@ def blocks(s: Schedule) -> None:
 
 
 ENGINE_PORTS = 16
-KEY_WORD = 32
-"""Most elements of a key in a memory word: 256 bits, with which a port keeps up with a channel of HBM."""
 
 KERNELS: dict[str, Callable[[Schedule], None]] = {
     "read_beats": along("c"),
@@ -90,9 +85,8 @@ KERNELS: dict[str, Callable[[Schedule], None]] = {
     "quantize_lanes": along("t_peak", "t", "t_code"),
     "hadamard_lanes": along("t_in", "t_deal", "t", "t_out"),
     **dict.fromkeys(("rope", "split_heads", "swiglu", "keep_lanes", "add_kept"), along("t")),
-    "append_codes": attention.append,
     "append_parts": append_parts,
-    **dict.fromkeys(("read_keys", "gather"), along("d")),
+    "read_keys": along("i"),
     "dots": along("t_0", "i_0", "t", "i"),
     "send_scores": along("t"),
     "score_keys": tiles,
@@ -137,6 +131,12 @@ def hadamard(s: Schedule, block: int) -> None:
     grouped("i_in", "i_deal", "i", "i_out", lanes=block)(s)
 
 
+def dots_heads(s: Schedule, heads: int) -> None:
+    """All heads at once, each with its queries in a bank."""
+    s.partition(s.Q, partition_type=Partition.Block, dim=1, factor=heads)
+    lanes(s, "g_0", "i_0", *copies(heads, "i"))
+
+
 def softmax_heads(s: Schedule) -> None:
     """`softmax` with heads as lanes."""
     for loop in ("g_0", "i_0", "g_top", "g", "i", "g_sum", "g_out"):
@@ -161,9 +161,8 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),
         "append_head": append_head,
-        "read_head_keys": along("d"),
-        "gather_heads": along(*copies(heads, "d")),
-        "dots_heads": along("g_0", "i_0", "g", "i"),
+        "read_head_keys": along("i"),
+        "dots_heads": partial(dots_heads, heads=heads),
         "send_heads": along("g"),
         "score_heads": tiles,
         "softmax_heads": softmax_heads,
@@ -177,19 +176,18 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
 
 
 def append_head(s: Schedule) -> None:
-    """A word per cycle, of key or value."""
-    for cache, loop in (("K", "d"), ("V", "j")):
-        s.vectorize(f"{loop}.inner" if buffers(s.top_func)[cache].words > 1 else loop)
+    """An element of the key, which is put into its pack, or a word of the value per cycle."""
+    s.vectorize("j.inner" if buffers(s.top_func)["V"].words > 1 else "j")
     s.pipeline()
 
 
 def memory_words(s: Schedule, rows: int, value: int) -> None:
-    """The words of a top: `rows` of a weight, both terms of a channel, part of a key, `value` of a value."""
+    """The words of a top: `rows` of a weight, both terms of a channel, a pack of keys, `value` of a value."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
         if name.startswith("k_"):
-            s.pack(getattr(s, name), factor=gcd(shape[-1], KEY_WORD), dim=len(shape))
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif name.startswith("v_"):
             s.pack(getattr(s, name), factor=value, dim=len(shape))
         elif name.startswith("port_"):
