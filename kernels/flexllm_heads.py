@@ -148,8 +148,8 @@ def mix_heads(codes: Stream[uint8[LANES], 64], parts: Stream[Tc[VP], 64][LANES],
                     row: Tc[VP] = parts[g].get()
                     for d in range(VP, name="product"):
                         acc[g, d] += p[g, s] * row[d]
-            for d_out in range(VP, name="drain"):
-                for g_out in range(LANES, name="head"):
+            for g_out in range(LANES, name="drain"):
+                for d_out in range(VP, name="element"):
                     Y[0, (g_out * (H // LANES) + j) * D + c * VP + d_out] = (
                         acc[g_out, d_out] * step[g_out * (H // LANES) + j]
                     )

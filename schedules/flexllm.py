@@ -126,15 +126,27 @@ def rms_norm_blocks(s: Schedule) -> None:
 
 def hadamard(s: Schedule, block: int) -> None:
     """A stage after the other, on `block` lanes."""
-    for buffer in (s.row, s.dealt):
+    for buffer in (s.row, s.dealt):  # two accesses of a bank at once, as many as it has ports
         s.partition(buffer, partition_type=Partition.Cyclic, dim=2, factor=block)
-    grouped("i_in", "i_deal", "i", "i_out", lanes=block)(s)
+    s.vectorize("i_in", block)
+    s.vectorize("i_out", block)
+    for loop in ("i_deal", "i"):
+        s.split(loop, block)
+        s.unroll(f"{loop}.inner")
+        s.unroll(loop.replace("i", "t", 1))
+    s.pipeline()
 
 
 def dots_heads(s: Schedule, heads: int) -> None:
     """All heads at once, each with its queries in a bank."""
     s.partition(s.Q, partition_type=Partition.Block, dim=1, factor=heads)
     lanes(s, "g_0", "i_0", *copies(heads, "i"))
+
+
+def mix_heads(s: Schedule, heads: int, vector: int) -> None:
+    """All heads at once; `vector` elements of one of them leave at a time."""
+    s.vectorize("d_out", vector)
+    lanes(s, "g_in", "g_0", "d_0", *copies(heads, "d"))
 
 
 def softmax_heads(s: Schedule) -> None:
@@ -167,7 +179,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
         "score_heads": tiles,
         "softmax_heads": softmax_heads,
         "read_head_values": along("d"),
-        "mix_heads": along("g_in", "g_0", "d_0", *copies(heads, "d"), "g_out"),
+        "mix_heads": partial(mix_heads, heads=heads, vector=vector),
         **dict.fromkeys(("linear_engine", "append_heads", "attend_heads"), processes),
         "candidates": along("i"),
         "layer": Schedule.pipeline,  # its operators take turns
@@ -181,8 +193,8 @@ def append_head(s: Schedule) -> None:
     s.pipeline()
 
 
-def memory_words(s: Schedule, rows: int, value: int) -> None:
-    """The words of a top: `rows` of a weight, both terms of a channel, a pack of keys, `value` of a value."""
+def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
+    """Words of a top: rows of a weight, terms of a channel, a pack of keys, elements of a value, gains."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
@@ -190,6 +202,8 @@ def memory_words(s: Schedule, rows: int, value: int) -> None:
             s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif name.startswith("v_"):
             s.pack(getattr(s, name), factor=value, dim=len(shape))
+        elif name.endswith("_gain") and gain > 1:
+            s.pack(getattr(s, name), factor=gain, dim=len(shape))
         elif name.startswith("port_"):
             s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif "_codes_" in name:
