@@ -8,7 +8,7 @@ from __future__ import annotations
 from flexllm_allo import params, round, sqrt, template
 from flexllm_allo.ir.types import float32, int32
 
-A, B, E, K, M, V = params("A, B, E, K, M, V")
+A, B, E, K, M, N, V = params("A, B, E, K, M, N, V")
 SUMS = 4
 """Partial sums of a lane: as many as a float adder has stages, so that one term is added per cycle."""
 
@@ -36,9 +36,9 @@ def rms_norm_blocks(X: float32[1, E], gamma: float32[E], eps: float32) -> float3
     return Y
 
 
-@template(A, B, K)
-def quantize_blocks(X: float32[1, K]) -> (A.dtype[1, K], float32[1, 2]):
-    """`quantize_minimum`, bit for bit."""
+@template(A, B, N)
+def quantize_blocks(X: float32[1, K]) -> (A.dtype[1, N], float32[1, 2]):
+    """`quantize_minimum`, bit for bit; there is room for N codes."""
     low: float32[B]
     high: float32[B]
     for b_0 in range(B, name="clear"):
@@ -59,7 +59,7 @@ def quantize_blocks(X: float32[1, K]) -> (A.dtype[1, K], float32[1, 2]):
     terms: float32[1, 2]
     terms[0, 0] = step
     terms[0, 1] = least
-    Q: A.dtype[1, K]
+    Q: A.dtype[1, N]
     for k in range(K // B, name="code"):
         for b_out in range(B, name="lane"):
             Q[0, k * B + b_out] = int(round((X[0, k * B + b_out] - least) / step))
@@ -67,8 +67,8 @@ def quantize_blocks(X: float32[1, K]) -> (A.dtype[1, K], float32[1, 2]):
 
 
 @template(M, B, V)
-def largest(logits: float32[1, V]) -> (float32[1, B * M], int32[B * M]):
-    """The M largest logits of every lane, and their tokens."""
+def largest(logits: float32[1, N]) -> (float32[1, B * M], int32[B * M]):
+    """The M largest of the first V logits of every lane, and their tokens."""
     best: float32[M, B]
     at: int32[M, B]
     for i_0 in range(M, name="clear"):

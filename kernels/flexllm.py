@@ -58,28 +58,6 @@ class ThreePorts(Bundle, of="N, K"):
     terms: float32[N, 2]
 
 
-class SixteenPorts(Bundle, of="N, K"):
-    """Tiles of sixteen parts."""
-
-    codes_0: Self.dtype[Self.rows(N), K]
-    codes_1: Self.dtype[Self.rows(N), K]
-    codes_2: Self.dtype[Self.rows(N), K]
-    codes_3: Self.dtype[Self.rows(N), K]
-    codes_4: Self.dtype[Self.rows(N), K]
-    codes_5: Self.dtype[Self.rows(N), K]
-    codes_6: Self.dtype[Self.rows(N), K]
-    codes_7: Self.dtype[Self.rows(N), K]
-    codes_8: Self.dtype[Self.rows(N), K]
-    codes_9: Self.dtype[Self.rows(N), K]
-    codes_10: Self.dtype[Self.rows(N), K]
-    codes_11: Self.dtype[Self.rows(N), K]
-    codes_12: Self.dtype[Self.rows(N), K]
-    codes_13: Self.dtype[Self.rows(N), K]
-    codes_14: Self.dtype[Self.rows(N), K]
-    codes_15: Self.dtype[Self.rows(N), K]
-    terms: float32[N, 2]
-
-
 @template(C, D)
 def read_beats(W: Tw[M, K], beats: Stream[Tw[C], 16]):
     """Send the first C of every D rows of W, column by column."""
@@ -156,36 +134,4 @@ def linear_3(
     read_beats[C, D](W2, beats[2])
     read_terms[3, C](w_terms, pairs)
     Y = multiply[Tx, Tw, T, N, K, 3, C](X, x_terms, beats, pairs)
-    return Y
-
-
-@template(C, D, T, N)
-def linear_16(
-    X: Tx[T, K], x_terms: float32[T, 2],
-    W0: Tw[M, K], W1: Tw[M, K], W2: Tw[M, K], W3: Tw[M, K], W4: Tw[M, K], W5: Tw[M, K],
-    W6: Tw[M, K], W7: Tw[M, K], W8: Tw[M, K], W9: Tw[M, K], W10: Tw[M, K], W11: Tw[M, K],
-    W12: Tw[M, K], W13: Tw[M, K], W14: Tw[M, K], W15: Tw[M, K],
-    w_terms: float32[N, 2],
-) -> float32[T, N]:  # fmt: skip
-    """A linear layer whose weights come from sixteen ports."""
-    beats: Stream[Tw[C], 16][16]
-    pairs: Stream[float32[2], 64][16]
-    read_beats[C, D](W0, beats[0])
-    read_beats[C, D](W1, beats[1])
-    read_beats[C, D](W2, beats[2])
-    read_beats[C, D](W3, beats[3])
-    read_beats[C, D](W4, beats[4])
-    read_beats[C, D](W5, beats[5])
-    read_beats[C, D](W6, beats[6])
-    read_beats[C, D](W7, beats[7])
-    read_beats[C, D](W8, beats[8])
-    read_beats[C, D](W9, beats[9])
-    read_beats[C, D](W10, beats[10])
-    read_beats[C, D](W11, beats[11])
-    read_beats[C, D](W12, beats[12])
-    read_beats[C, D](W13, beats[13])
-    read_beats[C, D](W14, beats[14])
-    read_beats[C, D](W15, beats[15])
-    read_terms[16, C](w_terms, pairs)
-    Y = multiply[Tx, Tw, T, N, K, 16, C](X, x_terms, beats, pairs)
     return Y

@@ -10,42 +10,42 @@ from __future__ import annotations
 from flexllm_allo import exp, grid, params, round, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 
-C, H, T, Tq, Tc, KV, S, D, R, KP, VP = params("C, H, T, Tq, Tc, KV, S, D, R, KP, VP")
+C, H, M, T, Tq, Tc, KV, S, D, R, KP, VP = params("C, H, M, T, Tq, Tc, KV, S, D, R, KP, VP")
 SUMS = 4
 """Partial sums of a softmax: as many as a float adder has stages, so that one term is added per cycle."""
 
 
-@template(H, KP)
-def read_keys(K: Tc[KV, S, D], n: int32, rows: Stream[Tc[D], 64]):
-    """Send the keys of every query head's group; the last tile of KP keys is filled up."""
+@template(Tc, R, KV, M, D, KP)
+def append_packs(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, M, D, KP]):
+    """`append_codes` for keys, of which KP neighbours are side by side: the others of a pack stay."""
+    for t in range(n, name="token"):
+        for h in range(KV, name="head"):
+            for d in range(D, name="element"):
+                cache[h, (pos + t) // KP, d, (pos + t) % KP] = codes[t * KV + h, d]
+
+
+@template(H)
+def read_keys(K: Tc[KV, M, D, KP], n: int32, packs: Stream[Tc[KP], 64]):
+    """Send one element of KP keys after the other, for every query head."""
     for h in range(H, name="head"):
-        for s in range((n + KP - 1) // KP * KP, name="key"):
-            row: Tc[D]
-            for d in range(D, name="lane"):
-                row[d] = K[h // (H // KV), min(s, S - 1), d]
-            rows.put(row)
+        for s in range((n + KP - 1) // KP, name="tile"):
+            for d in range(D, name="element"):
+                pack: Tc[KP]
+                for i in range(KP, name="lane"):
+                    pack[i] = K[h // (H // KV), s, d, i]
+                packs.put(pack)
 
 
-@template(Tc, D, KP)
-def gather(rows: Stream[Tc[D], 64]) -> Tc[D, KP]:
-    """KP keys, turned so that one element of all of them is at hand."""
-    tile: Tc[D, KP]
-    for i in range(KP, name="key"):
-        row: Tc[D] = rows.get()
-        for d in range(D, name="lane"):
-            tile[d, i] = row[d]
-    return tile
-
-
-@template(T, KP)
-def dots(Q: Tq[R, D], tile: Tc[D, KP], h: int32) -> int32[T, KP]:
+@template(Tc, T, KP)
+def dots(Q: Tq[R, D], packs: Stream[Tc[KP], 64], h: int32) -> int32[T, KP]:
     """Products of a head's queries with KP keys."""
     acc: int32[T, KP]
     for t_0, i_0 in grid(T, KP, name="clear"):
         acc[t_0, i_0] = 0
     for d in range(D, name="element"):
+        pack: Tc[KP] = packs.get()
         for t, i in grid(T, KP, name="product"):
-            acc[t, i] += Q[t * (R // T) + h, d] * tile[d, i]
+            acc[t, i] += Q[t * (R // T) + h, d] * pack[i]
     return acc
 
 
@@ -63,15 +63,14 @@ def send_scores(acc: int32[T, KP], step: float32[H], h: int32, first: int32, n: 
 
 
 @template(Tc, H, T, KP)
-def score_keys(Q: Tq[R, D], rows: Stream[Tc[D], 64], q_scale: float32[H], k_scale: float32[KV], n: int32,
+def score_keys(Q: Tq[R, D], packs: Stream[Tc[KP], 64], q_scale: float32[H], k_scale: float32[KV], n: int32,
                score: Stream[float32[T], 64]):  # fmt: skip
     """Send the scores of all keys, head by head."""
     step: float32[H]
     for h in range(H, name="step"):
         step[h] = q_scale[h] * k_scale[h // (H // KV)]
     for i in range(H * ((n + KP - 1) // KP), name="tile"):
-        tile = gather[Tc, D, KP](rows)
-        acc = dots[T, KP](Q, tile, i // ((n + KP - 1) // KP))
+        acc = dots[Tc, T, KP](Q, packs, i // ((n + KP - 1) // KP))
         send_scores[KP, D, T](acc, step, i // ((n + KP - 1) // KP), i % ((n + KP - 1) // KP) * KP, n, score)
 
 
@@ -111,18 +110,9 @@ def softmax(score: Stream[float32[T], 64], p_scale: float32[H], pos: int32, n: i
             codes.put(code)
 
 
-@template(Tc, R, KV, S, D)
-def append_keys(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, S, D]):
-    """Write the codes of n tokens (rows of KV heads each) into the cache from position `pos` on."""
-    for t in range(n, name="token"):
-        for h in range(KV, name="head"):
-            for d in range(D, name="element"):
-                cache[h, pos + t, d] = codes[t * KV + h, d]
-
-
 @template(Tc, R, KV, S, D, VP)
 def append_parts(codes: Tc[R, D], pos: int32, n: int32, cache: Tc[KV, D // VP, S, VP]):
-    """`append_keys` for values in parts of VP elements; parts of neighbouring tokens are neighbours."""
+    """`append_packs` for values in parts of VP elements; parts of neighbouring tokens are neighbours."""
     for t in range(n, name="token"):
         for h in range(KV, name="head"):
             for c in range(D // VP, name="part"):

@@ -12,51 +12,42 @@ from flexllm_allo.ir.types import Stream, float32, int32, uint8
 from .flexllm_attention import SUMS
 
 LANES = 8
-C, G, H, Tq, Tc, S, D, KP, VP = params("C, G, H, Tq, Tc, S, D, KP, VP")
+C, G, H, M, Tq, Tc, S, D, KP, VP = params("C, G, H, M, Tq, Tc, S, D, KP, VP")
 
 
-@template(Tc, H, S, D, VP)
-def append_head(k: Tc[H, D], v: Tc[H, D], pos: int32, g: int32, K: Tc[S, D], V: Tc[C, S, VP]):
-    """Key and value of head g at a position."""
+@template(Tc, H, M, S, D, KP, VP)
+def append_head(k: Tc[H, D], v: Tc[H, D], pos: int32, g: int32, K: Tc[M, D, KP], V: Tc[C, S, VP]):
+    """Key and value of head g at a position; the other keys of a pack stay."""
     for d in range(D, name="key"):
-        K[pos, d] = k[g, d]
+        K[pos // KP, d, pos % KP] = k[g, d]
     for c in range(D // VP, name="part"):
         for j in range(VP, name="value"):
             V[c, pos, j] = v[g, c * VP + j]
 
 
-@template(G, KP)
-def read_head_keys(K: Tc[S, D], n: int32, rows: Stream[Tc[D], 64]):
-    """Send a head's keys G times; the last tile of KP keys is filled up."""
+@template(G)
+def read_head_keys(K: Tc[M, D, KP], n: int32, packs: Stream[Tc[KP], 64]):
+    """Send one element of KP keys of a head after the other, G times."""
     for _ in range(G, name="again"):
-        for s in range((n + KP - 1) // KP * KP, name="key"):
-            row: Tc[D]
-            for d in range(D, name="lane"):
-                row[d] = K[min(s, S - 1), d]
-            rows.put(row)
+        for s in range((n + KP - 1) // KP, name="tile"):
+            for d in range(D, name="element"):
+                pack: Tc[KP]
+                for i in range(KP, name="lane"):
+                    pack[i] = K[s, d, i]
+                packs.put(pack)
 
 
-@template(Tc, D, KP)
-def gather_heads(rows: Stream[Tc[D], 64][LANES]) -> Tc[LANES, D, KP]:
-    """KP keys of every head, turned so that one element of all of them is at hand."""
-    tile: Tc[LANES, D, KP]
-    for i in range(KP, name="key"):
-        with meta_for(LANES) as g:
-            row: Tc[D] = rows[g].get()
-            for d in range(D, name="lane"):
-                tile[g, d, i] = row[d]
-    return tile
-
-
-@template(KP)
-def dots_heads(Q: Tq[H, D], tile: Tc[LANES, D, KP], j: int32) -> int32[LANES, KP]:
+@template(Tc, KP)
+def dots_heads(Q: Tq[H, D], packs: Stream[Tc[KP], 64][LANES], j: int32) -> int32[LANES, KP]:
     """Products of query j of every group with KP keys of its head."""
     acc: int32[LANES, KP]
     for g_0, i_0 in grid(LANES, KP, name="clear"):
         acc[g_0, i_0] = 0
     for d in range(D, name="element"):
-        for g, i in grid(LANES, KP, name="product"):
-            acc[g, i] += Q[g * (H // LANES) + j, d] * tile[g, d, i]
+        with meta_for(LANES) as g:
+            pack: Tc[KP] = packs[g].get()
+            for i in range(KP, name="product"):
+                acc[g, i] += Q[g * (H // LANES) + j, d] * pack[i]
     return acc
 
 
@@ -74,15 +65,14 @@ def send_heads(acc: int32[LANES, KP], step: float32[H], j: int32, first: int32, 
 
 
 @template(Tc, KP)
-def score_heads(Q: Tq[H, D], rows: Stream[Tc[D], 64][LANES], q_scale: float32[H], k_scale: float32[LANES],
+def score_heads(Q: Tq[H, D], packs: Stream[Tc[KP], 64][LANES], q_scale: float32[H], k_scale: float32[LANES],
                 n: int32, score: Stream[float32[LANES], 64]):  # fmt: skip
     """Send the scores of all keys for one query of each group after the other."""
     step: float32[H]
     for h in range(H, name="step"):
         step[h] = q_scale[h] * k_scale[h // (H // LANES)]
     for i in range(H // LANES * ((n + KP - 1) // KP), name="tile"):
-        tile = gather_heads[Tc, D, KP](rows)
-        acc = dots_heads[KP](Q, tile, i // ((n + KP - 1) // KP))
+        acc = dots_heads[Tc, KP](Q, packs, i // ((n + KP - 1) // KP))
         send_heads[KP, D](acc, step, i // ((n + KP - 1) // KP), i % ((n + KP - 1) // KP) * KP, n, score)
 
 
@@ -158,8 +148,8 @@ def mix_heads(codes: Stream[uint8[LANES], 64], parts: Stream[Tc[VP], 64][LANES],
                     row: Tc[VP] = parts[g].get()
                     for d in range(VP, name="product"):
                         acc[g, d] += p[g, s] * row[d]
-            for d_out in range(VP, name="drain"):
-                for g_out in range(LANES, name="head"):
+            for g_out in range(LANES, name="drain"):
+                for d_out in range(VP, name="element"):
                     Y[0, (g_out * (H // LANES) + j) * D + c * VP + d_out] = (
                         acc[g_out, d_out] * step[g_out * (H // LANES) + j]
                     )

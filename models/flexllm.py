@@ -17,7 +17,7 @@ from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 from flexllm_allo.kernels.embedding import embedding, load_rows, store_rows
 from flexllm_allo.kernels.flexllm_attention import (
-    append_keys,
+    append_packs,
     append_parts,
     mix_values,
     read_keys,
@@ -57,9 +57,9 @@ class Attention(Bundle):
 
 
 class Cache(Bundle):
-    """Codes of keys, and of values in parts of VP elements."""
+    """Codes of keys in packs of KP neighbours, and of values in parts of VP elements."""
 
-    k_codes: R.cache.dtype[C, S, D]
+    k_codes: R.cache.dtype[C, (S + KP - 1) // KP, D, KP]
     v_codes: R.cache.dtype[C, D // VP, S, VP]
 
 
@@ -74,7 +74,7 @@ class Mlp(Bundle):
     w_down: R.w_down.Weight[E, I]
 
 
-@template(R, VP)
+@template(R, KP, VP)
 def keys_values(x: float32[T, E], n: int32, pos: int32, tables: Tables, w: Attention, cache: Cache):
     """The first pass over a block: its keys and values go to the cache."""
     a, a_terms = norm_quantize[R, R.attn](x, w.attn_norm, tables.eps, w.attn)
@@ -85,7 +85,7 @@ def keys_values(x: float32[T, E], n: int32, pos: int32, tables: Tables, w: Atten
     v_heads = split_heads[C](v)
     k_codes = quantize_static[R.cache](k_heads, w.scales.k_scale)
     v_codes = quantize_static[R.cache](v_heads, w.scales.v_scale)
-    append_keys(k_codes, pos, n, cache.k_codes)
+    append_packs(k_codes, pos, n, cache.k_codes)
     append_parts(v_codes, pos, n, cache.v_codes)
 
 
@@ -94,13 +94,13 @@ def attend(
     q: float32[T * H, D], pos: int32, n: int32, scales: R.Scales[H, C], cache: Cache
 ) -> float32[T, H * D]:
     """Attention of a block over the first n positions of the cache."""
-    rows: Stream[R.cache.dtype[D], 64]
+    packs: Stream[R.cache.dtype[KP], 64]
     score: Stream[float32[T], 64]
     codes: Stream[uint8[T], 64]
     parts: Stream[R.cache.dtype[VP], 64]
     q_codes = quantize_static[R.query](q, scales.q_scale)
-    read_keys[H, KP](cache.k_codes, n, rows)
-    score_keys[R.cache.dtype, H, T, KP](q_codes, rows, scales.q_scale, scales.k_scale, n, score)
+    read_keys[H](cache.k_codes, n, packs)
+    score_keys[R.cache.dtype, H, T, KP](q_codes, packs, scales.q_scale, scales.k_scale, n, score)
     softmax[H, T, S](score, scales.p_scale, pos, n, codes)
     read_values[H, VP](cache.v_codes, n, parts)
     mixed = mix_values[R.cache.dtype, VP, H, T, S, D](codes, parts, scales.p_scale, scales.v_scale, n)
@@ -150,7 +150,9 @@ def prefill(
     for l in range(L, name="layer"):
         for b_kv in range((n_prompt + T - 1) // T, name="keys_values"):
             x_kv = load_rows[T](stream, min(T, n_prompt - b_kv * T), b_kv * T)
-            keys_values[R, VP](x_kv, min(T, n_prompt - b_kv * T), b_kv * T, tables, attentions[l], cache[l])
+            keys_values[R, KP, VP](
+                x_kv, min(T, n_prompt - b_kv * T), b_kv * T, tables, attentions[l], cache[l]
+            )
         for b in range((n_prompt + T - 1) // T, name="block"):
             x = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
             z = layer[R, KP, VP](x, b * T, n_prompt, tables, attentions[l], mlps[l], cache[l])

@@ -1,7 +1,7 @@
 """Decode of FlexLLM's U280 design: one engine for all linear layers, eight KV heads side by side.
 
 Everything takes turns but what is inside an operator: weights arrive while they are multiplied, and the parts
-of attention follow each other through the heads of a group. Keys and values are one layer. Sizes as in
+of attention follow each other through the heads of a group. Keys and values are one linear layer. Sizes as in
 `models.flexllm`; BP input channels and TB elements of other operators at once.
 """
 
@@ -14,6 +14,7 @@ from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 from flexllm_allo.kernels.blocks import largest, quantize_blocks, rms_norm_blocks
 from flexllm_allo.kernels.embedding import load_rows
+from flexllm_allo.kernels.flexllm_engine import linear_engine, take
 from flexllm_allo.kernels.flexllm_heads import (
     LANES,
     append_head,
@@ -30,43 +31,62 @@ from flexllm_allo.kernels.quantize import quantize_static
 from flexllm_allo.kernels.rope import angles, rope, split_heads
 from flexllm_allo.kernels.sampling import Sampling, sample
 
-from .flexllm import Mlp, Tables
+from .flexllm import Tables
 
-A, M, R, BP, TB, KP, VP = params("A, M, R, BP, TB, KP, VP")
+A, R, BP, TB, KP, VP = params("A, R, BP, TB, KP, VP")
 E, W, U, I, V, L, C, S, D, P, H, N = params("E, W, U, I, V, L, C, S, D, P, H, N")
 TOP = 5
 """Logits that are kept of every lane."""
 
 
-class Attention(Bundle):
-    """An attention: norm, weights, and the scales of its codes; keys and values are one weight."""
+class Engine(Bundle):
+    """The weights of all linear layers, as the ports of the engine read them, and their terms."""
+
+    port_0: R.weight[R.plan.beats, R.plan.channels]
+    port_1: R.weight[R.plan.beats, R.plan.channels]
+    port_2: R.weight[R.plan.beats, R.plan.channels]
+    port_3: R.weight[R.plan.beats, R.plan.channels]
+    port_4: R.weight[R.plan.beats, R.plan.channels]
+    port_5: R.weight[R.plan.beats, R.plan.channels]
+    port_6: R.weight[R.plan.beats, R.plan.channels]
+    port_7: R.weight[R.plan.beats, R.plan.channels]
+    port_8: R.weight[R.plan.beats, R.plan.channels]
+    port_9: R.weight[R.plan.beats, R.plan.channels]
+    port_10: R.weight[R.plan.beats, R.plan.channels]
+    port_11: R.weight[R.plan.beats, R.plan.channels]
+    port_12: R.weight[R.plan.beats, R.plan.channels]
+    port_13: R.weight[R.plan.beats, R.plan.channels]
+    port_14: R.weight[R.plan.beats, R.plan.channels]
+    port_15: R.weight[R.plan.beats, R.plan.channels]
+    terms: float32[R.plan.rows, 2]
+
+
+class Layer(Bundle):
+    """Norms, and the scales of an attention's codes."""
 
     attn_norm: R.Norm[E]
-    wq: R.wq.Weight[W, E]
-    wkv: R.wkv.Weight[2 * U, E]
+    mlp_norm: R.Norm[E]
     scales: R.Scales[H, C]
-    wo: R.wo.Weight[E, W]
 
 
 class Vocabulary(Bundle):
-    """Tokens to vectors, and back to logits."""
+    """Tokens to vectors; the norm in front of the logits."""
 
     embed: float32[V, E]
     final_norm: R.Norm[E]
-    w_head: R.w_head.Weight[V, E]
 
 
 class Cache(Bundle):
-    """Codes of keys, and of values in parts of VP elements, of every head."""
+    """Codes of keys in packs of KP neighbours, and of values in parts of VP elements, of every head."""
 
-    k_0: R.cache.dtype[S, D]
-    k_1: R.cache.dtype[S, D]
-    k_2: R.cache.dtype[S, D]
-    k_3: R.cache.dtype[S, D]
-    k_4: R.cache.dtype[S, D]
-    k_5: R.cache.dtype[S, D]
-    k_6: R.cache.dtype[S, D]
-    k_7: R.cache.dtype[S, D]
+    k_0: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_1: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_2: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_3: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_4: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_5: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_6: R.cache.dtype[(S + KP - 1) // KP, D, KP]
+    k_7: R.cache.dtype[(S + KP - 1) // KP, D, KP]
     v_0: R.cache.dtype[D // VP, S, VP]
     v_1: R.cache.dtype[D // VP, S, VP]
     v_2: R.cache.dtype[D // VP, S, VP]
@@ -77,26 +97,15 @@ class Cache(Bundle):
     v_7: R.cache.dtype[D // VP, S, VP]
 
 
-@template(A, TB)
-def norm_codes(x: float32[1, E], gain: float32[E], eps: float32) -> (A.dtype[1, E], float32[1, 2]):
-    """A norm, then the codes that linear layers read."""
+@template(A, TB, N)
+def norm_codes(x: float32[1, E], gain: float32[E], eps: float32) -> (A.dtype[1, N], float32[1, 2]):
+    """A norm, then the codes that the engine reads."""
     normed = rms_norm_blocks[TB](x, gain, eps)
-    codes, terms = quantize_blocks[A, TB](normed)
+    codes, terms = quantize_blocks[A, TB, N](normed)
     return codes, terms
 
 
-@template(N)
-def halves(X: float32[1, M]) -> (float32[1, N], float32[1, N]):
-    """The first and the second half of a vector."""
-    Y: float32[1, N]
-    Z: float32[1, N]
-    for i in range(N, name="element"):
-        Y[0, i] = X[0, i]
-        Z[0, i] = X[0, N + i]
-    return Y, Z
-
-
-@template(R, VP)
+@template(R, KP, VP)
 def append_heads(k: R.cache.dtype[C, D], v: R.cache.dtype[C, D], pos: int32, cache: Cache):
     """Keys and values of all heads at a position."""
     append_head(k, v, pos, 0, cache.k_0, cache.v_0)
@@ -112,19 +121,19 @@ def append_heads(k: R.cache.dtype[C, D], v: R.cache.dtype[C, D], pos: int32, cac
 @template(R, KP, VP, S)
 def attend_heads(q: R.query.dtype[H, D], n: int32, scales: R.Scales[H, C], cache: Cache) -> float32[1, H * D]:
     """Attention of one token over n positions of the cache."""
-    rows: Stream[R.cache.dtype[D], 64][LANES]
+    packs: Stream[R.cache.dtype[KP], 64][LANES]
     score: Stream[float32[LANES], 64]
     codes: Stream[uint8[LANES], 64]
     parts: Stream[R.cache.dtype[VP], 64][LANES]
-    read_head_keys[H // C, KP](cache.k_0, n, rows[0])
-    read_head_keys[H // C, KP](cache.k_1, n, rows[1])
-    read_head_keys[H // C, KP](cache.k_2, n, rows[2])
-    read_head_keys[H // C, KP](cache.k_3, n, rows[3])
-    read_head_keys[H // C, KP](cache.k_4, n, rows[4])
-    read_head_keys[H // C, KP](cache.k_5, n, rows[5])
-    read_head_keys[H // C, KP](cache.k_6, n, rows[6])
-    read_head_keys[H // C, KP](cache.k_7, n, rows[7])
-    score_heads[R.cache.dtype, KP](q, rows, scales.q_scale, scales.k_scale, n, score)
+    read_head_keys[H // C](cache.k_0, n, packs[0])
+    read_head_keys[H // C](cache.k_1, n, packs[1])
+    read_head_keys[H // C](cache.k_2, n, packs[2])
+    read_head_keys[H // C](cache.k_3, n, packs[3])
+    read_head_keys[H // C](cache.k_4, n, packs[4])
+    read_head_keys[H // C](cache.k_5, n, packs[5])
+    read_head_keys[H // C](cache.k_6, n, packs[6])
+    read_head_keys[H // C](cache.k_7, n, packs[7])
+    score_heads[R.cache.dtype, KP](q, packs, scales.q_scale, scales.k_scale, n, score)
     softmax_heads[S, H](score, scales.p_scale, n, codes)
     read_head_values[H // C](cache.v_0, n, parts[0])
     read_head_values[H // C](cache.v_1, n, parts[1])
@@ -138,13 +147,20 @@ def attend_heads(q: R.query.dtype[H, D], n: int32, scales: R.Scales[H, C], cache
     return mixed
 
 
-@template(R, TB, BP, KP, VP, U)
-def layer(x: float32[1, E], pos: int32, tables: Tables, w: Attention, m: Mlp, cache: Cache) -> float32[1, E]:
-    """A layer, operator after operator."""
-    a, a_terms = norm_codes[R.attn, TB](x, w.attn_norm, tables.eps)
-    kv = R.wkv.linear[R.wkv.channels, R.wkv.word](a, a_terms, w.wkv)
-    q = R.wq.linear[R.wq.channels, R.wq.word](a, a_terms, w.wq)
-    k, v = halves[U](kv)
+@template(R, TB, BP, KP, VP, C)
+def layer(
+    x: float32[1, E], l: int32, pos: int32, tables: Tables, w: Layer, weights: Engine, cache: Cache,
+    y: float32[1, N],
+) -> float32[1, E]:  # fmt: skip
+    """Layer l, operator after operator; the engine's sums are in y."""
+    beat: int32 = l * R.plan.layer_beats
+    row: int32 = l * R.plan.layer_rows
+    a, a_terms = norm_codes[R.attn, TB, R.plan.inputs](x, w.attn_norm, tables.eps)
+    linear_engine[BP](a, a_terms, weights, beat, row, E, R.plan.kv.tiles, y)
+    k = take[R.plan.kv.rows // 2](y, 0)
+    v = take[R.plan.kv.rows // 2](y, R.plan.kv.rows // 2)
+    linear_engine[BP](a, a_terms, weights, beat + R.plan.q.beat, row + R.plan.q.row, E, R.plan.q.tiles, y)
+    q = take[R.plan.q.rows](y, 0)
     cosine, sine = angles[1](tables.cosine, tables.sine, pos)
     q_heads = rope[H](q, cosine, sine)
     k_heads = rope[C](k, cosine, sine)
@@ -152,33 +168,47 @@ def layer(x: float32[1, E], pos: int32, tables: Tables, w: Attention, m: Mlp, ca
     q_codes = quantize_static[R.query](q_heads, w.scales.q_scale)
     k_codes = quantize_static[R.cache](k_heads, w.scales.k_scale)
     v_codes = quantize_static[R.cache](v_heads, w.scales.v_scale)
-    append_heads[R, VP](k_codes, v_codes, pos, cache)
+    append_heads[R, KP, VP](k_codes, v_codes, pos, cache)
     mixed = attend_heads[R, KP, VP, S](q_codes, pos + 1, w.scales, cache)
-    o, o_terms = quantize_blocks[R.out, TB](mixed)
-    attended = R.wo.linear[R.wo.channels, R.wo.word](o, o_terms, w.wo)
-    y = residual(x, attended)
-    b, b_terms = norm_codes[R.mlp, TB](y, m.mlp_norm, tables.eps)
-    gate = R.w_gate.linear[R.w_gate.channels, R.w_gate.word](b, b_terms, m.w_gate)
-    up = R.w_up.linear[R.w_up.channels, R.w_up.word](b, b_terms, m.w_up)
+    o, o_terms = quantize_blocks[R.out, TB, R.plan.inputs](mixed)
+    linear_engine[BP](
+        o, o_terms, weights, beat + R.plan.o.beat, row + R.plan.o.row, R.plan.q.rows, R.plan.o.tiles, y
+    )
+    attended = take[E](y, 0)
+    z = residual(x, attended)
+    b, b_terms = norm_codes[R.mlp, TB, R.plan.inputs](z, w.mlp_norm, tables.eps)
+    linear_engine[BP](
+        b, b_terms, weights, beat + R.plan.gate.beat, row + R.plan.gate.row, E, R.plan.gate.tiles, y
+    )
+    gate = take[R.plan.gate.rows](y, 0)
+    linear_engine[BP](b, b_terms, weights, beat + R.plan.up.beat, row + R.plan.up.row, E, R.plan.up.tiles, y)
+    up = take[R.plan.up.rows](y, 0)
     hidden = swiglu(gate, up)
     turned = hadamard_lanes(hidden)
-    h, h_terms = quantize_blocks[R.down.inner, BP](turned)
-    down = R.w_down.linear[R.w_down.channels, R.w_down.word](h, h_terms, m.w_down)
-    z = residual(y, down)
-    return z
+    h, h_terms = quantize_blocks[R.down.inner, BP, R.plan.inputs](turned)
+    linear_engine[BP](
+        h, h_terms, weights, beat + R.plan.down.beat, row + R.plan.down.row, R.plan.up.rows,
+        R.plan.down.tiles, y,
+    )  # fmt: skip
+    down = take[E](y, 0)
+    out = residual(z, down)
+    return out
 
 
-@template(R, TB, BP, KP, VP)
+@template(R, TB, BP, KP, VP, C)
 def decode(
     token: int32, pos: int32, sampling: Sampling, vocabulary: Vocabulary, tables: Tables,
-    attentions: Attention[L], mlps: Mlp[L], cache: Cache[L],
+    layers: Layer[L], weights: Engine, cache: Cache[L],
 ) -> int32:  # fmt: skip
     """The token after `token`, which stands at position `pos`."""
+    y: float32[1, R.plan.outputs]
     x = load_rows[1](vocabulary.embed, 1, token)
     for l in range(L, name="layer"):
-        x = layer[R, TB, BP, KP, VP, U](x, pos, tables, attentions[l], mlps[l], cache[l])
-    a, terms = norm_codes[R.head, TB](x, vocabulary.final_norm, tables.eps)
-    logits = R.w_head.linear[R.w_head.channels, R.w_head.word](a, terms, vocabulary.w_head)
-    value, tokens = largest[TOP, BP](logits)
+        x = layer[R, TB, BP, KP, VP, C](x, l, pos, tables, layers[l], weights, cache[l], y)
+    a, terms = norm_codes[R.head, TB, R.plan.inputs](x, vocabulary.final_norm, tables.eps)
+    linear_engine[BP](
+        a, terms, weights, L * R.plan.layer_beats, L * R.plan.layer_rows, E, R.plan.head.tiles, y
+    )
+    value, tokens = largest[TOP, BP, V](y)
     chosen: int32 = sample[BP * TOP, TOP](value, pos + 1, sampling)
     return tokens[chosen]

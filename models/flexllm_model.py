@@ -18,6 +18,7 @@ from flexllm_allo.kernels.quantize import Activation
 from . import flexllm as graph
 from . import flexllm_decode as decode_graph
 from .arrays import constant_arrays
+from .flexllm_engine import engine_constants, plan
 from .model import Model
 from .operators import Operators
 
@@ -94,42 +95,26 @@ class Decode:
     key: int = 32
     value: int = 32
 
-    def operators(self, model: Model) -> DecodeOperators:
-        """The operators of a model's recipe with one engine for all linear layers."""
-        known: Any = model.operators
-        engine = _arrays.Array(
-            Int(4), _arrays.linear_16, _arrays.SixteenPorts, 16, self.channels, self.channels
-        )
-        values: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
-        weights: dict[str, Any] = dict.fromkeys(("wq", "wo", *MLP, "w_head"), engine)
-        return DecodeOperators(**(values | weights), wkv=engine)
-
     def program(self, model: Model) -> ir.Program:
         """The unscheduled program: ``decode`` on top."""
-        sizes = {k: v for k, v in model._sizes().items() if k != "M"}  # pyright: ignore[reportPrivateUsage]
-        own: dict[str, Any] = {"R": self.operators(model), "TB": self.vector, "BP": self.block}
-        own |= {"KP": self.key, "VP": self.value, "H": model.config.num_attention_heads}
-        return lower_all([(_decode.decode, sizes | own)])
+        known: Any = model.operators
+        values: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
+        sizes = {k: v for k, v in model._sizes().items() if k in "EVLCSDP"}  # pyright: ignore[reportPrivateUsage]
+        own: dict[str, Any] = {"R": DecodeOperators(**values, plan=plan(model, self.channels), weight=Int(4))}
+        own |= {"TB": self.vector, "BP": self.block, "KP": self.key, "VP": self.value}
+        return lower_all([(_decode.decode, sizes | own | {"H": model.config.num_attention_heads})])
 
     def constants(self, model: Model) -> dict[str, Any]:
         """What never changes between runs, by parameter name."""
-        found = constant_arrays(model.weights)
-        operators: Any = self.operators(model)
-        for part in ("codes", "terms"):
-            found[f"wkv_{part}"] = np.concatenate([found.pop(f"w{k}_{part}") for k in "kv"], axis=1)
-        for kind in ("wq", "wkv", "wo", *MLP):
-            for port, codes in enumerate(tiles(found.pop(f"{kind}_codes"), getattr(operators, kind))):
-                found[f"{kind}_codes_{port}"] = codes
-        for port, codes in enumerate(tiles(found.pop("w_head_codes")[None], operators.w_head)):
-            found[f"w_head_codes_{port}"] = codes[0]
-        return found
+        return engine_constants(constant_arrays(model.weights), plan(model, self.channels))
 
 
 @dataclass(frozen=True)
 class DecodeOperators(Operators):
-    """`Operators` with a weight for keys and values together."""
+    """`Operators` with the plan of the engine's memories and the type of its weights."""
 
-    wkv: Any = None
+    plan: Any = None
+    weight: Any = None
 
 
 def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:

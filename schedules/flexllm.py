@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from math import gcd
 
 from flexllm_allo import Partition, Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
-
-from . import attention
 
 
 def lanes(s: Schedule, *loops: str) -> None:
@@ -32,11 +29,10 @@ def copies(count: int, *loops: str) -> list[str]:
     return [f"{loop}_{p}" if p else loop for p in range(count) for loop in loops]
 
 
-def multiply(s: Schedule, inputs: int = 1) -> None:
-    """Tokens x channels products per cycle, all sums in registers; `inputs` of a token are loaded at once."""
+def multiply(s: Schedule) -> None:
+    """Tokens x channels products per cycle, all sums in registers."""
     s.partition(s.acc, dim=0)
     ports = buffers(s.top_func)["acc"].shape[1]
-    s.vectorize("k_in", inputs)
     lanes(s, "t_in", "t_0", "p_0", "c_0", *copies(ports, "t", "c", "t_out"))
 
 
@@ -67,7 +63,7 @@ def processes(s: Schedule) -> None:
 
 
 def tiles(s: Schedule) -> None:
-    """Tiles of keys follow each other: one is fetched, one multiplied, the scores of one leave."""
+    """Tiles of keys follow each other: while one is multiplied, the scores of that before leave."""
     s.dataflow("i")
     s.pipeline()
 
@@ -79,8 +75,7 @@ def blocks(s: Schedule) -> None:
     s.pipeline()
 
 
-KEY_WORD = 32
-"""Most elements of a key in a memory word: 256 bits, with which a port keeps up with a channel of HBM."""
+ENGINE_PORTS = 16
 
 KERNELS: dict[str, Callable[[Schedule], None]] = {
     "read_beats": along("c"),
@@ -90,9 +85,8 @@ KERNELS: dict[str, Callable[[Schedule], None]] = {
     "quantize_lanes": along("t_peak", "t", "t_code"),
     "hadamard_lanes": along("t_in", "t_deal", "t", "t_out"),
     **dict.fromkeys(("rope", "split_heads", "swiglu", "keep_lanes", "add_kept"), along("t")),
-    "append_keys": attention.append,
     "append_parts": append_parts,
-    **dict.fromkeys(("read_keys", "gather"), along("d")),
+    "read_keys": along("i"),
     "dots": along("t_0", "i_0", "t", "i"),
     "send_scores": along("t"),
     "score_keys": tiles,
@@ -132,9 +126,27 @@ def rms_norm_blocks(s: Schedule) -> None:
 
 def hadamard(s: Schedule, block: int) -> None:
     """A stage after the other, on `block` lanes."""
-    for buffer in (s.row, s.dealt):
+    for buffer in (s.row, s.dealt):  # two accesses of a bank at once, as many as it has ports
         s.partition(buffer, partition_type=Partition.Cyclic, dim=2, factor=block)
-    grouped("i_in", "i_deal", "i", "i_out", lanes=block)(s)
+    s.vectorize("i_in", block)
+    s.vectorize("i_out", block)
+    for loop in ("i_deal", "i"):
+        s.split(loop, block)
+        s.unroll(f"{loop}.inner")
+        s.unroll(loop.replace("i", "t", 1))
+    s.pipeline()
+
+
+def dots_heads(s: Schedule, heads: int) -> None:
+    """All heads at once, each with its queries in a bank."""
+    s.partition(s.Q, partition_type=Partition.Block, dim=1, factor=heads)
+    lanes(s, "g_0", "i_0", *copies(heads, "i"))
+
+
+def mix_heads(s: Schedule, heads: int, vector: int) -> None:
+    """All heads at once; `vector` elements of one of them leave at a time."""
+    s.vectorize("d_out", vector)
+    lanes(s, "g_in", "g_0", "d_0", *copies(heads, "d"))
 
 
 def softmax_heads(s: Schedule) -> None:
@@ -149,25 +161,26 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
     """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
     kernels: dict[str, Callable[[Schedule], None]] = {
         **KERNELS,
-        "multiply": partial(multiply, inputs=block),
+        "send_beats": along("c"),
+        "send_terms": along(*copies(ENGINE_PORTS, "j")),
+        "engine": along("b_in", "p_0", "c_0", *copies(ENGINE_PORTS, "c")),
         "rms_norm_blocks": rms_norm_blocks,
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
         "hadamard_lanes": partial(hadamard, block=block),
-        **dict.fromkeys(("halves", "swiglu"), grouped("i", lanes=block)),
+        **dict.fromkeys(("take", "swiglu"), grouped("i", lanes=block)),
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),
         "append_head": append_head,
-        "read_head_keys": along("d"),
-        "gather_heads": along(*copies(heads, "d")),
-        "dots_heads": along("g_0", "i_0", "g", "i"),
+        "read_head_keys": along("i"),
+        "dots_heads": partial(dots_heads, heads=heads),
         "send_heads": along("g"),
         "score_heads": tiles,
         "softmax_heads": softmax_heads,
         "read_head_values": along("d"),
-        "mix_heads": along("g_in", "g_0", "d_0", *copies(heads, "d"), "g_out"),
-        **dict.fromkeys(("linear_16", "append_heads", "attend_heads"), processes),
+        "mix_heads": partial(mix_heads, heads=heads, vector=vector),
+        **dict.fromkeys(("linear_engine", "append_heads", "attend_heads"), processes),
         "candidates": along("i"),
         "layer": Schedule.pipeline,  # its operators take turns
     }
@@ -175,22 +188,25 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
 
 
 def append_head(s: Schedule) -> None:
-    """A word per cycle, of key or value."""
-    for cache, loop in (("K", "d"), ("V", "j")):
-        s.vectorize(f"{loop}.inner" if buffers(s.top_func)[cache].words > 1 else loop)
+    """An element of the key, which is put into its pack, or a word of the value per cycle."""
+    s.vectorize("j.inner" if buffers(s.top_func)["V"].words > 1 else "j")
     s.pipeline()
 
 
-def memory_words(s: Schedule, rows: int, value: int) -> None:
-    """The words of a top: `rows` of a weight, both terms of a channel, part of a key, `value` of a value."""
+def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
+    """Words of a top: rows of a weight, terms of a channel, a pack of keys, elements of a value, gains."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
         if name.startswith("k_"):
-            s.pack(getattr(s, name), factor=gcd(shape[-1], KEY_WORD), dim=len(shape))
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif name.startswith("v_"):
             s.pack(getattr(s, name), factor=value, dim=len(shape))
+        elif name.endswith("_gain") and gain > 1:
+            s.pack(getattr(s, name), factor=gain, dim=len(shape))
+        elif name.startswith("port_"):
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif "_codes_" in name:
             s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
-        elif name.endswith("_terms"):
+        elif name.endswith("terms"):
             s.pack(getattr(s, name), factor=2, dim=len(shape))

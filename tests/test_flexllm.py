@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from quant_models import RandomModel
 
+from flexllm_allo.backend.hls.toolchain import find_ap_headers, find_compiler
+from flexllm_allo.errors import ToolError
 from flexllm_allo.ir.layout import laid_out, unpack_array
 from flexllm_allo.models import Model
 from flexllm_allo.models.flexllm_model import Decode, Prefill
@@ -22,6 +24,15 @@ from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 PROMPT = 1024
 S, HEADS, D, LAYERS = 24, 8, 4, 2
 """Positions, KV heads, elements of a head and layers of the small model."""
+
+
+def has_csim() -> bool:
+    try:
+        find_compiler()
+        find_ap_headers()
+    except ToolError:
+        return False
+    return True
 
 
 class EightHeads(RandomModel):
@@ -65,7 +76,7 @@ def prefill(small):
 
 @pytest.fixture(scope="module")
 def decode(small):
-    size = Decode(channels=3, block=16, vector=8, key=4, value=2)
+    size = Decode(channels=2, block=16, vector=8, key=4, value=2)
     s = decode_design(small, size)
     return s, s.build(), size.constants(small)
 
@@ -86,12 +97,21 @@ def run_prefill(prefill, tokens):
     prompt = np.zeros(S, np.int32)
     prompt[: len(tokens)] = tokens
     memory = {
-        "k_codes": np.zeros((LAYERS, HEADS, S, D), np.int8),
+        "k_codes": np.zeros((LAYERS, HEADS, S // 4, D, 4), np.int8),
         "v_codes": np.zeros((LAYERS, HEADS, 2, S, 2), np.int8),
         "stream": np.zeros((S, 64), np.float32),
     }
     _, held = run(prefill, memory | {"prompt": prompt, "n_prompt": len(tokens)})
-    return held["k_codes"], held["v_codes"].transpose(0, 1, 3, 2, 4).reshape(LAYERS, HEADS, S, D)
+    turned = held["k_codes"].transpose(0, 1, 2, 4, 3), held["v_codes"].transpose(0, 1, 3, 2, 4)
+    return tuple(codes.reshape(LAYERS, HEADS, S, D) for codes in turned)
+
+
+def decode_cache(keys, values):
+    """The same as decode keeps it: by head, four keys side by side, two elements of a value."""
+    packs = keys.reshape(LAYERS, HEADS, S // 4, 4, D).transpose(0, 1, 2, 4, 3)
+    parts = values.reshape(LAYERS, HEADS, S, 2, 2).transpose(0, 1, 3, 2, 4)
+    cache = {f"k_{i}": packs[:, i].copy() for i in range(HEADS)}
+    return cache | {f"v_{i}": parts[:, i].copy() for i in range(HEADS)}
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9, 21])
@@ -112,9 +132,7 @@ def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
     keys, values = np.zeros((2, LAYERS, HEADS, S, D), np.int8)
     if length > 1:
         keys, values = run_prefill(prefill, tokens[:-1])
-    parts = values.reshape(LAYERS, HEADS, S, 2, 2).transpose(0, 1, 3, 2, 4)
-    cache = {f"k_{i}": keys[:, i].copy() for i in range(HEADS)}
-    cache |= {f"v_{i}": parts[:, i].copy() for i in range(HEADS)}
+    cache = decode_cache(keys, values)
     made, token = [], tokens[-1]
     for pos in range(length - 1, length - 1 + count):
         scalars = {"token": token, "pos": pos, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
@@ -123,8 +141,27 @@ def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
         made.append(token)
     reference = ReferenceLlama(small.weights)
     assert made == reference.generate(tokens, count, -1)
-    for i in range(HEADS):
-        np.testing.assert_array_equal(cache[f"k_{i}"], reference.codes["k"][:, i])
+    expected = decode_cache(reference.codes["k"], reference.codes["v"])
+    for name, codes in cache.items():
+        np.testing.assert_array_equal(codes, expected[name])
+
+
+@pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
+def test_the_compiled_cpp_computes_the_same(small, prefill, decode):
+    tokens = np.random.default_rng(9).integers(0, 48, 9)
+    s, _, constants = prefill
+    keys, values = run_prefill((s, s.build(target="vitis_hls", mode="csim"), constants), tokens)
+    expected = run_prefill(prefill, tokens)
+    np.testing.assert_array_equal(keys, expected[0])
+    np.testing.assert_array_equal(values, expected[1])
+    s, _, constants = decode
+    given = {"token": 5, "pos": 9, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    given |= decode_cache(keys, values)
+    token, cache = run((s, s.build(target="vitis_hls", mode="csim"), constants), given)
+    wanted, held = run(decode, given)
+    assert token == wanted
+    for name in cache:
+        np.testing.assert_array_equal(cache[name], held[name])
 
 
 @pytest.fixture(scope="module")

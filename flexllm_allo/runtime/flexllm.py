@@ -46,7 +46,7 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     """The bitstream of decode, ``decode(token, pos, ...)``."""
     size = size or Decode()
     s = Schedule(size.program(model))
-    flexllm.memory_words(s, size.channels, size.value)
+    flexllm.memory_words(s, size.channels, size.value, size.vector)
     flexllm.decode(size.block, size.vector).apply(s, [f.name for f in s.program.functions])
     return s
 
