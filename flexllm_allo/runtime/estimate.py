@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..errors import BackendError, UsageError, did_you_mean
+from ..errors import BackendError, UsageError
 from ..estimate.result import Estimate
 from ..hardware.devices import Device
 from ..hardware.devices import device as find_device
@@ -14,6 +14,7 @@ from ..models import Model, architecture, load
 from ..models.presets import PRESETS as ARCHITECTURES
 from .build import hardware_top, run_arguments
 from .memory_map import memory_map
+from .preset import get_preset, preset_top
 
 DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 """The designs by name, each with its own parallelism and memory words; `default` is what `build` writes."""
@@ -21,7 +22,7 @@ DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 
 def estimate_model(
     directory: Path,
-    device: str = "u280",
+    device: str | None = None,
     prompt: int = 1024,
     new_tokens: int = 128,
     *,
@@ -34,16 +35,34 @@ def estimate_model(
 
     Args:
         directory: a Hugging Face folder, a quantized one, or the name of an architecture.
+        device: the card; by default that of the preset, or u280. So are the clock and the recipe.
         prompt, new_tokens: lengths of the run.
-        preset: one of `DESIGNS`.
+        preset: one of `DESIGNS`, or a preset by name or file (`runtime.preset`).
         max_seq_len: positions of the KV cache; by default as many as the run takes.
 
     Raises:
         UsageError: FX703, there is no such preset, or the run does not fit the context.
         EstimateError: the design cannot be estimated.
     """
-    if preset not in DESIGNS:
-        raise UsageError("FX703", f'there is no preset "{preset}"', hint=did_you_mean(preset, DESIGNS))
+    chosen = None if preset in DESIGNS else get_preset(preset)
+    if chosen is not None:
+        device, recipe = device or chosen.device, recipe or chosen.recipe_for(directory)
+        clock_mhz = clock_mhz or (chosen.clock_mhz if device == chosen.device else None)
+    card = find_device(device or "u280")
+    model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
+    top = preset_top(chosen, model) if chosen else DESIGNS[preset](model)
+    design = f"{directory} ({preset})"
+    return estimate_top(top, card, prompt, new_tokens, clock_mhz or card.default_mhz, design)
+
+
+def open_model(
+    directory: Path, recipe: str | None, prompt: int, new_tokens: int, max_seq_len: int | None = None
+) -> Model:
+    """A checkpoint or an architecture, with a context for a run of those lengths.
+
+    Raises:
+        UsageError: FX703, the run does not fit the context.
+    """
     length = max_seq_len or prompt + new_tokens
     if prompt < 1 or new_tokens < 1 or prompt + new_tokens > length:
         raise UsageError(
@@ -51,18 +70,21 @@ def estimate_model(
             f"a prompt of {prompt} and {new_tokens} new tokens in a context of {length}",
             hint="at least one of each, together at most --max-seq-len",
         )
-    card = find_device(device)
     named = str(directory) in ARCHITECTURES and not directory.exists()
-    model = architecture(str(directory), recipe, length) if named else load(directory, recipe, length)
-    top = DESIGNS[preset](model)
-    mhz = clock_mhz or card.default_mhz
+    return architecture(str(directory), recipe, length) if named else load(directory, recipe, length)
+
+
+def estimate_top(
+    top: HybridTop, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
+) -> Estimate:
+    """The estimate of a run on a design, with its arrays placed in the memory of the card."""
     return top.schedule.estimate(
-        device,
+        card.key,
         clock_mhz=mhz,
         new_tokens=new_tokens,
         n_prompt=prompt,
         placement=placement(top, card, mhz),
-        design=f"{directory} ({preset})",
+        design=design,
     )
 
 
@@ -78,4 +100,4 @@ def placement(top: HybridTop, card: Device, mhz: float) -> dict[str, list[str]]:
     }
 
 
-__all__ = ["DESIGNS", "estimate_model"]
+__all__ = ["DESIGNS", "estimate_model", "estimate_top", "open_model"]
