@@ -10,16 +10,20 @@ from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
 
 
-def products(s: Schedule, elements: int, once: tuple[str, str]) -> None:
+def products(s: Schedule, elements: int, once: tuple[str, str], lanes: int = 1) -> None:
     """`scores` and `mix`: `elements` of a row of K or V meet all queries of the group in every cycle.
 
-    Where that is a whole row, what is done `once` per row and query keeps up with it. A row comes word by
-    word, if the cache is packed.
+    Where that is a whole row, what is done `once` per row and query keeps up with it; else that is done for
+    all queries of the group and `lanes` tokens at a time. A row comes word by word, if the cache is packed.
     """
     s.vectorize("d_row", max(elements, *(b.words for b in buffers(s.top_func).values())))
-    if s.vectorize("d", elements) is None:
+    whole = s.vectorize("d", elements) is None
+    if whole:
         for loop in once:
             s.vectorize(loop)
+    elif lanes > 1:
+        s.vectorize(once[1])
+        s.vectorize(once[0], lanes)
     for loop in ("t", "j"):
         s.vectorize(loop)
     s.pipeline()

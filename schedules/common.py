@@ -17,6 +17,13 @@ from . import attention, hadamard, linear
 
 P = ParamSpec("P")
 GROUPED = ("linear_group", "linear_zero", "linear_progressive")
+ELEMENTWISE = {
+    **dict.fromkeys(("quantize", "quantize_minimum", "quantize_zero", "quantize_static"), "k_code"),
+    **dict.fromkeys(("swiglu", "gelu", "residual"), "i"),
+    "rms_norm": "e_out",
+    "layer_norm": "e_out",
+}
+"""The loop of every such kernel whose iterations may run side by side."""
 PAIRS = 8
 """Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
@@ -32,6 +39,9 @@ class Parallelism:
         dot: elements of a head, in attention.
         head: query heads of a group, in softmax.
         macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
+        lanes: elements of what works element by element: scales, norms, quantizers, activations.
+        cycles: that a linear layer may take for a block: one that needs fewer output channels at once to
+            keep to it has no more, so that layers of all shapes take the same time; 0 for as few as may be.
     """
 
     token: int
@@ -40,6 +50,8 @@ class Parallelism:
     dot: int
     head: int
     macs_per_dsp: int = 1
+    lanes: int = 1
+    cycles: int = 0
 
 
 def stage(
@@ -75,19 +87,32 @@ def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, 
     """The schedule of every kernel that has one of its own."""
     along = p.weight * p.block  # weights with scales per group are read along rows of W
     made = {
-        "linear": partial(linear.linear, rows=p.weight, columns=p.block, macs_per_dsp=p.macs_per_dsp),
+        "linear": partial(
+            linear.linear,
+            rows=p.weight,
+            columns=p.block,
+            macs_per_dsp=p.macs_per_dsp,
+            lanes=p.lanes,
+            cycles=p.cycles,
+        ),
         **dict.fromkeys(GROUPED, partial(linear.grouped, columns=along)),
         "linear_sparse": partial(linear.grouped, columns=max(1, along // 4), loop="q"),
-        "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s")),
+        "scores": partial(attention.products, elements=p.dot, once=("t_s", "j_s"), lanes=p.lanes),
         "weigh": partial(attention.weigh, heads=p.head),
-        "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c")),
+        "mix": partial(attention.products, elements=p.dot, once=("t_c", "j_c"), lanes=p.lanes),
         **dict.fromkeys(("append_cache", "append_codes"), attention.append),
         "candidates": candidates,
-        "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
+        "butterfly": hadamard.streamed
+        if spatial_hadamard
+        else partial(hadamard.butterfly, pairs=max(PAIRS, p.lanes)),
         "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
     }
     if spatial_hadamard:
         made |= {"hadamard_stages": partial(stream, buffer="half")}
+    if p.lanes > 1:
+        made |= {
+            kernel: partial(elementwise, loop=loop, lanes=p.lanes) for kernel, loop in ELEMENTWISE.items()
+        }
     if streams:
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
@@ -112,6 +137,12 @@ def blocks(s: Schedule) -> None:
 def candidates(s: Schedule) -> None:
     """A logit per cycle, compared with all that are kept at once."""
     s.vectorize("i")
+    s.pipeline()
+
+
+def elementwise(s: Schedule, loop: str, lanes: int) -> None:
+    """So many elements per cycle."""
+    s.vectorize(loop, lanes)
     s.pipeline()
 
 

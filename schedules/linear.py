@@ -8,17 +8,32 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from flexllm_allo import Schedule
+from flexllm_allo import Partition, Schedule
 from flexllm_allo.errors import ScheduleError
+from flexllm_allo.ir.walk import buffers
 
 
-def linear(s: Schedule, rows: int, columns: int = 1, macs_per_dsp: int = 1) -> None:
+def linear(
+    s: Schedule, rows: int, columns: int = 1, macs_per_dsp: int = 1, lanes: int = 1, cycles: int = 0
+) -> None:
     """All tokens meet `columns` columns of `rows` rows of W in every cycle.
 
     Up to `macs_per_dsp` products share a multiplier: 2 of one input with two rows, 4 of two inputs with two
-    rows, or fewer where types are wider than that or lanes have no pairs.
+    rows, or fewer where types are wider than that or lanes have no pairs. With several `lanes` sums wait in
+    registers, a tile at a time, and so many rows are scaled per cycle. A layer that is done within `cycles`
+    on fewer rows has no more of them.
     """
-    n = "mac.n" if s.vectorize("mac.n", rows) is None else "mac.n.inner"
+    size = buffers(s.top_func)
+    n_rows, n_columns = size["Y"].shape[1], size["X"].shape[1]
+    if cycles:
+        rows = min(rows, -(-n_rows * n_columns // (columns * cycles)))
+        rows = next(n for n in range(rows, n_rows + 1) if n_rows % n == 0)
+    if lanes > 1 and rows < n_rows and size["Y"].shape[0] > 1:
+        tiles(s, rows, lanes)
+        n = "mac.n.inner"
+        s.vectorize(n)
+    else:
+        n = "mac.n" if s.vectorize("mac.n", rows) is None else "mac.n.inner"
     s.vectorize("mac.t")
     s.vectorize("mac.k", columns)
     for loops in {1: [], 2: [(n,)], 4: [("mac.t", n), (n,)]}[macs_per_dsp]:
@@ -26,6 +41,17 @@ def linear(s: Schedule, rows: int, columns: int = 1, macs_per_dsp: int = 1) -> N
             s.pack_products(*loops)
             break
     s.pipeline()
+
+
+def tiles(s: Schedule, rows: int, lanes: int) -> None:
+    """The sums of `rows` rows of W for all tokens in registers while these are read; `lanes` are scaled."""
+    s.partition(s.acc, partition_type=Partition.Cyclic, dim=2, factor=max(2, rows))
+    s.vectorize("scale.n", lanes)
+    s.split("mac.n", rows)
+    s.reorder("mac.n.outer", "mac.t")
+    s.buffer_at(s.acc, "mac.n.outer")
+    s.pipeline("t_init")
+    s.pipeline("t_back")
 
 
 def grouped(s: Schedule, columns: int, loop: str = "k") -> None:

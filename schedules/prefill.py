@@ -16,6 +16,8 @@ def numbers(
     dot_parallel: int = 8,
     head_parallel: int = 1,
     macs_per_dsp: int = 1,
+    lanes: int = 1,
+    cycles: int = 0,
 ) -> Parallelism:
     """What prefill does per cycle.
 
@@ -26,9 +28,11 @@ def numbers(
         dot_parallel: elements of a head per cycle, in attention.
         head_parallel: query heads of a group per cycle, in softmax.
         macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
+        lanes: elements per cycle of what works element by element.
+        cycles: that a linear layer may take for a block, if fewer output channels keep to it; 0: no matter.
     """
     sizes = (token_parallel, weight_parallel, block_parallel, dot_parallel, head_parallel)
-    return Parallelism(*sizes, macs_per_dsp)
+    return Parallelism(*sizes, macs_per_dsp, lanes, cycles)
 
 
 spatial = stage("prefill", numbers, streams=True, spatial_hadamard=True, overlapped=True)
@@ -36,3 +40,6 @@ spatial = stage("prefill", numbers, streams=True, spatial_hadamard=True, overlap
 
 temporal = stage("prefill", numbers, streams=False, spatial_hadamard=False)
 """Operators, and stages of the Hadamard transform, that take turns."""
+
+overlapped = stage("prefill", numbers, streams=True, spatial_hadamard=False, overlapped=True)
+"""As `spatial`, with one engine for all stages of a Hadamard transform."""

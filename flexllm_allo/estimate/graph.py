@@ -198,7 +198,7 @@ class GraphBuilder:
     def _compute(self, expr: ir.Expr) -> Value:
         parts = [c for c in children(expr)]
         values = [self._value(c) for c in parts]
-        operator = self.operators.of(expr)
+        operator = WIRE if self._is_fixed_shift(expr) else self.operators.of(expr)
         if operator is WIRE and len([v for v in values if v.op is not None]) <= 1:
             made = next((v for v in values if v.op is not None), Value())
             return Value(made.op, _joined(values))
@@ -209,6 +209,13 @@ class GraphBuilder:
         if key not in self.shared:
             self.shared[key] = self._op(operator, values, expr.span)
         return self.shared[key]
+
+    def _is_fixed_shift(self, expr: ir.Expr) -> bool:
+        """Whether an expression moves bits by a number that every copy knows."""
+        if not (isinstance(expr, ir.Binary) and expr.op in ("<<", ">>")):
+            return False
+        loads = any(isinstance(n, ir.Load) for n in walk(expr.right))
+        return not loads and _variables(expr.right) <= self.unrolled.keys()
 
     def _packed(self, expr: ir.Binary, values: list[Value], operator: Operator) -> Operator:
         left, right = values
@@ -250,12 +257,18 @@ class GraphBuilder:
         if shared in self.shared:
             return self.shared[shared]
         access = self._access(load.buffer, load.indices, vars_, write=False)
+        if access.elements is not None and place.kind != "registers":
+            # Neighbours in a word, say: other indices, but the same elements, which are read once.
+            shared = ("load", load.buffer, tuple(e.tobytes() for e in access.elements), vars_, shared[-1])
+            if shared in self.shared:
+                return self.shared[shared]
         operator = Operator(f'read of "{load.buffer}"', place.read_latency)
         made = self._op(operator, values, load.span, access)
         assert made.op is not None
-        for store, _, same in self.stores.get(load.buffer, ()):
-            del same
-            self.graph.links.append(Link(store, made.op))
+        for store, _, _ in self.stores.get(load.buffer, ()):
+            written = self.graph.ops[store].access
+            if written is None or not access.avoids(written):
+                self.graph.links.append(Link(store, made.op))
         self.shared[shared] = made
         return made
 
@@ -347,7 +360,7 @@ class GraphBuilder:
     ) -> Access:
         copies = self._copies(vars_)
         found = Access(buffer, write, indices, copies, affine=tuple(self._inlined(i) for i in indices))
-        if self.places[buffer].kind in ("ram", "memory") and copies <= MAX_COPIES:
+        if self.places[buffer].kind != "fifo" and copies <= MAX_COPIES:
             numbers = [self._number(i) for i in indices]
             if all(n is not None for n in numbers):
                 shape = np.broadcast_shapes(*(np.shape(n) for n in numbers), (SAMPLES,) + (1,) * MAX_DEPTH)
@@ -355,6 +368,9 @@ class GraphBuilder:
                     np.broadcast_to(x, shape).reshape(SAMPLES, -1)
                     for x in banks_and_words(self.buffers[buffer], numbers)
                 )
+                found.elements = [np.unique(word[s]) for s in range(SAMPLES)]
+                if self.places[buffer].kind == "registers":
+                    return found
                 if self.places[buffer].kind == "memory":
                     bank = np.zeros_like(bank)
                 found.banks = [_distinct(bank[s], word[s]) for s in range(SAMPLES)]
@@ -427,11 +443,14 @@ class GraphBuilder:
         if self.places[write.buffer].kind == "fifo":
             return
         apart, fixed = distance(write.affine, read.affine, self.loop, self.unrolled_ranges(), written)
-        if apart is None:
+        if apart is None or (fixed and write.avoids(read)):
             return
         value = self.graph.ops[source].result
         alone = all(
-            op.access is None or op.access.buffer != write.buffer or op.access in (write, read)
+            op.access is None
+            or op.access.buffer != write.buffer
+            or op.access in (write, read)
+            or (op.access.avoids(write) and op.access.avoids(read))
             for op in self.graph.ops
         )
         same = [expr_text(i) for i in write.affine] == [expr_text(i) for i in read.affine]

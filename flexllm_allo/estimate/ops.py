@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+import numpy as np
+
 from ..errors import Span
 from ..ir import nodes as ir
 from .operators import Operator
@@ -25,6 +27,7 @@ class Access:
 
     Attributes:
         banks: of the different elements that all copies touch, for every sample; None: not known.
+        elements: that all copies touch, as sorted numbers, for every sample; None: not known.
         held: its element is the same in every iteration, and waits in a register.
     """
 
@@ -35,6 +38,13 @@ class Access:
     banks: list[Any] | None = None
     held: bool = False
     affine: tuple[ir.Expr, ...] = ()
+    elements: list[Any] | None = None
+
+    def avoids(self, other: Access) -> bool:
+        """Whether the two touch different elements in all samples."""
+        if self.elements is None or other.elements is None:
+            return False
+        return not any(np.intersect1d(a, b).size for a, b in zip(self.elements, other.elements, strict=True))
 
 
 @dataclass(slots=True, eq=False)

@@ -34,7 +34,7 @@ from ..schedules import decode, prefill
 from ..staging import StagedFolder
 from .memory_map import memory_map
 from .packing import manifest_entries, pack
-from .preset import get_preset, preset_top
+from .preset import DEFAULT, get_preset, preset_top
 from .quantize import quantized_copy
 from .words import WORD_ROWS, weight_words
 
@@ -90,7 +90,7 @@ def build_project(
         ToolError: FX501, the step's tool is not installed (the project stays); FX502, it failed.
     """
     _check(target, mode)
-    chosen = get_preset(preset) if preset else None
+    chosen = get_preset(preset) if preset not in (None, DEFAULT) else None
     if chosen:
         recipe = recipe or chosen.recipe_for(directory)
         frequency = frequency or (chosen.clock_mhz if device in (None, chosen.device) else None)

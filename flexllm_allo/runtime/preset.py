@@ -23,13 +23,17 @@ from ..models import Model
 from ..quant.store.folder import is_quantized
 from ..schedule.stage import Stage
 from ..schedules import decode, prefill
+from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
 SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage]]] = {
-    "prefill": {"spatial": prefill.spatial, "temporal": prefill.temporal},
-    "decode": {"temporal": decode.temporal, "spatial": decode.spatial},
+    "prefill": {"spatial": prefill.spatial, "overlapped": prefill.overlapped, "temporal": prefill.temporal},
+    "decode": {"temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial},
 }
 """The schedules of each stage, by the names of their functions."""
+
+DEFAULT = "default"
+"""The design that is built without a preset."""
 
 
 class StagePreset(BaseModel):
@@ -56,6 +60,7 @@ class Preset(BaseModel):
         clock_mhz: that it is to run at.
         mode: where the engines of the stages are (`hybrid.Mode`).
         word_rows: rows of a weight in a memory word.
+        uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
         prefill, decode: the stages.
     """
 
@@ -69,6 +74,7 @@ class Preset(BaseModel):
     clock_mhz: float = Field(gt=0)
     mode: Mode = "resident"
     word_rows: int = Field(WORD_ROWS, ge=1)
+    uram_depth: int = Field(0, ge=0)
     prefill: StagePreset
     decode: StagePreset
 
@@ -87,7 +93,7 @@ def get_preset(name: str) -> Preset:
     if name in presets():
         return presets()[name]
     if not path.is_file():
-        hint = did_you_mean(name, presets()) + "; or a TOML file that flexllm tune wrote"
+        hint = did_you_mean(name, [DEFAULT, *presets()])
         raise UsageError("FX703", f'there is no preset "{name}"', hint=hint)
     try:
         text = path.read_text(encoding="utf-8")
@@ -141,7 +147,9 @@ def preset_to_toml(preset: Preset) -> str:
 def preset_top(preset: Preset, model: Model) -> HybridTop:
     """The design of a preset for a model."""
     first, second = (preset_stage(name, getattr(preset, name)) for name in ("prefill", "decode"))
-    return hybrid(model, first, second, weight_words(model, preset.word_rows), preset.mode)
+    top = hybrid(model, first, second, weight_words(model, preset.word_rows), preset.mode)
+    store_in_uram(top.schedule, preset.uram_depth)
+    return top
 
 
 def preset_stage(name: str, chosen: StagePreset) -> Stage:
@@ -177,7 +185,7 @@ def _stage_problems(preset: Preset) -> Iterator[str]:
             continue
         known = inspect.signature(schedules[chosen.schedule]).parameters
         for name, value in chosen.parameters.items():
-            least = 2 if name == "token_parallel" else 1
+            least = {"token_parallel": 2, "cycles": 0}.get(name, 1)
             if name not in known:
                 yield f"{stage}.{name} is unknown: {did_you_mean(name, known)}"
             elif name == "macs_per_dsp" and value not in (1, 2, 4):
@@ -187,6 +195,7 @@ def _stage_problems(preset: Preset) -> Iterator[str]:
 
 
 __all__ = [
+    "DEFAULT",
     "SCHEDULES",
     "Preset",
     "StagePreset",

@@ -24,6 +24,7 @@ from ..models import Model
 from ..schedule.schedule import Schedule
 from .estimate import estimate_top, open_model
 from .preset import SCHEDULES, Preset, StagePreset, preset_stage, preset_top
+from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
 Objective = Literal["latency", "throughput", "energy"]
@@ -35,6 +36,8 @@ MODES: tuple[Mode, ...] = ("resident", "reconfigured")
 Name = TypeVar("Name", bound=str)
 OnStep = Callable[[int, int | None], None]
 
+URAM_DEPTH = 2048
+"""Arrays of at least so many elements in a bank are kept in UltraRAM, where a card has some."""
 ROWS = 12
 """Designs in the table."""
 TOKENS = (8, 16, 32, 64)
@@ -285,6 +288,7 @@ def candidate(
         if any(b.name == name for b in s.top_func.params):
             pack_words(s, name, words)
     chosen.apply(s, [f.name for f in s.program.functions])
+    store_in_uram(s, URAM_DEPTH if card.available and card.available.uram else 0)
     scalars = {"n_prompt": prompt} if stage == "prefill" else {"pos": position}
     found = estimate(s.program, card.key, clock_mhz=mhz, temperature=0.0, top_k=0, **scalars)
     origins = {f.name: f.origin for f in s.program.functions}
