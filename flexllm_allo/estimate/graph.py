@@ -198,7 +198,7 @@ class GraphBuilder:
     def _compute(self, expr: ir.Expr) -> Value:
         parts = [c for c in children(expr)]
         values = [self._value(c) for c in parts]
-        operator = WIRE if self._is_fixed_shift(expr) else self.operators.of(expr)
+        operator = WIRE if self._is_wiring(expr) else self.operators.of(expr)
         if operator is WIRE and len([v for v in values if v.op is not None]) <= 1:
             made = next((v for v in values if v.op is not None), Value())
             return Value(made.op, _joined(values))
@@ -210,12 +210,26 @@ class GraphBuilder:
             self.shared[key] = self._op(operator, values, expr.span)
         return self.shared[key]
 
-    def _is_fixed_shift(self, expr: ir.Expr) -> bool:
-        """Whether an expression moves bits by a number that every copy knows."""
-        if not (isinstance(expr, ir.Binary) and expr.op in ("<<", ">>")):
+    def _is_wiring(self, expr: ir.Expr) -> bool:
+        """Whether bits are only moved or masked, by numbers that each copy knows: ``word & ~(255 << 8 * i)``.
+
+        A field that is put into a word takes a place that was masked before.
+        """
+        if isinstance(expr, ir.Unary):
+            return expr.op == "~" and self._is_fixed(expr.value)
+        if not isinstance(expr, ir.Binary):
             return False
-        loads = any(isinstance(n, ir.Load) for n in walk(expr.right))
-        return not loads and _variables(expr.right) <= self.unrolled.keys()
+        if expr.op in ("<<", ">>"):
+            return self._is_fixed(expr.right)
+        if expr.op in ("&", "|") and (self._is_fixed(expr.left) or self._is_fixed(expr.right)):
+            return True
+        field = _below_casts(expr.right)
+        return expr.op == "|" and isinstance(field, ir.Binary) and field.op == "<<" and self._is_wiring(field)
+
+    def _is_fixed(self, expr: ir.Expr) -> bool:
+        """Whether it is a number, maybe another one in every copy."""
+        loads = any(isinstance(n, ir.Load) for n in walk(expr))
+        return not loads and _variables(expr) <= self.unrolled.keys()
 
     def _packed(self, expr: ir.Binary, values: list[Value], operator: Operator) -> Operator:
         left, right = values

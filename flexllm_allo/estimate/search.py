@@ -1,8 +1,8 @@
 """Search over the parameters of schedules: raise what binds, keep what nothing beats.
 
-In a stage whose parts work at the same time, the slowest part tells the time. The time falls only if that part
-gets faster, so raising its parameter to the next choice, and no other, passes through the cheapest setting for
-every time that can be reached: this is the bisection of a min-max under additive limits, walked from below.
+Where the parts of a stage work at the same time, the slowest part tells the time, which falls only if that
+part gets faster. Raising its parameter to the next choice, and no other, passes through the smallest setting
+for every time that can be reached: the bisection of a min-max under additive limits, walked from below.
 Where parts take turns it is a heuristic: the largest part has the most to give.
 """
 
@@ -16,6 +16,9 @@ from ..hardware.devices import Resources
 
 Parameters = dict[str, int]
 T = TypeVar("T")
+
+GAIN = 0.005
+"""Share of the time that a raise has to gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def climb(
         name = max(sorted(open_), key=lambda n: here.busy.get(n, 0.0))
         at[name] += 1
         raised = evaluate(setting())
-        if fits(raised) and raised.cycles < here.cycles:
+        if fits(raised) and raised.cycles < here.cycles * (1 - GAIN):
             found.append(raised)
             here = raised
         else:

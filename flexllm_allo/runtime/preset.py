@@ -73,8 +73,8 @@ class Preset(BaseModel):
     recipe: str
     clock_mhz: float = Field(gt=0)
     mode: Mode = "resident"
-    word_rows: int = Field(WORD_ROWS, ge=1)
-    uram_depth: int = Field(0, ge=0)
+    word_rows: int = Field(default=WORD_ROWS, ge=1)
+    uram_depth: int = Field(default=0, ge=0)
     prefill: StagePreset
     decode: StagePreset
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from ..errors import EstimateError, UsageError, did_you_mean
-from ..estimate.estimator import estimate
+from ..estimate.estimator import GREEDY, estimate
 from ..estimate.limits import Demand, check_fits, excesses, utilization
 from ..estimate.power import power
 from ..estimate.result import Estimate, Module
@@ -22,13 +23,14 @@ from ..hybrid import Mode, pack_words, reachable
 from ..ir import nodes as ir
 from ..models import Model
 from ..schedule.schedule import Schedule
+from ..schedules.common import ELEMENTWISE
 from .estimate import estimate_top, open_model
 from .preset import SCHEDULES, Preset, StagePreset, preset_stage, preset_top
 from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
 Objective = Literal["latency", "throughput", "energy"]
-"""latency: of the prompt and all new tokens. throughput: tokens per second of decode. energy: of the whole run."""
+"""latency: of the prompt and all new tokens. throughput: tokens per second of decode. energy: of the run."""
 
 MODES: tuple[Mode, ...] = ("resident", "reconfigured")
 """Where the engines may be: a stage of both tunes them together."""
@@ -36,16 +38,23 @@ MODES: tuple[Mode, ...] = ("resident", "reconfigured")
 Name = TypeVar("Name", bound=str)
 OnStep = Callable[[int, int | None], None]
 
-URAM_DEPTH = 2048
+URAM_DEPTH = 4096
 """Arrays of at least so many elements in a bank are kept in UltraRAM, where a card has some."""
 ROWS = 12
 """Designs in the table."""
-TOKENS = (8, 16, 32, 64)
+TOKENS = (8, 16, 32)
 """Blocks of prefill that are tried."""
-LANES = tuple((rows, columns) for rows in (16, 32, 64) for columns in ((1,) if rows < 64 else (1, 2, 4, 8)))
-"""Rows and columns of W that meet in a cycle: first all rows of a word, then more words."""
-ENGINES = {"scores": "attention", "mix": "attention", "weigh": "softmax"}
-"""The knob that shapes a kernel; those that are not named here are shaped by that of the linear layers."""
+SEARCHED = {"prefill": ("overlapped", "temporal"), "decode": ("overlapped", "temporal")}
+"""Schedules that are tried."""
+CYCLES = 8
+"""How often the time that a linear layer may take for a block is halved, down to what memory allows."""
+KNOBS = {
+    "linear": "linear",
+    **dict.fromkeys(("scores", "mix"), "attention"),
+    "weigh": "softmax",
+    **dict.fromkeys((*ELEMENTWISE, "butterfly", "hadamard_finish"), "lanes"),
+}
+"""The parameters that shape a kernel."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ def tune(
     new_tokens: int = 1024,
     *,
     objective: str = "latency",
-    mode: str | None = None,
+    mode: str = "resident",
     recipe: str | None = None,
     clock_mhz: float | None = None,
     name: str = "",
@@ -112,7 +121,7 @@ def tune(
         directory: a checkpoint, or the name of an architecture.
         prompt, new_tokens: lengths of the run.
         objective: what is to be small.
-        mode: where the engines of the stages are; by default whichever is better.
+        mode: where the engines of the stages are: resident or reconfigured (what that takes is not counted).
         name: of the preset.
         on_step: called with (stages estimated, None).
 
@@ -121,12 +130,12 @@ def tune(
         EstimateError: FX910, even the smallest design does not fit.
     """
     goal = _one_of(objective, get_args(Objective), "objective")
-    modes = [_one_of(mode, MODES, "mode")] if mode else list(MODES)
+    how = _one_of(mode, MODES, "mode")
     begin = time.monotonic()
     card = find_device(device)
     model = open_model(directory, recipe, prompt, new_tokens)
     search = _Search(model, card, prompt, new_tokens, clock_mhz or card.default_mhz, on_step)
-    pairs = search.pairs(modes)
+    pairs = search.pairs(how)
     if not pairs:
         search.refuse()
     best = min(pairs, key=lambda pair: pair.cost(goal))
@@ -138,6 +147,7 @@ def tune(
         recipe=model.weights.recipe.name,
         clock_mhz=search.mhz,
         mode=best.mode,
+        uram_depth=search.uram_depth,
         prefill=_stage_preset(best.prefill),
         decode=_stage_preset(best.decode),
     )
@@ -176,11 +186,11 @@ def tune_rows(tuned: Tuned) -> list[dict[str, str]]:
 
 
 def _label(candidate: Candidate) -> str:
-    """The schedule and what differs between candidates: tokens x rows x columns, lanes of attention."""
+    """The schedule and what differs: tokens x rows, cycles, lanes of attention, softmax and the rest."""
     p = candidate.parameters
     tokens = f"{p['token_parallel']}x" if "token_parallel" in p else ""
-    rows, columns = p["weight_parallel"], p["block_parallel"]
-    return f"{candidate.schedule} {tokens}{rows}x{columns} {p['dot_parallel']}/{p['head_parallel']}"
+    rest = f"{p['dot_parallel']}/{p['head_parallel']}/{p['lanes']}"
+    return f"{candidate.schedule} {tokens}{p['weight_parallel']} in {p['cycles']:,} {rest}"
 
 
 def _stage_preset(candidate: Candidate) -> StagePreset:
@@ -195,58 +205,80 @@ class _Search:
     ) -> None:
         self.model, self.card, self.mhz, self.on_step = model, card, mhz, on_step
         self.prompt, self.new_tokens, self.tried = prompt, new_tokens, 0
+        self._lowered: dict[int, ir.Program] = {}
         self.found = {"prefill": list(self._prefill()), "decode": list(self._decode())}
 
     # ------------------------------------------------------------------------------ one stage
 
     def _prefill(self) -> Iterator[Candidate]:
-        for schedule in SCHEDULES["prefill"]:
-            for tokens in TOKENS:
-                yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
+        for schedule, tokens in product(SEARCHED["prefill"], TOKENS):
+            yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
 
     def _decode(self) -> Iterator[Candidate]:
-        for schedule in SCHEDULES["decode"]:
+        for schedule in SEARCHED["decode"]:
             yield from self._climb("decode", schedule, {"macs_per_dsp": 2})
 
     def _climb(self, stage: str, schedule: str, start: Parameters) -> list[Candidate]:
+        tokens = start.get("token_parallel", 1)
+
         def evaluate(parameters: Parameters) -> Candidate:
             self.tried += 1
             self.on_step(self.tried, None)
-            return candidate(
-                self.model, self.card, self.mhz, self.prompt, self._middle, stage, schedule, parameters
-            )
+            chosen = StagePreset(schedule=schedule, **parameters)
+            return candidate(self, stage, chosen)
 
-        return climb(start, self._knobs(stage), evaluate, lambda c: self._fits(c.resources))
+        return climb(start, self._knobs(stage, tokens), evaluate, lambda c: self._fits(c.resources))
+
+    def program(self, stage: str, tokens: int) -> ir.Program:
+        """The unscheduled program of a stage."""
+        block = tokens if stage == "prefill" else TOKENS[0]
+        if block not in self._lowered:
+            self._lowered[block] = self.model.program(block)
+        return reachable(self._lowered[block], stage)
 
     @property
-    def _middle(self) -> int:
+    def middle(self) -> int:
         """The position that stands for all of an answer: what a token costs is a line."""
         return self.prompt + (self.new_tokens - 1) // 2
 
-    def _knobs(self, stage: str) -> Knobs:
-        """The choices of a stage, without lanes that no port to memory could feed."""
+    def _knobs(self, stage: str, tokens: int) -> Knobs:
+        """The choices of a stage: no more rows at once than a port to memory could feed."""
         config = self.model.config
-        bits = 1 if (fmt := self.model.weights.recipe.weight) is None else fmt.bits
-        memory = self.card.memory
-        rate = inf if memory.channel_gb_per_s is None else memory.channel_gb_per_s * 1e3 * memory.efficiency
-        fed = rate / self.mhz * 8 / bits  # weights per cycle of a port
-        lanes = [pair for pair in LANES if pair[0] * pair[1] < 2 * fed]
+        largest = config.hidden_size * config.intermediate_size
+        rows = max(n for n in _powers(WORD_ROWS) if n <= 2 * self._fed())
+        cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
+        lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
+        heads = config.head_dim
         return {
-            "linear": [{"weight_parallel": rows, "block_parallel": columns} for rows, columns in lanes],
-            "attention": [{"dot_parallel": n} for n in _divisors(config.head_dim, 8)],
+            "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
+            if stage == "prefill"  # where layers work at the same time, all may take as long as the largest
+            else [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
+            "attention": [{"dot_parallel": n} for n in _divisors(heads, min(heads, 4 if tokens > 1 else 16))],
             "softmax": [{"head_parallel": n} for n in _divisors(group, 1)],
+            "lanes": [{"lanes": n} for n in lanes[::2]],
         }
+
+    def _fed(self) -> float:
+        """Weights per cycle that a port to memory delivers at most: what the roofline leaves of the lanes."""
+        fmt, memory = self.model.weights.recipe.weight, self.card.memory
+        if fmt is None or memory.channel_gb_per_s is None:
+            return inf
+        return memory.channel_gb_per_s * 1e3 * memory.efficiency / self.mhz * 8 / fmt.bits
+
+    @property
+    def uram_depth(self) -> int:
+        return URAM_DEPTH if self.card.available and self.card.available.uram else 0
 
     def _fits(self, used: Resources) -> bool:
         return not excesses(Demand([Module("design", used)]), self.card)
 
     # ------------------------------------------------------------------------------ both
 
-    def pairs(self, modes: Sequence[Mode]) -> list[Pair]:
+    def pairs(self, mode: Mode) -> list[Pair]:
         """All pairs that fit."""
-        wanted = product(modes, self._best("prefill"), self._best("decode"))
-        found = [self._pair(how, first, second) for how, first, second in wanted]
+        wanted = product(self._best("prefill"), self._best("decode"))
+        found = [self._pair(mode, first, second) for first, second in wanted]
         return [pair for pair in found if self._fits(pair.used)]
 
     def _best(self, stage: str) -> list[Candidate]:
@@ -278,40 +310,43 @@ class _Search:
         check_fits(Demand([Module("the smallest design", both)]), self.card)
 
 
-def candidate(
-    model: Model, card: Device, mhz: float, prompt: int, position: int, stage: str, schedule: str, parameters: Parameters,
-) -> Candidate:  # fmt: skip
-    """A stage by itself: what the prompt, or the token at a position, costs."""
-    chosen = preset_stage(stage, StagePreset(schedule=schedule, **parameters))
-    s = Schedule(_program(model, chosen.token_parallel, stage))
-    for name, words in weight_words(model, WORD_ROWS).items():
-        if any(b.name == name for b in s.top_func.params):
+def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
+    """A stage by itself: what the prompt, or the token in the middle of an answer, costs."""
+    made, card = preset_stage(stage, chosen), search.card
+    s = Schedule(search.program(stage, made.token_parallel))
+    ports = {b.name for b in s.top_func.params}
+    for name, words in weight_words(search.model, WORD_ROWS).items():
+        if name in ports:
             pack_words(s, name, words)
-    chosen.apply(s, [f.name for f in s.program.functions])
-    store_in_uram(s, URAM_DEPTH if card.available and card.available.uram else 0)
-    scalars = {"n_prompt": prompt} if stage == "prefill" else {"pos": position}
-    found = estimate(s.program, card.key, clock_mhz=mhz, temperature=0.0, top_k=0, **scalars)
-    origins = {f.name: f.origin for f in s.program.functions}
-    busy: dict[str, float] = {}
-    for row in found.stages:
-        knob = ENGINES.get(origins.get(row.name, ""), "linear")
-        if row.name != stage:
-            busy[knob] = max(busy.get(knob, 0.0), float(row.cycles))
+    made.apply(s, [f.name for f in s.program.functions])
+    store_in_uram(s, search.uram_depth)
+    scalars: dict[str, Any] = {"n_prompt": search.prompt} if stage == "prefill" else {"pos": search.middle}
+    found = estimate(s.program, card.key, clock_mhz=search.mhz, **{**scalars, **GREEDY})
     return Candidate(
-        schedule,
-        parameters,
+        chosen.schedule,
+        chosen.parameters,
         cycles=found.main.cycles,
         bytes=found.main.bytes,
         resources=found.resources,
         ports=found.modules[-1].resources,
-        busy=busy,
+        busy=_busy(found, {f.name: f.origin for f in s.program.functions}),
         binds=found.binds,
     )
 
 
-def _program(model: Model, tokens: int, stage: str) -> ir.Program:
-    """The unscheduled program of a stage."""
-    return reachable(model.program(tokens if stage == "prefill" else 8), stage)
+def _busy(found: Estimate, origins: Mapping[str, str]) -> dict[str, float]:
+    """The cycles of the slowest kernel that each knob shapes; those of attention take turns."""
+    copies = Counter(module.name.partition("#")[0] for module in found.modules)
+    busy: dict[str, float] = {}
+    for row in found.stages:
+        knob = KNOBS.get(origins.get(row.name, ""), "")
+        cycles = row.cycles / max(1, copies[row.name])
+        busy[knob] = busy.get(knob, 0.0) + cycles if knob == "attention" else max(busy.get(knob, 0.0), cycles)
+    return busy
+
+
+def _powers(most: int) -> list[int]:
+    return [1 << n for n in range(most.bit_length())]
 
 
 def _divisors(number: int, least: int) -> list[int]:

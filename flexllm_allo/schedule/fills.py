@@ -67,6 +67,8 @@ def _lanes(buffer: ir.Buffer) -> list[int]:
 
 def _index(name: str, lanes: int, size: int | None) -> ir.Expr:
     inner = var(f"{name}.inner")
+    if size == 1:
+        return const(0)
     if lanes == 1:
         return var(name)
     return inner if lanes == size else binary("+", binary("*", var(name), lanes), inner)
