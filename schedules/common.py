@@ -109,10 +109,9 @@ def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, 
     }
     if spatial_hadamard:
         made |= {"hadamard_stages": partial(stream, buffer="half")}
-    if p.lanes > 1:
-        made |= {
-            kernel: partial(elementwise, loop=loop, lanes=p.lanes) for kernel, loop in ELEMENTWISE.items()
-        }
+    for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
+        if not (spatial_hadamard and loop == "i"):  # its stages take an element per cycle
+            made[kernel] = partial(elementwise, loop=loop, lanes=p.lanes)
     if streams:
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}

@@ -58,7 +58,8 @@ def climb(
 ) -> list[Candidate]:
     """All settings on the way from the smallest one to where nothing that binds can be raised.
 
-    A raise that does not fit, or that gains nothing, is taken back, and its knob stays where it is.
+    A raise that does not fit, or that makes its own part no faster, is taken back, and its knob stays where
+    it is. Settings no faster than those before are passed, but not returned: another part is as slow.
     """
     at = dict.fromkeys(knobs, 0)
 
@@ -70,14 +71,20 @@ def climb(
 
     here = evaluate(setting())
     found = [here]
+
+    def is_gain(raised: Candidate, name: str) -> bool:
+        own = raised.busy.get(name, 0.0) < here.busy.get(name, 0.0) * (1 - GAIN)
+        return own or raised.cycles < here.cycles * (1 - GAIN)
+
     open_ = {name for name, choices in knobs.items() if len(choices) > 1}
     while open_ and fits(here):
         name = max(sorted(open_), key=lambda n: here.busy.get(n, 0.0))
         at[name] += 1
         raised = evaluate(setting())
-        if fits(raised) and raised.cycles < here.cycles * (1 - GAIN):
-            found.append(raised)
+        if fits(raised) and is_gain(raised, name):
             here = raised
+            if raised.cycles < found[-1].cycles * (1 - GAIN):
+                found.append(raised)
         else:
             at[name] -= 1
             open_.discard(name)

@@ -44,8 +44,9 @@ ROWS = 12
 """Designs in the table."""
 TOKENS = (8, 16, 32)
 """Blocks of prefill that are tried."""
-SEARCHED = {"prefill": ("overlapped", "temporal"), "decode": ("overlapped", "temporal")}
-"""Schedules that are tried."""
+PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("overlapped", TOKENS[0]), ("temporal", TOKENS[0]))
+DECODE = ("overlapped", "temporal")
+"""Schedules that are tried, of prefill with the tokens of a block."""
 CYCLES = 8
 """How often the time that a linear layer may take for a block is halved, down to what memory allows."""
 KNOBS = {
@@ -155,7 +156,12 @@ def tune(
     whole = estimate_top(top, card, prompt, new_tokens, search.mhz, f"{directory} ({preset.name})")
     front = pareto(pairs, lambda p: (p.prefill_s, p.decode_s, search.fullest(p.used)))
     return Tuned(
-        preset, whole, sorted(front, key=lambda p: p.prefill_s), search.tried, time.monotonic() - begin, ()
+        preset,
+        whole,
+        sorted(front, key=lambda p: (p.prefill_s, p.decode_s)),
+        search.tried,
+        time.monotonic() - begin,
+        (),
     )
 
 
@@ -211,23 +217,22 @@ class _Search:
     # ------------------------------------------------------------------------------ one stage
 
     def _prefill(self) -> Iterator[Candidate]:
-        for schedule, tokens in product(SEARCHED["prefill"], TOKENS):
+        for schedule, tokens in PREFILL:
             yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
 
     def _decode(self) -> Iterator[Candidate]:
-        for schedule in SEARCHED["decode"]:
+        for schedule in DECODE:
             yield from self._climb("decode", schedule, {"macs_per_dsp": 2})
 
     def _climb(self, stage: str, schedule: str, start: Parameters) -> list[Candidate]:
-        tokens = start.get("token_parallel", 1)
+        knobs = self._knobs(stage, start.get("token_parallel", 1))
 
         def evaluate(parameters: Parameters) -> Candidate:
             self.tried += 1
             self.on_step(self.tried, None)
-            chosen = StagePreset(schedule=schedule, **parameters)
-            return candidate(self, stage, chosen)
+            return candidate(self, stage, StagePreset(schedule=schedule, **parameters))
 
-        return climb(start, self._knobs(stage, tokens), evaluate, lambda c: self._fits(c.resources))
+        return climb(start, knobs, evaluate, lambda c: self._fits(c.resources))
 
     def program(self, stage: str, tokens: int) -> ir.Program:
         """The unscheduled program of a stage."""
