@@ -1,4 +1,4 @@
-"""Accesses that never meet do not wait for each other, and a word is read once however many want a part of it."""
+"""Accesses that never meet do not wait for each other; a word is read once however many want a part of it."""
 
 from __future__ import annotations
 

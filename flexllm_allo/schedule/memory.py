@@ -99,7 +99,8 @@ def bind_storage(
         >>> s.bind_storage(s.C, "URAM")
         >>> print(s)
         def double(A: int32[4, 3]) -> int32[4, 3]:
-            C: int32[4, 3]  # bind_storage(URAM)
+            # C: bind_storage(URAM)
+            C: int32[4, 3]
             for i in range(4, name="S_i_j_0"):
                 for j in range(3):
                     C[i, j] = A[i, j] * 2
