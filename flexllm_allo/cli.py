@@ -129,7 +129,12 @@ def build(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="Folder of the project.")],
     recipe: Recipe = None,
-    device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
+    device: Annotated[
+        str | None, typer.Option(help="Card the design is for. Default: the preset's, or u280.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Which design: a name, or a file that tune wrote.")
+    ] = None,
     target: Annotated[str, typer.Option(help="Backend.")] = "vitis_hls",
     mode: Annotated[
         str | None, typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw. Default: only the project.")
@@ -148,6 +153,7 @@ def build(
             target=target,
             mode=mode,
             max_seq_len=max_seq_len,
+            preset=preset,
             on_step=advance,
         )
     if mode is not None:
@@ -365,10 +371,12 @@ def show_estimate(
         Path,
         typer.Argument(metavar="DIR_OR_NAME", help="A checkpoint, or an architecture such as llama-3.2-1b."),
     ],
-    device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
+    device: Annotated[
+        str | None, typer.Option(help="Card the design is for. Default: the preset's, or u280.")
+    ] = None,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1024,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 128,
-    preset: Annotated[str, typer.Option(help="Which design.")] = "default",
+    preset: Annotated[str, typer.Option(help="Which design: a name, or a file that tune wrote.")] = "default",
     clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
@@ -398,6 +406,53 @@ def show_estimate(
         page_file.write(estimate_page(found).encode())
     if result_file:
         result_file.write_json(found.to_dict())
+
+
+@app.command("tune")
+def tune_design(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR_OR_NAME", help="A checkpoint, or an architecture such as llama-3.2-1b."),
+    ],
+    device: Annotated[str, typer.Option(help="Card the design is for.")] = "u280",
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1024,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 1024,
+    objective: Annotated[str, typer.Option(help="latency, throughput (of decode) or energy.")] = "latency",
+    mode: Annotated[
+        str, typer.Option(help="resident, or reconfigured: a design per stage, loaded in turn.")
+    ] = "resident",
+    clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
+    recipe: Recipe = None,
+    out: Annotated[Path | None, typer.Option(help="Write the preset to this TOML file.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Search the parameters of the schedules for a card, and write the best design as a preset."""
+    from .report.terminal import estimate_text
+    from .runtime.preset import preset_to_toml
+    from .runtime.tune import tune, tune_rows
+
+    preset_file, result_file = (_output(path) if path else None for path in (out, json_file))
+    with _progress("stages estimated") as advance:
+        found = tune(
+            directory,
+            device,
+            prompt,
+            new_tokens,
+            objective=objective,
+            mode=mode,
+            recipe=recipe,
+            clock_mhz=clock,
+            name=out.stem if out else "",
+            on_step=advance,
+        )
+    _rows("designs that none beats in all of this (estimated)", tune_rows(found))
+    typer.echo(f"{found.tried} stages estimated in {found.seconds:.1f} s\n")
+    typer.echo(estimate_text(found.estimate))
+    typer.echo(preset_to_toml(found.preset), nl=False)
+    if preset_file:
+        preset_file.write(preset_to_toml(found.preset).encode())
+    if result_file:
+        result_file.write_json(found.estimate.to_dict())
 
 
 @app.command("recipes")

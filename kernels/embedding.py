@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from flexllm_allo import params, template
+from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import float32, int32
 
-T, V, E, S = params("T, V, E, S")
+T, N, V, E, S = params("T, N, V, E, S")
 
 
-@template(T, V, E)
-def embedding(tokens: int32[T], n: int32, table: float32[V, E]) -> float32[T, E]:
-    """Row tokens[t] of the table for the first n tokens; padding rows are zero."""
+class LearnedTables(Bundle):
+    """What all layers share where positions are added to tokens."""
+
+    eps: float32
+    positions: float32[S, E]
+
+
+@template(T, N, V, E)
+def embedding(tokens: int32[N], at: int32, n: int32, table: float32[V, E]) -> float32[T, E]:
+    """Rows of the table for tokens at .. at + n - 1, as a block of T tokens; padding rows are zero."""
     X: float32[T, E] = 0.0
     for t in range(n, name="token"):
         for e in range(E, name="element"):
-            X[t, e] = table[tokens[t], e]
+            X[t, e] = table[tokens[at + t], e]
     return X
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from flexllm_allo import grid, params, template
+from flexllm_allo import Bundle, grid, params, template
 from flexllm_allo.ir.types import float32, int32
 
 H, T, W, S, P = params("H, T, W, S, P")  # heads, tokens, width, positions, pairs
+
+
+class RotaryTables(Bundle):
+    """What all layers share: the rest of a norm, and angles by position."""
+
+    eps: float32
+    cosine: float32[S, P]
+    sine: float32[S, P]
 
 
 @template(T, S, P)

@@ -142,10 +142,7 @@ def prefill(
 ):  # fmt: skip
     """Run the prompt through the layers: each takes two passes over the blocks."""
     for e in range((n_prompt + T - 1) // T, name="embed"):
-        tokens: int32[T] = 0
-        for t in range(min(T, n_prompt - e * T), name="fetch"):
-            tokens[t] = prompt[e * T + t]
-        first = embedding(tokens, min(T, n_prompt - e * T), embed)
+        first = embedding[T](prompt, e * T, min(T, n_prompt - e * T), embed)
         store_rows(first, min(T, n_prompt - e * T), e * T, stream)
     for l in range(L, name="layer"):
         for b_kv in range((n_prompt + T - 1) // T, name="keys_values"):

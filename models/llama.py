@@ -40,21 +40,6 @@ class Vocabulary(Bundle):
     w_head: R.w_head.Weight[V, E]
 
 
-class RotaryTables(Bundle):
-    """What all layers share."""
-
-    eps: float32
-    cosine: float32[S, P]
-    sine: float32[S, P]
-
-
-class LearnedTables(Bundle):
-    """The same for a model whose positions are added to its tokens."""
-
-    eps: float32
-    positions: float32[S, E]
-
-
 class Attention(Bundle):
     """An attention: norm, weights [out, in], and what quantization needs at its two inputs."""
 
@@ -132,7 +117,7 @@ def forward(
     attentions: Attention[L], mlps: Mlp[L], cache: R.Cache[C, S, D][L],
 ) -> float32[T, E]:  # fmt: skip
     """The residual stream after all layers for n of T tokens at positions pos .. pos + n - 1."""
-    x = embedding(tokens, n, embed)
+    x = embedding[T](tokens, 0, n, embed)
     with meta_if(not R.rotary):
         add_positions(x, n, pos, tables.positions)
     for l in range(L, name="layer"):
@@ -160,10 +145,7 @@ def prefill(
     layers they wait in the residual stream. Returns the first new token. Works for every length from 1 to S.
     """
     for e in range((n_prompt + T - 1) // T, name="embed"):
-        tokens: int32[T] = 0
-        for t in range(min(T, n_prompt - e * T), name="fetch"):
-            tokens[t] = prompt[e * T + t]
-        first = embedding(tokens, min(T, n_prompt - e * T), vocabulary.embed)
+        first = embedding[T](prompt, e * T, min(T, n_prompt - e * T), vocabulary.embed)
         with meta_if(not R.rotary):
             add_positions(first, min(T, n_prompt - e * T), e * T, tables.positions)
         store_rows(first, min(T, n_prompt - e * T), e * T, stream)

@@ -12,7 +12,7 @@ from typing import Any
 from flexllm_allo import Bundle, Traits
 from flexllm_allo.ir.dtypes import DType, Int, UInt
 from flexllm_allo.ir.types import float16, float32
-from flexllm_allo.kernels import attention, grouped, norm, quantize, rope, rotate
+from flexllm_allo.kernels import attention, embedding, grouped, norm, quantize, rope, rotate
 from flexllm_allo.kernels.linear import ChannelWeight, Linear, NoWeight, linear
 from flexllm_allo.kernels.quantize import Activation
 from flexllm_allo.quant.architecture import Architecture
@@ -27,7 +27,6 @@ from flexllm_allo.quant.formats import (
 from flexllm_allo.quant.passes import LowRank, Outliers, Rotate
 from flexllm_allo.quant.recipes import SITES, Recipe
 
-from . import llama as graph
 from .arrays import is_biased
 
 Kernel = Callable[..., Any]
@@ -127,7 +126,7 @@ def operators(recipe: Recipe, architecture: Architecture = LLAMA, window: int = 
         norm=norm.layer_norm if layer_norm else norm.rms_norm,
         Norm=norm.LayerNorm if layer_norm else norm.RmsNorm,
         HeadNorm=norm.RmsNorm if architecture.qk_norm else norm.NoNorm,
-        Tables=graph.RotaryTables if rotary else graph.LearnedTables,
+        Tables=rope.RotaryTables if rotary else embedding.LearnedTables,
         qk_norm=architecture.qk_norm,
         rotary=rotary,
         gated=gated,

@@ -9,27 +9,20 @@ from __future__ import annotations
 from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
 
+from .parallelism import Parallelism
 
-def products(s: Schedule, elements: int, once: tuple[str, str]) -> None:
-    """`scores` and `mix`: `elements` of a row of K or V meet all queries of the group in every cycle.
 
-    Where that is a whole row, what is done `once` per row and query keeps up with it. A row comes word by
-    word, if the cache is packed.
+def products(s: Schedule, p: Parallelism, once: tuple[str, str]) -> None:
+    """`scores` and `mix`: `dot_parallel` elements of a row of K or V meet all queries of the group per cycle.
+
+    Where that is a whole row, what is done `once` per row and query keeps up with it; else that is done for
+    all queries of the group and `lanes` tokens at a time. A row comes word by word, if the cache is packed.
     """
-    s.vectorize("d_row", max(elements, *(b.words for b in buffers(s.top_func).values())))
-    if s.vectorize("d", elements) is None:
-        for loop in once:
-            s.vectorize(loop)
-    for loop in ("t", "j"):
+    s.vectorize("d_row", max(p.dot_parallel, *(b.words for b in buffers(s.top_func).values())))
+    whole = s.vectorize("d", p.dot_parallel) is None
+    for loop in (once[1], "t", "j"):
         s.vectorize(loop)
-    s.pipeline()
-
-
-def weigh(s: Schedule, heads: int) -> None:
-    """Exponentials and weights of all tokens and `heads` query heads in every cycle."""
-    for token, head in (("t_e", "j_e"), ("t", "j")):
-        s.vectorize(token)
-        s.vectorize(head, heads)
+    s.vectorize(once[0], 0 if whole else p.lanes)
     s.pipeline()
 
 

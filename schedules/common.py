@@ -4,51 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import ParamSpec
 
 from flexllm_allo import Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
-from flexllm_allo.schedule.stage import Stage
+from flexllm_allo.schedule.stage import Lanes, Schedules, Stage
 
 from . import attention, hadamard, linear
+from .parallelism import Parallelism
 
 P = ParamSpec("P")
 GROUPED = ("linear_group", "linear_zero", "linear_progressive")
+"""Linear layers whose weights have scales per group: they are read along rows of W."""
+ELEMENTWISE = {
+    **dict.fromkeys(("quantize", "quantize_minimum", "quantize_zero", "quantize_static"), "k_code"),
+    **dict.fromkeys(("swiglu", "gelu", "residual"), "i"),
+    **dict.fromkeys(("rms_norm", "layer_norm"), "e_out"),
+}
+"""The loop of every such kernel whose iterations may run side by side."""
 PAIRS = 8
 """Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
 
-@dataclass(frozen=True)
-class Parallelism:
-    """What is done per cycle. The numbers fit prefill.
-
-    Attributes:
-        token_parallel: tokens in a block, all of which meet a weight at once.
-        weight_parallel: output channels of a linear layer.
-        block_parallel: input channels of a linear layer.
-        dot_parallel: elements of a head, in attention.
-        head_parallel: query heads of a group, in softmax.
-        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
-    """
-
-    token_parallel: int = 8
-    weight_parallel: int = 16
-    block_parallel: int = 1
-    dot_parallel: int = 8
-    head_parallel: int = 1
-    macs_per_dsp: int = 1
-
-
 def stage(
-    name: str,
-    numbers: Callable[P, Parallelism],
-    *,
-    streams: bool,
-    spatial_hadamard: bool,
-    overlapped: bool = False,
+    name: str, numbers: Callable[P, Parallelism], *, streams: bool, spatial: bool, overlapped: bool = False
 ) -> Callable[P, Stage]:
     """A stage of inference as a function of what `numbers` takes.
 
@@ -56,14 +37,14 @@ def stage(
         name: how reports call it.
         numbers: gives how much of everything is done at once.
         streams: whether operators work at the same time, joined by FIFOs, or take turns.
-        spatial_hadamard: the same for the stages of the Hadamard transform.
+        spatial: the same for the stages of the Hadamard transform.
         overlapped: whether a layer takes in the next block while it works on those before.
     """
 
     @wraps(numbers)
     def shaped(*args: P.args, **named: P.kwargs) -> Stage:
         p = numbers(*args, **named)
-        made = kernels(p, streams, spatial_hadamard)
+        made = kernels(p, streams, spatial)
         if overlapped:
             made |= dict.fromkeys(("self_attention", "mlp", "attend", "attend_static"), processes)
             made |= {"prefill": partial(overlap, loop="b")}
@@ -72,23 +53,25 @@ def stage(
     return shaped
 
 
-def kernels(p: Parallelism, streams: bool, spatial_hadamard: bool) -> dict[str, Callable[[Schedule], None]]:
-    """The schedule of every kernel that has one of its own."""
-    rows, columns = p.weight_parallel, p.block_parallel
-    along = rows * columns  # weights with scales per group are read along rows of W
-    made = {
-        "linear": partial(linear.linear, rows=rows, columns=columns, macs_per_dsp=p.macs_per_dsp),
-        **dict.fromkeys(GROUPED, partial(linear.grouped, columns=along)),
-        "linear_sparse": partial(linear.grouped, columns=max(1, along // 4), loop="q"),
-        "scores": partial(attention.products, elements=p.dot_parallel, once=("t_s", "j_s")),
-        "weigh": partial(attention.weigh, heads=p.head_parallel),
-        "mix": partial(attention.products, elements=p.dot_parallel, once=("t_c", "j_c")),
+def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | Schedules]:
+    """The schedule of every kernel that has one of its own, most as lanes of loops (0: all iterations)."""
+    along, heads, pairs = p.weight_parallel * p.block_parallel, p.head_parallel, max(PAIRS, p.lanes)
+    made: dict[str, Lanes | Schedules] = {
+        "linear": partial(linear.linear, p=p),
+        **{kernel: {"k": along, "t": 0} for kernel in GROUPED},
+        "linear_sparse": {"q": max(1, along // 4), "t": 0},
+        "scores": partial(attention.products, p=p, once=("t_s", "j_s")),
+        "weigh": {"t_e": 0, "j_e": heads, "t": 0, "j": heads},
+        "mix": partial(attention.products, p=p, once=("t_c", "j_c")),
         "append_codes": attention.append,
-        "candidates": candidates,
-        "butterfly": hadamard.streamed if spatial_hadamard else partial(hadamard.butterfly, pairs=PAIRS),
-        "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial_hadamard else 2 * PAIRS),
+        "candidates": {"i": 0},
+        "butterfly": hadamard.streamed if spatial else {"i": pairs, "i_late": pairs},
+        "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial else 2 * PAIRS),
     }
-    if spatial_hadamard:
+    for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
+        if not (spatial and loop == "i"):  # its stages take an element per cycle
+            made[kernel] = {loop: p.lanes}
+    if spatial:
         made |= {"hadamard_stages": partial(stream, buffer="half")}
     if streams:
         made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loop="g"))
@@ -109,12 +92,6 @@ def processes(s: Schedule) -> None:
 def overlap(s: Schedule, loop: str) -> None:
     """The next iteration begins as soon as the first process of the loop is done with the one before."""
     s.dataflow(loop)
-    s.pipeline()
-
-
-def candidates(s: Schedule) -> None:
-    """A logit per cycle, compared with all that are kept at once."""
-    s.vectorize("i")
     s.pipeline()
 
 

@@ -10,26 +10,18 @@ from .common import Parallelism, stage
 
 
 def numbers(
-    weight_parallel: int = 64,
-    block_parallel: int = 1,
-    dot_parallel: int = 64,
-    head_parallel: int = 4,
-    macs_per_dsp: int = 1,
-) -> Parallelism:
-    """What decode does per cycle, for its one token.
-
-    Args:
-        weight_parallel: output channels per cycle.
-        block_parallel: input channels per cycle.
-        dot_parallel: elements of a head per cycle, in attention.
-        head_parallel: query heads of a group per cycle, in softmax.
-        macs_per_dsp: products of narrow integers that share a multiplier, at most: 1 or 2.
-    """
-    return Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel, macs_per_dsp)
+    weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4,
+    **more: int,
+) -> Parallelism:  # fmt: skip
+    """What decode does per cycle for its one token: a `Parallelism`, the rest of it by name."""
+    return Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel, **more)
 
 
-temporal = stage("decode", numbers, streams=True, spatial_hadamard=False)
+temporal = stage("decode", numbers, streams=True, spatial=False)
 """One engine per layer shape, reused by all layers, and one for all stages of a Hadamard transform."""
 
-spatial = stage("decode", numbers, streams=True, spatial_hadamard=True)
+spatial = stage("decode", numbers, streams=True, spatial=True)
 """The same, with the stages of a Hadamard transform as processes of their own."""
+
+overlapped = stage("decode", numbers, streams=True, spatial=False, overlapped=True)
+"""Projections of one input that work at the same time: of queries, keys and values, of gate and up."""

@@ -9,13 +9,6 @@ BASE_LANES = 32
 """Most adders of the stage for sizes that are no power of two."""
 
 
-def butterfly(s: Schedule, pairs: int) -> None:
-    """One engine of `pairs` butterflies per cycle, which all stages take in turn: N / pairs cycles each."""
-    for loop in ("i", "i_late"):
-        s.vectorize(loop, pairs)
-    s.pipeline()
-
-
 def streamed(s: Schedule) -> None:
     """A stage that is a process of its own, an element per cycle from one to the next.
 

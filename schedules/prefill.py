@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from .common import Parallelism, stage
 
-spatial = stage("prefill", Parallelism, streams=True, spatial_hadamard=True, overlapped=True)
+spatial = stage("prefill", Parallelism, streams=True, spatial=True, overlapped=True)
 """Operators, and stages of the Hadamard transform, that work at the same time, each on another block."""
 
-temporal = stage("prefill", Parallelism, streams=False, spatial_hadamard=False)
+temporal = stage("prefill", Parallelism, streams=False, spatial=False)
 """Operators, and stages of the Hadamard transform, that take turns."""
+
+overlapped = stage("prefill", Parallelism, streams=True, spatial=False, overlapped=True)
+"""As `spatial`, with one engine for all stages of a Hadamard transform."""

@@ -483,9 +483,9 @@ CASES = {
     "attend_static": Case(attention.attend_static, attend_sizes([STATIC]), attend_inputs),
     "embedding": Case(
         embedding.embedding,
-        fixed(T=size, V=size, E=size),
+        fixed(T=size, N=st.just(9), V=size, E=size),
         lambda rng, b: [
-            rng.integers(0, b["V"], b["T"]).astype(np.int32), int(rng.integers(1, b["T"] + 1)),
+            rng.integers(0, b["V"], b["N"]).astype(np.int32), *rows_at(rng, b | {"S": b["N"]})[::-1],
             real(rng, b["V"], b["E"]),
         ],
     ),

@@ -7,11 +7,12 @@ import pytest
 
 import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
-from flexllm_allo.errors import ScheduleError, ScheduleValueError
-from flexllm_allo.ir.nodes import Bank
+from flexllm_allo.errors import PlacementError, ScheduleError, ScheduleValueError
+from flexllm_allo.ir.nodes import Bank, For
+from flexllm_allo.ir.simplify import value_of
 from flexllm_allo.ir.types import float32, int8, int32
 from flexllm_allo.ir.verify import verify
-from flexllm_allo.ir.walk import buffers
+from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.schedule.memory import Partition
 
 
@@ -299,3 +300,66 @@ def test_compose_refused():
     with pytest.raises(ScheduleError, match='kernel "gemm" has no instance with id "middle"'):
         s.compose(allo.customize(gemm), id="middle")
     assert s.instances("gemm") == ["gemm_left", "gemm_right"]
+
+
+# ------------------------------------------------------------------------------ kinds of memory, fills
+
+
+def test_bind_storage_reaches_all_names_of_an_array_and_the_hls_code() -> None:
+    s = allo.customize(gemm)
+    s.bind_storage(s.C, "uram", "ram_s2p")
+    (text,) = [line for line in str(s.build(target="vhls")).splitlines() if "bind_storage" in line]
+    assert text.split() == "#pragma HLS bind_storage variable=C type=ram_s2p impl=uram".split()
+    s.bind_storage(s.C, "AUTO")
+    assert "bind_storage" not in str(s.build(target="vhls"))
+
+
+def test_bind_storage_refuses_what_has_no_memory() -> None:
+    s = allo.customize(gemm)
+    with pytest.raises(PlacementError, match="Invalid resource 'DRAM'"):
+        s.bind_storage(s.C, "DRAM")
+    s = allo.customize(scaled)
+    with pytest.raises(ScheduleError, match='FX205: "a" is a scalar and lies in no memory'):
+        s.bind_storage(s.a, "URAM")
+
+
+def scaled(X: int32[4]) -> int32[4]:
+    Y: int32[4]
+    a: int32 = 3
+    for i in range(4):
+        Y[i] = X[i] * a
+    return Y
+
+
+def test_banks_are_filled_at_once() -> None:
+    """Four columns of eight have a bank each, and so have both halves of the rows."""
+
+    def kernel(A: int32[6, 8]) -> int32[6, 8]:
+        C: int32[6, 8] = 7
+        for i, j in allo.grid(6, 8):
+            C[i, j] += A[i, j]
+        return C
+
+    s = allo.customize(kernel)
+    s.partition(s.C, partition_type=Partition.Cyclic, dim=1, factor=2)
+    s.partition(s.C, partition_type=Partition.Complete, dim=2)
+    s.pipeline()
+    (fill,) = [n for n in s.top_func.body if isinstance(n, For) and n.hidden]
+    assert (value_of(fill.upper), fill.attrs.pipeline) == (3, 1)
+    loops = [n for n in walk(fill.body) if isinstance(n, For)]
+    assert [(value_of(n.upper), n.attrs.unroll) for n in loops] == [(2, 0), (8, 0)]
+    data = np.arange(48, dtype=np.int32).reshape(6, 8)
+    verify(s.program)
+    np.testing.assert_array_equal(s.build()(data), data + 7)
+    np.testing.assert_array_equal(Interpreter(s.program)(data), data + 7)
+    once = str(s.top_func)
+    s.pipeline()
+    assert str(s.top_func) == once
+
+
+def test_banks_that_do_not_divide_an_array_are_filled_one_by_one() -> None:
+    s = allo.customize(gemm)
+    s.partition(s.C, partition_type=Partition.Cyclic, dim=2, factor=3)
+    before = [n for n in s.top_func.body if isinstance(n, For) and n.hidden]
+    s.pipeline()
+    assert [n for n in s.top_func.body if isinstance(n, For) and n.hidden] == before

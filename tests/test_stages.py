@@ -30,6 +30,11 @@ DESIGNS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "wide": (prefill.spatial(2, 8, 4, 16, 2), decode.temporal(2, 16, 8, 1), {}),
     "shared": (prefill.spatial(3, 4), decode.temporal(4), dict(mode="shared")),
     "shared, temporal": (prefill.temporal(4, 4), decode.spatial(4), dict(mode="shared")),
+    "overlapped": (
+        prefill.overlapped(4, 8, dot_parallel=4, macs_per_dsp=4, lanes=4, cycles=300),
+        decode.overlapped(4, macs_per_dsp=2, lanes=2, cycles=300),
+        {},
+    ),
     "reconfigured": (prefill.spatial(3, 4), decode.temporal(4), dict(mode="reconfigured")),
 }
 FORMATS = ("w4a4kv8 static", "rotated")
@@ -72,7 +77,7 @@ def compiler() -> None:
         pytest.skip("no C++ compiler")
 
 
-@pytest.mark.parametrize("name", ["temporal, spatial", "shared", "reconfigured"])
+@pytest.mark.parametrize("name", ["temporal, spatial", "shared", "overlapped", "reconfigured"])
 def test_compiled_designs_generate_the_tokens_of_the_reference(name: str) -> None:
     model = random_model("w4a4kv8 static")
     top, arguments = design(model, name), golden_arguments(model)

@@ -54,6 +54,9 @@ def _buffer_notes(b: ir.Buffer) -> list[str]:
     ]
     if b.words > 1:
         notes.append(f"pack({b.words} x {b.logical} along dimension {len(b.shape) + b.word_axis + 1})")
+    resource = getattr(b.memory, "resource", "AUTO")
+    if resource != "AUTO":
+        notes.append(f"bind_storage({resource})")
     return notes
 
 

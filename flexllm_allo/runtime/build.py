@@ -21,9 +21,8 @@ from ..backend.llvm import LLVMModule
 from ..errors import BackendError, did_you_mean
 from ..hardware.devices import Device
 from ..hardware.devices import device as find_device
-from ..hybrid import HybridTop, Words, hybrid
+from ..hybrid import HybridTop, hybrid
 from ..ir.layout import laid_out
-from ..kernels import linear as linear_kernels
 from ..models import Model, architecture, load
 from ..models.arrays import constant_parts
 from ..models.presets import PRESETS
@@ -35,14 +34,12 @@ from ..schedules import decode, prefill
 from ..staging import StagedFolder
 from .memory_map import memory_map
 from .packing import manifest_entries, pack
+from .preset import DEFAULT, get_preset, preset_top
 from .quantize import quantized_copy
+from .words import WORD_ROWS, weight_words
 
 OnStep = Callable[[int, int | None], None]
 MODES = ("csim", "csyn", "csynth", "cosim", "sw_emu", "hw_emu", "hw")
-WORD_ROWS = 64
-"""Rows of a weight in one memory word: 512 bits at 8 bits per weight."""
-CACHE_BITS = 512
-"""A memory word of the KV cache: elements of one head of one token, never of two."""
 GOLDEN_PROMPT = 11
 """Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
 GOLDEN_TOKENS = 6
@@ -50,7 +47,6 @@ GOLDEN_BYTES = 64 << 20
 """Constants of the largest model whose project has a test bench with data."""
 MODEL = "model"
 """Folder in the project with config.json and the tokenizer; while it is made, the quantized model."""
-LINEAR_KINDS = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down", "w_head")
 
 
 def hardware_top(model: Model, token_parallel: int = 8, weight_parallel: int = 16) -> HybridTop:
@@ -59,35 +55,17 @@ def hardware_top(model: Model, token_parallel: int = 8, weight_parallel: int = 1
     return hybrid(model, first, decode.temporal(WORD_ROWS), weight_words(model))
 
 
-def weight_words(model: Model) -> dict[str, Words]:
-    """The memory words of every integer weight: rows side by side where a whole row has one scale.
-
-    Weights with scales per group are multiplied row by row, so their words lie along the row. Those of
-    the KV cache lie along the elements of a head: every token writes whole words, whatever block it is in.
-    """
-    layout: dict[str, Words] = {}
-    by_rows: Any = getattr(linear_kernels, "linear")  # noqa: B009
-    for kind in LINEAR_KINDS:
-        storage: linear_kernels.Linear = getattr(model.operators, kind)
-        if not storage.dtype.is_float and storage.Weight is not linear_kernels.NoWeight:
-            along = "rows" if storage.linear is by_rows else "columns"
-            layout[f"{kind}_codes"] = Words(WORD_ROWS, along)
-    cache = model.operators.cache.dtype
-    if not cache.is_float:
-        layout |= dict.fromkeys(("k_codes", "v_codes"), Words(CACHE_BITS // cache.bits, "columns"))
-    return layout
-
-
 def build_project(
     directory: Path,
     out: Path,
     *,
     recipe: str | None = None,
-    device: str = "u280",
+    device: str | None = None,
     target: str = "vitis_hls",
     mode: str | None = None,
     max_seq_len: int | None = None,
     frequency: float | None = None,
+    preset: str | None = None,
     on_step: OnStep = lambda _done, _total: None,
 ) -> Path:
     """Write the project of a checkpoint's hybrid top; with a mode, run that step of the tools too.
@@ -102,6 +80,8 @@ def build_project(
         mode: None (write only), csim, csynth, cosim, sw_emu, hw_emu or hw.
         max_seq_len: positions of the KV cache; the model's own context by default.
         frequency: clock in MHz; the card's usual one by default.
+        preset: a design by name or file (`runtime.preset`), which also gives the device, the recipe and the
+            clock where they are not given; `hardware_top` on a u280 by default.
         on_step: called with (steps done, steps in all).
 
     Raises:
@@ -110,12 +90,17 @@ def build_project(
         ToolError: FX501, the step's tool is not installed (the project stays); FX502, it failed.
     """
     _check(target, mode)
+    chosen = get_preset(preset) if preset not in (None, DEFAULT) else None
+    if chosen:
+        recipe = recipe or chosen.recipe_for(directory)
+        frequency = frequency or (chosen.clock_mhz if device in (None, chosen.device) else None)
+    device = device or (chosen.device if chosen else "u280")
     card = find_device(device)
     total = 3 + (mode is not None)
     with staged_project(Path(os.path.abspath(out))) as staged:
         model, source = _open(Path(directory), staged, recipe, max_seq_len)
         on_step(1, total)
-        top = hardware_top(model)
+        top = preset_top(chosen, model) if chosen else hardware_top(model)
         plan = plan_project(top, device, frequency=frequency, is_stored=True)
         on_step(2, total)
         if source is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BackendError, UsageError, did_you_mean
+from ..errors import BackendError, UsageError
 from ..estimate.result import Estimate
 from ..hardware.devices import Device
 from ..hardware.devices import device as find_device
@@ -16,6 +16,7 @@ from ..models.presets import PRESETS as ARCHITECTURES
 from . import flexllm
 from .build import hardware_top, run_arguments
 from .memory_map import memory_map
+from .preset import get_preset, preset_top
 
 DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 """The designs by name, each with its own parallelism and memory words; `default` is what `build` writes."""
@@ -23,7 +24,7 @@ DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 
 def estimate_model(
     directory: Path,
-    device: str = "u280",
+    device: str | None = None,
     prompt: int = 1024,
     new_tokens: int = 128,
     *,
@@ -36,17 +37,39 @@ def estimate_model(
 
     Args:
         directory: a Hugging Face folder, a quantized one, or the name of an architecture.
+        device: the card; by default that of the preset, or u280. So are the clock and the recipe.
         prompt, new_tokens: lengths of the run.
-        preset: one of `DESIGNS`, or ``flexllm-u280``.
+        preset: one of `DESIGNS`, ``flexllm-u280``, or a preset by name or file (`runtime.preset`).
         max_seq_len: positions of the KV cache; by default as many as the run takes.
 
     Raises:
         UsageError: FX703, there is no such preset, or the run does not fit the context.
         EstimateError: the design cannot be estimated.
     """
-    if preset not in (*DESIGNS, flexllm.PRESET):
-        hint = did_you_mean(preset, [*DESIGNS, flexllm.PRESET])
-        raise UsageError("FX703", f'there is no preset "{preset}"', hint=hint)
+    if preset == flexllm.PRESET:
+        recipe = recipe or (flexllm.RECIPE if _is_named(directory) else None)
+        model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
+        found = flexllm.estimate_flexllm(model, device or "u280", prompt, new_tokens, clock_mhz)
+        return replace(found, design=f"{directory} ({preset})")
+    chosen = None if preset in DESIGNS else get_preset(preset)
+    if chosen is not None:
+        device, recipe = device or chosen.device, recipe or chosen.recipe_for(directory)
+        clock_mhz = clock_mhz or (chosen.clock_mhz if device == chosen.device else None)
+    card = find_device(device or "u280")
+    model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
+    top = preset_top(chosen, model) if chosen else DESIGNS[preset](model)
+    design = f"{directory} ({preset})"
+    return estimate_top(top, card, prompt, new_tokens, clock_mhz or card.default_mhz, design)
+
+
+def open_model(
+    directory: Path, recipe: str | None, prompt: int, new_tokens: int, max_seq_len: int | None = None
+) -> Model:
+    """A checkpoint or an architecture, with a context for a run of those lengths.
+
+    Raises:
+        UsageError: FX703, the run does not fit the context.
+    """
     length = max_seq_len or prompt + new_tokens
     if prompt < 1 or new_tokens < 1 or prompt + new_tokens > length:
         raise UsageError(
@@ -54,23 +77,28 @@ def estimate_model(
             f"a prompt of {prompt} and {new_tokens} new tokens in a context of {length}",
             hint="at least one of each, together at most --max-seq-len",
         )
-    card = find_device(device)
-    named = str(directory) in ARCHITECTURES and not directory.exists()
-    recipe = flexllm.RECIPE if preset == flexllm.PRESET and named else recipe
-    model = architecture(str(directory), recipe, length) if named else load(directory, recipe, length)
-    if preset == flexllm.PRESET:
-        found = flexllm.estimate_flexllm(model, device, prompt, new_tokens, clock_mhz)
-        return replace(found, design=f"{directory} ({preset})")
-    top = DESIGNS[preset](model)
-    mhz = clock_mhz or card.default_mhz
+    if _is_named(directory):
+        return architecture(str(directory), recipe, length)
+    return load(directory, recipe, length)
+
+
+def _is_named(directory: Path) -> bool:
+    """Whether it is the name of an architecture, not a folder."""
+    return str(directory) in ARCHITECTURES and not directory.exists()
+
+
+def estimate_top(
+    top: HybridTop, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
+) -> Estimate:
+    """The estimate of a run on a design, with its arrays placed in the memory of the card."""
     return top.schedule.estimate(
-        device,
+        card.key,
         clock_mhz=mhz,
         new_tokens=new_tokens,
         n_prompt=prompt,
         placement=placement(top, card, mhz),
         reconfigured=top.mode == "reconfigured",
-        design=f"{directory} ({preset})",
+        design=design,
     )
 
 
@@ -86,4 +114,4 @@ def placement(top: HybridTop, card: Device, mhz: float) -> dict[str, list[str]]:
     }
 
 
-__all__ = ["DESIGNS", "estimate_model"]
+__all__ = ["DESIGNS", "estimate_model", "estimate_top", "open_model"]

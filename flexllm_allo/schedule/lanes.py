@@ -58,8 +58,9 @@ def vectorize(
             # C: partition(cyclic, dim=2, factor=2)
             C: int32[6, 4]
             for _0 in range(6):
-                for _1 in range(4):
-                    C[_0, _1] = 0
+                for _1 in range(2):  # pipeline II=1
+                    for _1_inner in range(2):  # unroll
+                        C[_0, _1 * 2 + _1_inner] = 0
             for i in range(6, name="S_i_j_k_0"):
                 for j_outer in range(2):
                     for k in range(5):  # pipeline II=1

@@ -14,6 +14,7 @@ from ..errors import Place, ScheduleError, ScheduleValueError
 from ..ir import nodes as ir
 from ..ir.simplify import binary, const, simplify, value_of, var
 from ..ir.walk import Node, buffers, substitute, walk
+from .fills import fill_banks
 from .names import LoopBand, LoopSite, LoopWrapper, bands, find_function, find_loop, fresh, replace_at
 from .nests import (
     band_written,
@@ -358,7 +359,8 @@ def pipeline(
 
     Args:
         axis: the loop; without it, every loop that has no directive yet and holds no call and no loop but
-            unrolled ones: what is left to run in turns after `unroll` and `vectorize`.
+            unrolled ones: what is left to run in turns after `unroll` and `vectorize`. Arrays in banks are
+            then filled an element of every bank at a time.
         rewind: start the next run of the whole loop without a gap.
 
     Raises:
@@ -385,6 +387,7 @@ def pipeline(
     else:
         function = find_function(program, func)
         chosen = [site for sites in bands(function).values() for site in sites if _in_turns(site)]
+        program = fill_banks(program, function.name)
     for site in chosen:
         _integer("initiation_interval", initiation_interval, 1, site, "cycles from one iteration to the next")
         found = find_loop(program, func, LoopWrapper(site.function.name, site.band, site.name))

@@ -8,6 +8,7 @@ from math import lcm
 
 from ..errors import Place, ScheduleError, ScheduleValueError, did_you_mean
 from ..ir import nodes as ir
+from ..memory import Memory
 from .accumulate import accumulator
 from .buffers import Alias, Target, aliases, change_buffer, find_buffer
 from .loops import Axis
@@ -74,6 +75,50 @@ def partition(
             new = _with_bank(new, ir.Bank(kind.name.lower(), d - alias.shift, banks), alias, dim)
         if new is not alias.buffer:
             program = program.with_function(change_buffer(find_function(program, alias.func), new))
+    return program
+
+
+def bind_storage(
+    program: ir.Program, func: str, target: Target, resource: str, storage_type: str | None = None
+) -> ir.Program:
+    """Keep an array in one kind of memory, as Vitis' directive of that name does.
+
+    The array lies there under all its names: parameters it is passed to and arguments it comes from.
+
+    Args:
+        target: the array, ``s.A`` or ``"func:A"``.
+        resource: ``AUTO``, ``BRAM``, ``URAM``, ``LUTRAM`` or ``SRL``, in any case.
+        storage_type: ports, such as ``RAM_S2P``; the tool's choice by default.
+
+    Raises:
+        PlacementError: FX103, no such resource or storage type.
+        ScheduleError: FX205, the target is a FIFO or a scalar.
+
+    Example:
+        >>> s = allo.customize(double)
+        >>> s.bind_storage(s.C, "URAM")
+        >>> print(s)
+        def double(A: int32[4, 3]) -> int32[4, 3]:
+            # C: bind_storage(URAM)
+            C: int32[4, 3]
+            for i in range(4, name="S_i_j_0"):
+                for j in range(3):
+                    C[i, j] = A[i, j] * 2
+            return C
+    """
+    memory = Memory(resource, storage_type)
+    function, buffer = find_buffer(program, func, target)
+    if buffer.is_stream or not buffer.shape:
+        what = "a FIFO" if buffer.is_stream else "a scalar"
+        raise ScheduleError(
+            "FX205",
+            f'"{buffer.name}" is {what} and lies in no memory',
+            at=buffer.span,
+            hint="bind_storage is for arrays",
+        )
+    for alias in aliases(program, function.name, buffer.name):
+        changed = change_buffer(find_function(program, alias.func), replace(alias.buffer, memory=memory))
+        program = program.with_function(changed)
     return program
 
 

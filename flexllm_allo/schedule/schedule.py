@@ -289,6 +289,11 @@ class Schedule(Description):
     ) -> None:
         self._set(memory.partition(self.program, self.top_func_name, target, partition_type, dim, factor))
 
+    @primitive(memory.bind_storage)
+    def bind_storage(self, target: Target, resource: str, storage_type: str | None = None) -> None:
+        program = memory.bind_storage(self.program, self.top_func_name, target, resource, storage_type)
+        self._set(program)
+
     @primitive(memory.buffer_at)
     def buffer_at(self, target: Target, axis: Axis) -> None:
         self._set(memory.buffer_at(self.program, self.top_func_name, target, axis))

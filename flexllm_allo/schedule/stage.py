@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from .schedule import Schedule
+
+Lanes = Mapping[str, int]
+"""Loops of a kernel and how many of their iterations run side by side, 0 for all; the rest is pipelined."""
+
+Schedules = Callable[[Schedule], None]
 
 
 @dataclass(frozen=True)
@@ -15,19 +21,28 @@ class Stage:
     Attributes:
         name: how reports call it.
         token_parallel: tokens in a block; 1 for decode.
-        kernels: kernel name -> the function that schedules an instance of it.
+        kernels: kernel name -> the function that schedules an instance of it, or its `Lanes`.
         default: schedules the kernels that are not listed; without it they stay as they are written.
     """
 
     name: str
     token_parallel: int = 1
-    kernels: Mapping[str, Callable[[Schedule], None]] = field(default_factory=lambda: {})
-    default: Callable[[Schedule], None] | None = None
+    kernels: Mapping[str, Schedules | Lanes] = field(default_factory=lambda: {})
+    default: Schedules | None = None
 
     def apply(self, schedule: Schedule, functions: Iterable[str]) -> None:
         """Schedule those functions (instances of kernels, callees first) of a program."""
         for name in functions:
             origin = schedule.function(name).top_func.origin
             chosen = self.kernels.get(origin, self.default)
+            if isinstance(chosen, Mapping):
+                chosen = partial(vectorized, lanes=chosen)
             if chosen is not None:
                 schedule.function(name).apply(chosen)
+
+
+def vectorized(s: Schedule, lanes: Lanes) -> None:
+    """Run iterations of those loops side by side and pipeline what is left."""
+    for loop, count in lanes.items():
+        s.vectorize(loop, count)
+    s.pipeline()

@@ -1,0 +1,208 @@
+"""Presets: designs as data. A card, a model, a recipe, both stages with their parameters, as TOML.
+
+Those that come with the package are in `schedules/presets`; `flexllm tune` writes more. Every field is
+checked: the parameters of a stage are those of its schedule function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import FlexError, UsageError, did_you_mean
+from ..hardware.devices import device as find_device
+from ..hybrid import HybridTop, Mode, hybrid
+from ..models import Model
+from ..quant.store.folder import is_quantized
+from ..schedule.stage import Stage
+from ..schedules import decode, prefill
+from .storage import store_in_uram
+from .words import WORD_ROWS, weight_words
+
+SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage]]] = {
+    "prefill": {"spatial": prefill.spatial, "overlapped": prefill.overlapped, "temporal": prefill.temporal},
+    "decode": {"temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial},
+}
+"""The schedules of each stage, by the names of their functions."""
+
+DEFAULT = "default"
+"""The design that is built without a preset."""
+
+
+class StagePreset(BaseModel):
+    """A schedule by name; every other field is a parameter of its function."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, int] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    schedule: str
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return dict(self.model_extra or {})
+
+
+class Preset(BaseModel):
+    """A design.
+
+    Attributes:
+        name: how commands call it.
+        device: the card.
+        model: the architecture it was made for; it takes any.
+        recipe: the quantization it was made for.
+        clock_mhz: that it is to run at.
+        mode: where the engines of the stages are (`hybrid.Mode`).
+        word_rows: rows of a weight in a memory word.
+        uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
+        prefill, decode: the stages.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str
+    description: str = ""
+    device: str
+    model: str
+    recipe: str
+    clock_mhz: float = Field(gt=0)
+    mode: Mode = "resident"
+    word_rows: int = Field(default=WORD_ROWS, ge=1)
+    uram_depth: int = Field(default=0, ge=0)
+    prefill: StagePreset
+    decode: StagePreset
+
+    def recipe_for(self, directory: Path) -> str | None:
+        """Its recipe, unless the folder is quantized: that has one."""
+        return None if is_quantized(directory) else self.recipe
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of a name, or in a TOML file.
+
+    Raises:
+        UsageError: FX703, there is none, or the list of all fields that are unknown or wrong.
+    """
+    path = Path(name)
+    if name in presets():
+        return presets()[name]
+    if not path.is_file():
+        hint = did_you_mean(name, [DEFAULT, *presets()])
+        raise UsageError("FX703", f'there is no preset "{name}"', hint=hint)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("FX703", f"cannot read the preset {name}: {error}") from error
+    return parse_preset(text, name)
+
+
+def presets() -> dict[str, Preset]:
+    """Those that come with the package, by name."""
+    folder = files("flexllm_allo.schedules") / "presets"
+    found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    shipped = [parse_preset((folder / entry).read_text("utf-8"), entry) for entry in found]
+    return {preset.name: preset for preset in shipped}
+
+
+def parse_preset(text: str, source: str = "the text") -> Preset:
+    """The preset in a TOML text. `source` is its name in messages.
+
+    Raises:
+        UsageError: FX703, as `get_preset`.
+    """
+    try:
+        preset = Preset.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError("FX703", f"{source} is not TOML: {error}") from error
+    except ValidationError as error:
+        problems = [_problem(dict(found)) for found in error.errors()]
+    else:
+        problems = [*_device_problems(preset), *_stage_problems(preset)]
+        if not problems:
+            return preset
+    listing = "".join(f"\n  - {problem}" for problem in problems)
+    raise UsageError(
+        "FX703",
+        f"{source} does not describe a preset:{listing}",
+        hint="flexllm tune MODEL --out FILE writes one, every field in it",
+    )
+
+
+def preset_to_toml(preset: Preset) -> str:
+    """The preset as TOML; `parse_preset` of it is the preset again."""
+    fields: dict[str, Any] = preset.model_dump()
+    tables = {name: fields.pop(name) for name in SCHEDULES}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def preset_top(preset: Preset, model: Model) -> HybridTop:
+    """The design of a preset for a model."""
+    first, second = (preset_stage(name, getattr(preset, name)) for name in ("prefill", "decode"))
+    top = hybrid(model, first, second, weight_words(model, preset.word_rows), preset.mode)
+    store_in_uram(top.schedule, preset.uram_depth)
+    return top
+
+
+def preset_stage(name: str, chosen: StagePreset) -> Stage:
+    """A stage, ``prefill`` or ``decode``, as a preset says."""
+    return SCHEDULES[name][chosen.schedule](**chosen.parameters)
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One line on what pydantic found."""
+    *path, last = (str(part) for part in error["loc"])
+    at, kind = ".".join((*path, last)), error["type"]
+    if kind == "extra_forbidden":
+        return f"{at} is unknown: {did_you_mean(last, Preset.model_fields)}"
+    if kind == "missing":
+        return f"{at} is missing"
+    message: str = error["msg"]
+    return f"{at} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _device_problems(preset: Preset) -> Iterator[str]:
+    try:
+        find_device(preset.device)
+    except FlexError as error:
+        yield f'device is "{preset.device}": {error.hint}'
+
+
+def _stage_problems(preset: Preset) -> Iterator[str]:
+    """Schedules and parameters that there are not, and numbers no hardware has."""
+    for stage, schedules in SCHEDULES.items():
+        chosen: StagePreset = getattr(preset, stage)
+        if chosen.schedule not in schedules:
+            yield f'{stage}.schedule is "{chosen.schedule}": {did_you_mean(chosen.schedule, schedules)}'
+            continue
+        known = inspect.signature(schedules[chosen.schedule]).parameters
+        for name, value in chosen.parameters.items():
+            least = {"token_parallel": 2, "cycles": 0}.get(name, 1)
+            if name not in known:
+                yield f"{stage}.{name} is unknown: {did_you_mean(name, known)}"
+            elif name == "macs_per_dsp" and value not in (1, 2, 4):
+                yield f"{stage}.{name} is {value}: it can be 1, 2 or 4"
+            elif value < least:
+                yield f"{stage}.{name} is {value}: at least {least}"
+
+
+__all__ = [
+    "DEFAULT",
+    "SCHEDULES",
+    "Preset",
+    "StagePreset",
+    "get_preset",
+    "parse_preset",
+    "preset_stage",
+    "preset_to_toml",
+    "preset_top",
+    "presets",
+]

@@ -1,0 +1,371 @@
+"""The search for a design: both stages by themselves, then the best pair within the limits of the card."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from ..errors import EstimateError, UsageError, did_you_mean
+from ..estimate.estimator import estimate
+from ..estimate.limits import Demand, check_fits, excesses, utilization
+from ..estimate.phases import GREEDY
+from ..estimate.power import power
+from ..estimate.result import Estimate, Module
+from ..estimate.search import Candidate, Knobs, Parameters, climb, pareto
+from ..hardware.devices import RESOURCES, Device, Resources
+from ..hardware.devices import device as find_device
+from ..hybrid import Mode, pack_words, reachable
+from ..ir import nodes as ir
+from ..models import Model
+from ..schedule.schedule import Schedule
+from ..schedules.common import ELEMENTWISE
+from .estimate import estimate_top, open_model
+from .preset import SCHEDULES, Preset, StagePreset, preset_stage, preset_top
+from .storage import store_in_uram
+from .words import WORD_ROWS, weight_words
+
+Objective = Literal["latency", "throughput", "energy"]
+"""latency: of the prompt and all new tokens. throughput: tokens per second of decode. energy: of the run."""
+
+MODES: tuple[Mode, ...] = ("resident", "reconfigured")
+"""Where the engines may be: a stage of both tunes them together."""
+
+Name = TypeVar("Name", bound=str)
+OnStep = Callable[[int, int | None], None]
+
+URAM_DEPTH = 4096
+"""Arrays of at least so many elements in a bank are kept in UltraRAM, where a card has some."""
+ROWS = 12
+"""Designs in the table."""
+TOKENS = (8, 16, 32)
+"""Blocks of prefill that are tried."""
+PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("overlapped", TOKENS[0]), ("temporal", TOKENS[0]))
+DECODE = ("overlapped", "temporal")
+"""Schedules that are tried, of prefill with the tokens of a block."""
+CYCLES = 8
+"""How often the time that a linear layer may take for a block is halved, down to what memory allows."""
+KNOBS = {
+    "linear": "linear",
+    **dict.fromkeys(("scores", "mix"), "attention"),
+    "weigh": "softmax",
+    **dict.fromkeys((*ELEMENTWISE, "butterfly", "hadamard_finish"), "lanes"),
+}
+"""The parameters that shape a kernel."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both stages on one card.
+
+    Attributes:
+        prefill_s, decode_s: seconds of the prompt, and of all new tokens.
+        joules: of both.
+        used: resources at one time.
+    """
+
+    prefill: Candidate
+    decode: Candidate
+    mode: Mode
+    prefill_s: float
+    decode_s: float
+    joules: float
+    used: Resources
+
+    def cost(self, objective: Objective) -> tuple[float, float]:
+        """What is to be small; the latency decides between equals."""
+        latency = self.prefill_s + self.decode_s
+        return {"latency": latency, "throughput": self.decode_s, "energy": self.joules}[objective], latency
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    Attributes:
+        preset: the best design.
+        estimate: of all of it.
+        front: designs that none beats in prefill, decode and size, the fastest prefill first.
+        tried: stages that were estimated.
+        seconds: the search took.
+        notes: what a reader should know.
+    """
+
+    preset: Preset
+    estimate: Estimate
+    front: list[Pair]
+    tried: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def tune(
+    directory: Path,
+    device: str = "u280",
+    prompt: int = 1024,
+    new_tokens: int = 1024,
+    *,
+    objective: str = "latency",
+    mode: str = "resident",
+    recipe: str | None = None,
+    clock_mhz: float | None = None,
+    name: str = "",
+    on_step: OnStep = lambda _done, _total: None,
+) -> Tuned:
+    """The best parameters of both stages for a card.
+
+    Args:
+        directory: a checkpoint, or the name of an architecture.
+        prompt, new_tokens: lengths of the run.
+        objective: what is to be small.
+        mode: where the engines of the stages are: resident or reconfigured (what that takes is not counted).
+        name: of the preset.
+        on_step: called with (stages estimated, None).
+
+    Raises:
+        UsageError: FX703, no such objective or mode, or lengths below 1.
+        EstimateError: FX910, even the smallest design does not fit.
+    """
+    goal = _one_of(objective, get_args(Objective), "objective")
+    how = _one_of(mode, MODES, "mode")
+    begin = time.monotonic()
+    card = find_device(device)
+    model = open_model(directory, recipe, prompt, new_tokens)
+    search = _Search(model, card, prompt, new_tokens, clock_mhz or card.default_mhz, on_step)
+    pairs = search.pairs(how)
+    if not pairs:
+        search.refuse()
+    best = min(pairs, key=lambda pair: pair.cost(goal))
+    preset = Preset(
+        name=name or f"{card.key}-{objective}",
+        description=f"flexllm tune: {objective} of {prompt} tokens in, {new_tokens} out",
+        device=card.key,
+        model=str(directory),
+        recipe=model.weights.recipe.name,
+        clock_mhz=search.mhz,
+        mode=best.mode,
+        uram_depth=search.uram_depth,
+        prefill=_stage_preset(best.prefill),
+        decode=_stage_preset(best.decode),
+    )
+    top = preset_top(preset, model)
+    whole = estimate_top(top, card, prompt, new_tokens, search.mhz, f"{directory} ({preset.name})")
+    front = pareto(pairs, lambda p: (p.prefill_s, p.decode_s, search.fullest(p.used)))
+    return Tuned(
+        preset,
+        whole,
+        sorted(front, key=lambda p: (p.prefill_s, p.decode_s)),
+        search.tried,
+        time.monotonic() - begin,
+        (),
+    )
+
+
+def _one_of(text: str, known: Sequence[Name], what: str) -> Name:
+    for value in known:
+        if value == text:
+            return value
+    raise UsageError("FX703", f'there is no {what} "{text}"', hint=did_you_mean(text, known))
+
+
+def tune_rows(tuned: Tuned) -> list[dict[str, str]]:
+    """The front as a table, at most `ROWS` of it."""
+    front = tuned.front
+    chosen = front if len(front) <= ROWS else [front[i * (len(front) - 1) // (ROWS - 1)] for i in range(ROWS)]
+    steps = tuned.estimate.phases["decode"].tokens if "decode" in tuned.estimate.phases else 0
+    return [
+        {
+            "mode": pair.mode,
+            "prefill": _label(pair.prefill),
+            "decode": _label(pair.decode),
+            "prefill s": f"{pair.prefill_s:.3f}",
+            "tokens/s": f"{steps / pair.decode_s:.1f}" if pair.decode_s else "",
+            "J": f"{pair.joules:.0f}",
+            **{label: f"{n:,}" for label, n in zip(RESOURCES.values(), pair.used.counts(), strict=True)},
+        }
+        for pair in chosen
+    ]
+
+
+def _label(candidate: Candidate) -> str:
+    """The schedule and what differs: tokens x rows, cycles, lanes of attention, softmax and the rest."""
+    p = candidate.parameters
+    tokens = f"{p['token_parallel']}x" if "token_parallel" in p else ""
+    rest = f"{p['dot_parallel']}/{p['head_parallel']}/{p['lanes']}"
+    return f"{candidate.schedule} {tokens}{p['weight_parallel']} in {p['cycles']:,} {rest}"
+
+
+def _stage_preset(candidate: Candidate) -> StagePreset:
+    return StagePreset(schedule=candidate.schedule, **candidate.parameters)
+
+
+class _Search:
+    """Candidates of both stages on a card."""
+
+    def __init__(
+        self, model: Model, card: Device, prompt: int, new_tokens: int, mhz: float, on_step: OnStep
+    ) -> None:
+        self.model, self.card, self.mhz, self.on_step = model, card, mhz, on_step
+        self.prompt, self.new_tokens, self.tried = prompt, new_tokens, 0
+        self._lowered: dict[int, ir.Program] = {}
+        self.found = {"prefill": list(self._prefill()), "decode": list(self._decode())}
+
+    # ------------------------------------------------------------------------------ one stage
+
+    def _prefill(self) -> Iterator[Candidate]:
+        for schedule, tokens in PREFILL:
+            yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
+
+    def _decode(self) -> Iterator[Candidate]:
+        for schedule in DECODE:
+            yield from self._climb("decode", schedule, {"macs_per_dsp": 2})
+
+    def _climb(self, stage: str, schedule: str, start: Parameters) -> list[Candidate]:
+        knobs = self._knobs(stage, start.get("token_parallel", 1))
+
+        def evaluate(parameters: Parameters) -> Candidate:
+            self.tried += 1
+            self.on_step(self.tried, None)
+            return candidate(self, stage, StagePreset(schedule=schedule, **parameters))
+
+        return climb(start, knobs, evaluate, lambda c: self._fits(c.resources))
+
+    def program(self, stage: str, tokens: int) -> ir.Program:
+        """The unscheduled program of a stage."""
+        block = tokens if stage == "prefill" else TOKENS[0]
+        if block not in self._lowered:
+            self._lowered[block] = self.model.program(block)
+        return reachable(self._lowered[block], stage)
+
+    @property
+    def middle(self) -> int:
+        """The position that stands for all of an answer: what a token costs is a line."""
+        return self.prompt + (self.new_tokens - 1) // 2
+
+    def _knobs(self, stage: str, tokens: int) -> Knobs:
+        """The choices of a stage: no more rows at once than a port to memory could feed."""
+        config = self.model.config
+        largest = config.hidden_size * config.intermediate_size
+        rows = max(n for n in _powers(WORD_ROWS) if n <= 2 * self._fed())
+        cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
+        lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
+        group = config.num_attention_heads // config.num_key_value_heads
+        heads = config.head_dim
+        return {
+            "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
+            if stage == "prefill"  # where layers work at the same time, all may take as long as the largest
+            else [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
+            "attention": [{"dot_parallel": n} for n in _divisors(heads, min(heads, 4 if tokens > 1 else 16))],
+            "softmax": [{"head_parallel": n} for n in _divisors(group, 1)],
+            "lanes": [{"lanes": n} for n in lanes[::2]],
+        }
+
+    def _fed(self) -> float:
+        """Weights per cycle that a port to memory delivers at most: what the roofline leaves of the lanes."""
+        fmt, memory = self.model.weights.recipe.weight, self.card.memory
+        if fmt is None or memory.channel_gb_per_s is None:
+            return inf
+        return memory.channel_gb_per_s * 1e3 * memory.efficiency / self.mhz * 8 / fmt.bits
+
+    @property
+    def uram_depth(self) -> int:
+        return URAM_DEPTH if self.card.available and self.card.available.uram else 0
+
+    def _fits(self, used: Resources) -> bool:
+        return not excesses(Demand([Module("design", used)]), self.card)
+
+    # ------------------------------------------------------------------------------ both
+
+    def pairs(self, mode: Mode) -> list[Pair]:
+        """All pairs that fit."""
+        wanted = product(self._best("prefill"), self._best("decode"))
+        found = [self._pair(mode, first, second) for first, second in wanted]
+        return [pair for pair in found if self._fits(pair.used)]
+
+    def _best(self, stage: str) -> list[Candidate]:
+        return pareto(self.found[stage], lambda c: (c.cycles, *map(float, c.resources.counts())))
+
+    def _pair(self, mode: Mode, first: Candidate, second: Candidate) -> Pair:
+        both = _less(first.resources + second.resources, first.ports)
+        seconds = [first.cycles / self.mhz / 1e6, second.cycles / self.mhz / 1e6 * (self.new_tokens - 1)]
+        moved = [first.bytes, second.bytes * (self.new_tokens - 1)]
+        each = [both, both] if mode == "resident" else [first.resources, second.resources]
+        try:
+            watts = [
+                power(self.card, used, self.mhz, size / s / 1e9 if s else 0.0).total_w
+                for used, size, s in zip(each, moved, seconds, strict=True)
+            ]
+        except EstimateError:  # nothing is known of the power of the card
+            watts = [0.0, 0.0]
+        joules = sum(w * s for w, s in zip(watts, seconds, strict=True))
+        return Pair(first, second, mode, seconds[0], seconds[1], joules, _most(each))
+
+    def fullest(self, used: Resources) -> float:
+        """The share of the fullest resource."""
+        return max(utilization(used, self.card.available).values()) if self.card.available else 0.0
+
+    def refuse(self) -> None:
+        """Say by how much the smallest design does not fit."""
+        smallest = [min(self.found[stage], key=lambda c: self.fullest(c.resources)) for stage in SCHEDULES]
+        both = _less(smallest[0].resources + smallest[1].resources, smallest[0].ports)
+        check_fits(Demand([Module("the smallest design", both)]), self.card)
+
+
+def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
+    """A stage by itself: what the prompt, or the token in the middle of an answer, costs."""
+    made, card = preset_stage(stage, chosen), search.card
+    s = Schedule(search.program(stage, made.token_parallel))
+    ports = {b.name for b in s.top_func.params}
+    for name, words in weight_words(search.model, WORD_ROWS).items():
+        if name in ports:
+            pack_words(s, name, words)
+    made.apply(s, [f.name for f in s.program.functions])
+    store_in_uram(s, search.uram_depth)
+    scalars: dict[str, Any] = {"n_prompt": search.prompt} if stage == "prefill" else {"pos": search.middle}
+    scalars |= GREEDY
+    found = estimate(s.program, card.key, clock_mhz=search.mhz, **scalars)
+    return Candidate(
+        chosen.schedule,
+        chosen.parameters,
+        cycles=found.main.cycles,
+        bytes=found.main.bytes,
+        resources=found.resources,
+        ports=found.modules[-1].resources,
+        busy=_busy(found, {f.name: f.origin for f in s.program.functions}),
+        binds=found.binds,
+    )
+
+
+def _busy(found: Estimate, origins: Mapping[str, str]) -> dict[str, float]:
+    """The cycles of the slowest kernel that each knob shapes; those of attention take turns."""
+    copies = Counter(module.name.partition("#")[0] for module in found.modules)
+    busy: dict[str, float] = {}
+    for row in found.stages:
+        knob = KNOBS.get(origins.get(row.name, ""), "")
+        cycles = row.cycles / max(1, copies[row.name])
+        busy[knob] = busy.get(knob, 0.0) + cycles if knob == "attention" else max(busy.get(knob, 0.0), cycles)
+    return busy
+
+
+def _powers(most: int) -> list[int]:
+    return [1 << n for n in range(most.bit_length())]
+
+
+def _divisors(number: int, least: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0 and (n >= least or n == number)]
+
+
+def _less(a: Resources, b: Resources) -> Resources:
+    return Resources(*(x - y for x, y in zip(a.counts(), b.counts(), strict=True)))
+
+
+def _most(several: Sequence[Resources]) -> Resources:
+    return Resources(*(max(column) for column in zip(*(r.counts() for r in several), strict=True)))
+
+
+__all__ = ["Objective", "Pair", "Tuned", "tune", "tune_rows"]
