@@ -191,6 +191,7 @@ def test_the_run_takes_what_was_measured(found):
     assert found.prefill_s == pytest.approx(1.6615, rel=0.1)
     assert found.decode_s == pytest.approx(6.94, rel=0.1)
     assert found.phases["decode"].tokens == 1000
+    assert "loop k of engine (" in found.binds  # not one of the sixteen readers that work ahead of it
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
@@ -85,6 +86,7 @@ def estimate(
     }  # fmt: skip
     main = "decode" if "decode" in phases else next(iter(phases))
     modules = _modules(timing, program, [entry for _, entry, _ in runs.values()])
+    processes = Counter(m.name.partition("#")[0] for m in modules)
     used = modules[0].resources
     for m in modules[1:]:
         used = used + m.resources
@@ -98,7 +100,7 @@ def estimate(
         utilization=utilization(used, card.available) if card.available else {},
         channels=channels(card, program.function(runs[main][1]), runs[main][0], mhz, placement or {}),
         power_w=_power(card, used, mhz, phases[main], notes),
-        binds=binding([r for r in rows if r.phase == main], runs[main][0], mhz),
+        binds=binding([r for r in rows if r.phase == main], runs[main][0], processes),
         stages=tuple(rows),
         notes=tuple(notes),
     )

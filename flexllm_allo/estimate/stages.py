@@ -105,18 +105,23 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines)
     )
 
 
-def binding(rows: Iterable[StageTiming], cost: Cost, mhz: float) -> str:
-    """What most of the time goes into, in words."""
-    del mhz
+def binding(rows: Iterable[StageTiming], cost: Cost, processes: Mapping[str, int]) -> str:
+    """What most of the time goes into, in words.
+
+    Args:
+        rows: of the phase.
+        processes: how many of a function work at the same time, whose cycles its row counts together.
+    """
     listed = list(rows)
     if cost.bound and sum(cost.bound.values()) > 0.2 * cost.cycles:
         port = max(cost.bound, key=lambda name: cost.bound[name])
         return f'bandwidth of the memory port "{port}"'
-    best: tuple[int, StageTiming, LoopTiming] | None = None
+    best: tuple[float, StageTiming, LoopTiming] | None = None
     for stage in listed:
         for loop in stage.loops:
-            if loop.ii is not None and (best is None or loop.cycles > best[0]):
-                best = loop.cycles, stage, loop
+            cycles = loop.cycles / max(1, processes.get(stage.name, 1))
+            if loop.ii is not None and (best is None or cycles > best[0]):
+                best = cycles, stage, loop
     if best is None:
         return "straight-line code"
     cycles, stage, loop = best
