@@ -106,7 +106,7 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines)
 
 
 def binding(rows: Iterable[StageTiming], cost: Cost, processes: Mapping[str, int]) -> str:
-    """What most of the time goes into, in words.
+    """What most of the time goes into, in words: the slowest loop of the slowest function.
 
     Args:
         rows: of the phase.
@@ -116,16 +116,13 @@ def binding(rows: Iterable[StageTiming], cost: Cost, processes: Mapping[str, int
     if cost.bound and sum(cost.bound.values()) > 0.2 * cost.cycles:
         port = max(cost.bound, key=lambda name: cost.bound[name])
         return f'bandwidth of the memory port "{port}"'
-    best: tuple[float, StageTiming, LoopTiming] | None = None
-    for stage in listed:
-        for loop in stage.loops:
-            cycles = loop.cycles / max(1, processes.get(stage.name, 1))
-            if loop.ii is not None and (best is None or cycles > best[0]):
-                best = cycles, stage, loop
-    if best is None:
+    pipelined = [stage for stage in listed if any(loop.ii is not None for loop in stage.loops)]
+    if not pipelined:
         return "straight-line code"
-    cycles, stage, loop = best
-    share = f"{cycles / max(1, cost.cycles):.0%} of {stage.phase}"
+    number = {stage.name: max(1, processes.get(stage.name, 1)) for stage in pipelined}
+    stage = max(pipelined, key=lambda s: s.cycles / number[s.name])
+    loop = max((loop for loop in stage.loops if loop.ii is not None), key=lambda loop: loop.cycles)
+    share = f"{loop.cycles / number[stage.name] / max(1, cost.cycles):.0%} of {stage.phase}"
     if loop.reason == "as scheduled":
         why = f"II={loop.ii} as scheduled, {loop.trips:,} iterations"
     else:
