@@ -49,6 +49,14 @@ class OnePort(Bundle, of="N, K"):
     terms: float32[N, 2]
 
 
+class TwoPorts(Bundle, of="N, K"):
+    """Tiles of two parts."""
+
+    codes_0: Self.dtype[Self.rows(N), K]
+    codes_1: Self.dtype[Self.rows(N), K]
+    terms: float32[N, 2]
+
+
 class ThreePorts(Bundle, of="N, K"):
     """Tiles of three parts."""
 
@@ -119,6 +127,20 @@ def linear_1(X: Tx[T, K], x_terms: float32[T, 2], W: Tw[M, K], w_terms: float32[
     read_beats[C, D](W, beats[0])
     read_terms[1, C](w_terms, pairs)
     Y = multiply[Tx, Tw, T, N, K, 1, C](X, x_terms, beats, pairs)
+    return Y
+
+
+@template(C, D, T, N)
+def linear_2(
+    X: Tx[T, K], x_terms: float32[T, 2], W0: Tw[M, K], W1: Tw[M, K], w_terms: float32[N, 2]
+) -> float32[T, N]:
+    """A linear layer whose weights come from two ports."""
+    beats: Stream[Tw[C], 16][2]
+    pairs: Stream[float32[2], 64][2]
+    read_beats[C, D](W0, beats[0])
+    read_beats[C, D](W1, beats[1])
+    read_terms[2, C](w_terms, pairs)
+    Y = multiply[Tx, Tw, T, N, K, 2, C](X, x_terms, beats, pairs)
     return Y
 
 

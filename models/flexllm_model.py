@@ -37,7 +37,7 @@ class Prefill:
     Attributes:
         token: tokens in a block.
         attention: output channels per cycle of q, k, v and o, from words of `attention_word` rows.
-        mlp: the same of gate, up and down, from each of three ports.
+        mlp: the same of gate, up and down, from each of `mlp_ports`, of which there are one to three.
         key: keys at once.
         value: elements of a value at once.
     """
@@ -47,17 +47,18 @@ class Prefill:
     attention_word: int = 32
     mlp: int = 32
     mlp_word: int = 32
+    mlp_ports: int = 3
     key: int = 16
     value: int = 16
 
     def operators(self, model: Model) -> Operators:
         """The operators of a model's recipe with arrays of multipliers and vectors of tokens."""
         known: Any = model.operators
-        one = _arrays.Array(Int(4), _arrays.linear_1, _arrays.OnePort, 1, self.attention, self.attention_word)
-        three = _arrays.Array(Int(4), _arrays.linear_3, _arrays.ThreePorts, 3, self.mlp, self.mlp_word)
+        one = _array(1, self.attention, self.attention_word)
+        several = _array(self.mlp_ports, self.mlp, self.mlp_word)
         sites = {site: _vectors(getattr(known, site)) for site in ("attn", "out", "mlp")}
         down = replace(known.down, inner=_vectors(known.down.inner))
-        weights = dict.fromkeys(ATTENTION, one) | dict.fromkeys(MLP, three)
+        weights = dict.fromkeys(ATTENTION, one) | dict.fromkeys(MLP, several)
         return replace(known, **sites, down=down, **weights, norm=_lanes.rms_norm_lanes)
 
     def program(self, model: Model) -> ir.Program:
@@ -128,6 +129,12 @@ def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:
     out = np.zeros((ports, layers, count, word, k), codes.dtype)
     out[:, :, :, :channels] = parts.transpose(3, 0, 1, 2, 4)
     return [part.reshape(layers, count * word, k) for part in out]
+
+
+def _array(ports: int, channels: int, word: int) -> Any:
+    kernels = ((_arrays.linear_1, _arrays.OnePort), (_arrays.linear_2, _arrays.TwoPorts))
+    linear, weight = (*kernels, (_arrays.linear_3, _arrays.ThreePorts))[ports - 1]
+    return _arrays.Array(Int(4), linear, weight, ports, channels, word)
 
 
 def _vectors(site: Activation) -> Activation:

@@ -11,7 +11,7 @@ from quant_models import RandomModel
 from flexllm_allo.backend.hls.toolchain import find_ap_headers, find_compiler
 from flexllm_allo.errors import ToolError
 from flexllm_allo.ir.layout import laid_out, unpack_array
-from flexllm_allo.models import Model
+from flexllm_allo.models import Model, architecture
 from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.models.spec import LlamaConfig
@@ -19,7 +19,7 @@ from flexllm_allo.quant import quantize
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.recipes import get_recipe
 from flexllm_allo.runtime.estimate import estimate_model
-from flexllm_allo.runtime.flexllm import decode_design, prefill_design
+from flexllm_allo.runtime.flexllm import decode_design, flexllm_u280, prefill_design
 
 PROMPT = 1024
 S, HEADS, D, LAYERS = 24, 8, 4, 2
@@ -81,6 +81,14 @@ def decode(small):
     return s, s.build(), size.constants(small)
 
 
+@pytest.fixture(scope="module")
+def two_ports(small):
+    """The parallelism of the smaller published prefill, in small: no row is left out of a word."""
+    size = Prefill(token=4, attention=2, attention_word=2, mlp=4, mlp_word=4, mlp_ports=2, key=4, value=2)
+    s = prefill_design(small, size)
+    return s, s.build(), size.constants(small)
+
+
 def run(design, given):
     """Call a design; its result, and its arrays afterwards as programs see them."""
     s, function, constants = design
@@ -115,14 +123,22 @@ def decode_cache(keys, values):
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9, 21])
-def test_prefill_fills_the_cache_as_the_reference_does(small, prefill, length):
+def test_prefill_fills_the_cache_as_the_reference_does(small, prefill, two_ports, length):
     """Also where a prompt does not fill its blocks, or its tiles of keys."""
     tokens = np.random.default_rng(length).integers(0, 48, length)
-    keys, values = run_prefill(prefill, tokens)
     reference = ReferenceLlama(small.weights)
     reference.prefill(tokens.tolist())
-    np.testing.assert_array_equal(keys, reference.codes["k"])
-    np.testing.assert_array_equal(values, reference.codes["v"])
+    for design in (prefill, two_ports):
+        keys, values = run_prefill(design, tokens)
+        np.testing.assert_array_equal(keys, reference.codes["k"])
+        np.testing.assert_array_equal(values, reference.codes["v"])
+
+
+def test_fifos_of_the_full_shape_cannot_stop_the_design():
+    """Of both bitstreams, for lengths that fill no tile."""
+    made = flexllm_u280(architecture("llama-3.2-1b", "w4a4kv8", 2048))
+    made.prefill.check_streams(pos=0, n=41)
+    made.decode.check_streams(beat=0, channel=0, size=2048, tiles=2, n=41)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 13])
@@ -175,6 +191,7 @@ def test_the_run_takes_what_was_measured(found):
     assert found.prefill_s == pytest.approx(1.6615, rel=0.1)
     assert found.decode_s == pytest.approx(6.94, rel=0.1)
     assert found.phases["decode"].tokens == 1000
+    assert "loop k of engine (" in found.binds  # not one of the sixteen readers that work ahead of it
 
 
 @pytest.mark.parametrize(

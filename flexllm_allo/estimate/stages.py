@@ -111,20 +111,16 @@ def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines,
 
 
 def binding(rows: Iterable[StageTiming], cost: Cost) -> str:
-    """What most of the time goes into, in words."""
-    listed = list(rows)
+    """What most of the time goes into, in words: the slowest loop of the slowest function."""
     if cost.bound and sum(cost.bound.values()) > 0.2 * cost.cycles:
         port = max(cost.bound, key=lambda name: cost.bound[name])
         return f'bandwidth of the memory port "{port}"'
-    best: tuple[int, StageTiming, LoopTiming] | None = None
-    for stage in listed:
-        for loop in stage.loops:
-            if loop.ii is not None and (best is None or loop.cycles > best[0]):
-                best = loop.cycles, stage, loop
-    if best is None:
+    pipelined = [row for row in rows if any(loop.ii is not None for loop in row.loops)]
+    if not pipelined:
         return "straight-line code"
-    cycles, stage, loop = best
-    share = f"{cycles / max(1, cost.cycles):.0%} of {stage.phase}"
+    stage = max(pipelined, key=lambda row: row.cycles)
+    loop = max((loop for loop in stage.loops if loop.ii is not None), key=lambda loop: loop.cycles)
+    share = f"{loop.cycles / max(1, cost.cycles):.0%} of {stage.phase}"
     if loop.reason == "as scheduled":
         why = f"II={loop.ii} as scheduled, {loop.trips:,} iterations"
     else:
