@@ -302,7 +302,7 @@ class _Search:
         except EstimateError:  # nothing is known of the power of the card
             watts = [0.0, 0.0]
         joules = sum(w * s for w, s in zip(watts, seconds, strict=True))
-        return Pair(first, second, mode, *seconds, joules, _most(each))
+        return Pair(first, second, mode, seconds[0], seconds[1], joules, _most(each))
 
     def fullest(self, used: Resources) -> float:
         """The share of the fullest resource."""
@@ -326,7 +326,8 @@ def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
     made.apply(s, [f.name for f in s.program.functions])
     store_in_uram(s, search.uram_depth)
     scalars: dict[str, Any] = {"n_prompt": search.prompt} if stage == "prefill" else {"pos": search.middle}
-    found = estimate(s.program, card.key, clock_mhz=search.mhz, **{**scalars, **GREEDY})
+    scalars |= GREEDY
+    found = estimate(s.program, card.key, clock_mhz=search.mhz, **scalars)
     return Candidate(
         chosen.schedule,
         chosen.parameters,
