@@ -176,19 +176,27 @@ def tune_rows(tuned: Tuned) -> list[dict[str, str]]:
     """The front as a table, at most `ROWS` of it."""
     front = tuned.front
     chosen = front if len(front) <= ROWS else [front[i * (len(front) - 1) // (ROWS - 1)] for i in range(ROWS)]
+    card = find_device(tuned.preset.device)
     steps = tuned.estimate.phases["decode"].tokens if "decode" in tuned.estimate.phases else 0
     return [
         {
-            "mode": pair.mode,
             "prefill": _label(pair.prefill),
             "decode": _label(pair.decode),
             "prefill s": f"{pair.prefill_s:.3f}",
             "tokens/s": f"{steps / pair.decode_s:.1f}" if pair.decode_s else "",
             "J": f"{pair.joules:.0f}",
-            **{label: f"{n:,}" for label, n in zip(RESOURCES.values(), pair.used.counts(), strict=True)},
+            "fullest": _fullest(pair.used, card),
         }
         for pair in chosen
     ]
+
+
+def _fullest(used: Resources, card: Device) -> str:
+    """The fullest resource, such as ``LUT 65%``."""
+    if card.available is None:
+        return ""
+    share, name = max((share, name) for name, share in utilization(used, card.available).items())
+    return f"{RESOURCES[name]} {share:.0%}"
 
 
 def _label(candidate: Candidate) -> str:
