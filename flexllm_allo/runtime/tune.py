@@ -44,11 +44,11 @@ ROWS = 12
 """Designs in the table."""
 TOKENS = (8, 16, 32)
 """Blocks of prefill that are tried."""
-PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("overlapped", TOKENS[0]), ("temporal", TOKENS[0]))
+PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("temporal", TOKENS[0]))
 DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
-CYCLES = 8
-"""How often the time that a linear layer may take for a block is halved, down to what memory allows."""
+CYCLES = 4
+"""The longest time that a linear layer may take for a block, in times of the shortest that its port allows."""
 KNOBS = {
     "linear": "linear",
     **dict.fromkeys(("scores", "mix"), "attention"),
@@ -262,12 +262,12 @@ class _Search:
         cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
         lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
-        heads = config.head_dim
+        dots = _divisors(config.head_dim, min(config.head_dim, 4 if tokens > 1 else 16))
         return {
             "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
             if stage == "prefill"  # where layers work at the same time, all may take as long as the largest
             else [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
-            "attention": [{"dot_parallel": n} for n in _divisors(heads, min(heads, 4 if tokens > 1 else 16))],
+            "attention": [{"dot_parallel": n} for n in dots[::-2][::-1]],
             "softmax": [{"head_parallel": n} for n in _divisors(group, 1)],
             "lanes": [{"lanes": n} for n in lanes[::2]],
         }
