@@ -48,7 +48,7 @@ PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("temporal", TOKENS[0]))
 DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
 CYCLES = 4
-"""The longest time that a linear layer may take for a block, in times of the shortest that its port allows."""
+"""The longest time a linear layer may take for a block, in times of the shortest that its port allows."""
 KNOBS = {
     "linear": "linear",
     **dict.fromkeys(("scores", "mix"), "attention"),
