@@ -149,6 +149,8 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
         "o",
         "--mode",
         "csim",
+        "--preset",
+        "mine.toml",
     ]
     result = flexllm("build", "m", *options)
     assert result.exit_code == 0
@@ -162,6 +164,7 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
         "target": "vitis_hls",
         "mode": "csim",
         "max_seq_len": None,
+        "preset": "mine.toml",
     }
     assert keywords == asked
     assert flexllm("demo", "--out", tmp_path).exit_code == 0

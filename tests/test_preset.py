@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 from flexllm_allo import cli
 from flexllm_allo.errors import UsageError
+from flexllm_allo.estimate.limits import Demand, check_fits
+from flexllm_allo.hardware.devices import device
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import walk
 from flexllm_allo.models import load
+from flexllm_allo.runtime.estimate import estimate_model
 from flexllm_allo.runtime.preset import get_preset, parse_preset, preset_to_toml, preset_top, presets
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
@@ -102,6 +105,14 @@ def test_shipped_presets(name: str) -> None:
     assert preset.name == name
     assert preset.device == name.partition("-")[0]
     assert preset == get_preset(name)
+
+
+@pytest.mark.parametrize("name", ["u280-best", "v80-best"])
+def test_shipped_presets_fit_their_cards(name: str) -> None:
+    found = estimate_model(Path(presets()[name].model), prompt=1024, new_tokens=8, preset=name)
+    assert found.device == presets()[name].device
+    check_fits(Demand(found.modules), device(found.device))
+    assert (found.prefill_s or 9) < 3.0
 
 
 def test_commands_take_a_preset(tmp_path: Path) -> None:

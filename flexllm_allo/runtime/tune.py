@@ -45,11 +45,11 @@ ROWS = 12
 """Designs in the table."""
 TOKENS = (8, 16, 32)
 """Blocks of prefill that are tried."""
-PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("overlapped", TOKENS[0]), ("temporal", TOKENS[0]))
+PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("temporal", TOKENS[0]))
 DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
-CYCLES = 8
-"""How often the time that a linear layer may take for a block is halved, down to what memory allows."""
+CYCLES = 4
+"""The longest time a linear layer may take for a block, in times of the shortest that its port allows."""
 KNOBS = {
     "linear": "linear",
     **dict.fromkeys(("scores", "mix"), "attention"),
@@ -177,19 +177,27 @@ def tune_rows(tuned: Tuned) -> list[dict[str, str]]:
     """The front as a table, at most `ROWS` of it."""
     front = tuned.front
     chosen = front if len(front) <= ROWS else [front[i * (len(front) - 1) // (ROWS - 1)] for i in range(ROWS)]
+    card = find_device(tuned.preset.device)
     steps = tuned.estimate.phases["decode"].tokens if "decode" in tuned.estimate.phases else 0
     return [
         {
-            "mode": pair.mode,
             "prefill": _label(pair.prefill),
             "decode": _label(pair.decode),
             "prefill s": f"{pair.prefill_s:.3f}",
             "tokens/s": f"{steps / pair.decode_s:.1f}" if pair.decode_s else "",
             "J": f"{pair.joules:.0f}",
-            **{label: f"{n:,}" for label, n in zip(RESOURCES.values(), pair.used.counts(), strict=True)},
+            "fullest": _fullest(pair.used, card),
         }
         for pair in chosen
     ]
+
+
+def _fullest(used: Resources, card: Device) -> str:
+    """The fullest resource, such as ``LUT 65%``."""
+    if card.available is None:
+        return ""
+    share, name = max((share, name) for name, share in utilization(used, card.available).items())
+    return f"{RESOURCES[name]} {share:.0%}"
 
 
 def _label(candidate: Candidate) -> str:
@@ -255,12 +263,12 @@ class _Search:
         cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
         lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
-        heads = config.head_dim
+        dots = _divisors(config.head_dim, min(config.head_dim, 4 if tokens > 1 else 16))
         return {
             "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
             if stage == "prefill"  # where layers work at the same time, all may take as long as the largest
             else [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
-            "attention": [{"dot_parallel": n} for n in _divisors(heads, min(heads, 4 if tokens > 1 else 16))],
+            "attention": [{"dot_parallel": n} for n in dots[::-2][::-1]],
             "softmax": [{"head_parallel": n} for n in _divisors(group, 1)],
             "lanes": [{"lanes": n} for n in lanes[::2]],
         }
