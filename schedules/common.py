@@ -66,13 +66,12 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         "append_codes": attention.append,
         "candidates": {"i": 0},
         "butterfly": hadamard.streamed if spatial else {"i": pairs, "i_late": pairs},
+        "hadamard_stages": partial(stream, buffer="half") if spatial else Schedule.pipeline,
         "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial else 2 * PAIRS),
     }
     for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
         if not (spatial and loop == "i"):  # its stages take an element per cycle
             made[kernel] = {loop: p.lanes}
-    if spatial:
-        made |= {"hadamard_stages": partial(stream, buffer="half")}
     if streams:
         made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loop="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}

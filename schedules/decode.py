@@ -11,10 +11,11 @@ from .common import Parallelism, stage
 
 def numbers(
     weight_parallel: int = 64, block_parallel: int = 1, dot_parallel: int = 64, head_parallel: int = 4,
-    **more: int,
+    macs_per_dsp: int = 1, lanes: int = 1, cycles: int = 0,
 ) -> Parallelism:  # fmt: skip
-    """What decode does per cycle for its one token: a `Parallelism`, the rest of it by name."""
-    return Parallelism(1, weight_parallel, block_parallel, dot_parallel, head_parallel, **more)
+    """What decode does per cycle for its one token: a `Parallelism` with other numbers."""
+    wide = (weight_parallel, block_parallel, dot_parallel, head_parallel, macs_per_dsp, lanes, cycles)
+    return Parallelism(1, *wide)
 
 
 temporal = stage("decode", numbers, streams=True, spatial=False)

@@ -53,6 +53,8 @@ class _Region:
                 for name in processes[a].writes:
                     if name in used or name in whole or (_whole(name) in used and name != _whole(name)):
                         self._join(processes, a, b, name)
+        self.buffers = [self._buffers(a, len(processes)) for a in numbers]
+        self.longest = max((n for found in self.buffers for n in found.values()), default=2)
 
     def _join(self, processes: Sequence[Process], a: int, b: int, name: str) -> None:
         sides = [p.cost.tokens.keys() for p in (processes[a], processes[b])]
@@ -63,17 +65,30 @@ class _Region:
             self.arrays[b].append(a)
             self.readers[a].append(b)
 
+    def _buffers(self, writer: int, count: int) -> dict[int, int]:
+        """How many buffers lie between a process and each reader: 2, and one for each stage passed by.
+
+        As `analysis.overlap` has it: an array that waits while its block goes through other processes.
+        """
+        stages = {writer: 0}
+        for b in range(writer + 1, count):
+            ways = [stages[a] + 1 for a in self.arrays[b] if a in stages]
+            ways += [stages[a] for a, _, _ in self.fifos[b] if a in stages and a != writer]
+            if ways:
+                stages[b] = max(ways)
+        return {reader: 1 + stages[reader] for reader in self.readers[writer]}
+
     def iteration(self, processes: Sequence[Process], history: Sequence[_Times]) -> _Times:
         """When each process begins and ends, after the iterations before.
 
-        Arrays between processes are double buffers: a writer waits until the readers of the buffer before the
-        last have left it.
+        A writer waits until the reader has left the buffer that comes next.
         """
         now = _Times([], [])
         for number, process in enumerate(processes):
             begin = history[-1].ends[number] if history else 0.0
-            if len(history) > 1:
-                begin = max([begin, *(history[-2].ends[r] for r in self.readers[number])])
+            for reader, buffers in self.buffers[number].items():
+                if len(history) >= buffers:
+                    begin = max(begin, history[-buffers].ends[reader])
             begin = max([begin, *(now.ends[s] for s in self.arrays[number])])
             least = 0.0
             for source, name, mine in self.fifos[number]:
@@ -115,7 +130,7 @@ def repeated(runs: Sequence[tuple[int, Sequence[Process]]]) -> Cost:
             now = shape.iteration(processes, history)
             for process, begin in zip(processes, now.begins, strict=True):
                 total.add(process.cost, at=begin)
-            history = [*history[-1:], now]
+            history = [*history[1 - shape.longest :], now]
     total.cycles = max(history[-1].ends, default=0) if history else 0
     return total
 

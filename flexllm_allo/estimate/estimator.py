@@ -108,7 +108,7 @@ def _modules(timing: Timing, found: Sequence[Run]) -> list[Module]:
     modules: list[Module] = []
     for key, number in copies(timing.program, {run.name: run.arrays for run in found}).items():
         if key in timing.instances:
-            one = module(timing.instances[key])
+            one = module(timing.instances[key], timing.program)
             modules.append(one)
             modules += [replace(one, name=f"{one.name}#{i}") for i in range(2, number + 1)]
     top = timing.program.function(timing.program.top) if len(found) > 1 else found[0].entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil, prod
 
+from ..analysis.overlap import in_flight
 from ..hardware.devices import Resources
 from ..ir import nodes as ir
 from ..ir.walk import walk
@@ -52,8 +53,11 @@ class _Count:
         )
 
 
-def module(instance: Instance) -> Module:
-    """The resources of a function instance, without those of the functions it calls."""
+def module(instance: Instance, program: ir.Program) -> Module:
+    """The resources of a function instance, without those of the functions it calls.
+
+    Arrays between processes have the buffers that `analysis.overlap` counts, as the emitted design does.
+    """
     count = _Count()
     for plan in instance.plans():
         if plan.body is not None:
@@ -61,18 +65,11 @@ def module(instance: Instance) -> Module:
             count.lut += LOOP_LUT * len(plan.nest)
             count.ff += LOOP_FF * len(plan.nest)
     _shared([body.ops for body in instance.blocks()], count)
-    shared = _double_buffers(instance.function)
+    waiting = in_flight(program, instance.function)
     for node in walk(instance.function.body):
         if isinstance(node, ir.Alloc):
-            _memory(node.buffer, count, copies=2 if node.buffer.name in shared else 1)
+            _memory(node.buffer, count, copies=waiting.get(node.buffer.name, 1))
     return Module(instance.function.name, count.resources(), lutram=count.lutram)
-
-
-def _double_buffers(function: ir.Function) -> set[str]:
-    """Arrays between processes: the writer fills one half while the reader empties the other."""
-    regions = [function.body] if function.dataflow else []
-    regions += [n.body for n in walk(function.body) if isinstance(n, ir.For) and n.attrs.dataflow]
-    return {stmt.buffer.name for body in regions for stmt in body if isinstance(stmt, ir.Alloc)}
 
 
 def ports(instance: Instance) -> Module:
