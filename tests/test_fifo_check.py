@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from flexllm_allo.estimate.simulate import simulate
 from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.library.systolic import schedule_systolic, systolic
+from flexllm_allo.models import architecture
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.schedule.depths import with_depths
 from flexllm_allo.schedules import hadamard as schedules
 
@@ -233,16 +236,15 @@ def test_a_streamed_transform_at_full_speed():
     np.testing.assert_array_equal(s.build(target="simulator")(*arrays), transform()[0].build()(*arrays))
 
 
-def test_the_top_of_a_16_layer_model_is_checked_in_seconds():
-    import time
-
-    from flexllm_allo.models import architecture
-    from flexllm_allo.runtime.build import hardware_top
-
+def test_the_top_of_a_16_layer_model_is_analysed_in_seconds():
+    """Depths that do not deadlock at once; those that do not slow, by some 150 runs of a long chain."""
     s = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 2048)).schedule
     begin = time.process_time()
     s.check_streams()
-    report = s.fifo_depths(full_speed=False)
-    assert time.process_time() - begin < 5
+    assert time.process_time() - begin < 1
+    report = s.fifo_depths()
+    assert time.process_time() - begin < 10  # about 4 on a laptop
     assert len(report.streams) > 20
     assert all(d.safe == 1 for d in report.streams)
+    fast = {d.stream: d.fast for d in report.streams if d.function == "rotate_quantize"}
+    assert fast["rotated"] > 16  # half a row of 8192 leaves the last stage at once
