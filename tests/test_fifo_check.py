@@ -16,7 +16,7 @@ import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import DeadlockError, EstimateError, StreamWarning, source_line
-from flexllm_allo.estimate.behaviour import Behaviours
+from flexllm_allo.estimate.behaviour import Behaviours, Timing
 from flexllm_allo.estimate.fifo import check_streams, fifo_depths
 from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
 from flexllm_allo.estimate.plain import plain_timing
@@ -223,6 +223,29 @@ def test_streamed_kernels_with_their_least_depths(made):
             assert _refused(lambda less=less: check_streams(less))
             with pytest.raises(DeadlockError):
                 Interpreter(less)(*arrays)
+
+
+def test_a_deeper_pipeline_needs_a_deeper_way_past_it():
+    def way_past(X: int32[N], Y: int32[N]):
+        way: Stream[int32, 2]
+        past: Stream[int32, 2]
+        back: Stream[int32, 2]
+        for i in range(N, name="fork", pipeline=1):
+            way.put(X[i])
+            past.put(X[i])
+        for i in range(N, name="work", pipeline=1):
+            back.put(way.get() + 1)
+        for i in range(N, name="join", pipeline=1):
+            Y[i] = past.get() + back.get()
+
+    s = allo.customize(way_past)
+    s.dataflow()
+    for depth in (1, 5, 9):
+        cycles = {"fork": 1, "work": depth, "join": 1}
+        timing = Timing(lambda loop, cycles=cycles: (1, cycles[loop.band]), lambda stmt, known: 1)
+        fast = {d.stream: d.fast for d in fifo_depths(s.program, timing=timing).streams}
+        # Put in cycle k, got when `back` has come: put in k + depth, there a cycle later.
+        assert fast == {"way": 2, "past": depth + 2, "back": 2}
 
 
 def test_a_streamed_transform_at_full_speed():
