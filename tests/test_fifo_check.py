@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import DeadlockError, EstimateError, StreamWarning, source_line
-from flexllm_allo.estimate.behaviour import Behaviours
+from flexllm_allo.estimate.behaviour import Behaviours, Timing
 from flexllm_allo.estimate.fifo import check_streams, fifo_depths
 from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
 from flexllm_allo.estimate.plain import plain_timing
@@ -23,6 +24,8 @@ from flexllm_allo.estimate.simulate import simulate
 from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.library.systolic import schedule_systolic, systolic
+from flexllm_allo.models import architecture
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.schedule.depths import with_depths
 from flexllm_allo.schedules import prefill
 
@@ -223,6 +226,29 @@ def test_streamed_kernels_with_their_least_depths(made):
                 Interpreter(less)(*arrays)
 
 
+def test_a_deeper_pipeline_needs_a_deeper_way_past_it():
+    def way_past(X: int32[N], Y: int32[N]):
+        way: Stream[int32, 2]
+        past: Stream[int32, 2]
+        back: Stream[int32, 2]
+        for i in range(N, name="fork", pipeline=1):
+            way.put(X[i])
+            past.put(X[i])
+        for i in range(N, name="work", pipeline=1):
+            back.put(way.get() + 1)
+        for i in range(N, name="join", pipeline=1):
+            Y[i] = past.get() + back.get()
+
+    s = allo.customize(way_past)
+    s.dataflow()
+    for depth in (1, 5, 9):
+        cycles = {"fork": 1, "work": depth, "join": 1}
+        timing = Timing(lambda loop, cycles=cycles: (1, cycles[loop.band]), lambda stmt, known: 1)
+        fast = {d.stream: d.fast for d in fifo_depths(s.program, timing=timing).streams}
+        # Put in cycle k, got when `back` has come: put in k + depth, there a cycle later.
+        assert fast == {"way": 2, "past": depth + 2, "back": 2}
+
+
 def test_a_streamed_transform_at_full_speed():
     s, arrays = transform()
     (top,) = [f for f in s.program.functions if f.name == s.program.top]
@@ -234,16 +260,15 @@ def test_a_streamed_transform_at_full_speed():
     np.testing.assert_array_equal(s.build(target="simulator")(*arrays), transform()[0].build()(*arrays))
 
 
-def test_the_top_of_a_16_layer_model_is_checked_in_seconds():
-    import time
-
-    from flexllm_allo.models import architecture
-    from flexllm_allo.runtime.build import hardware_top
-
+def test_the_top_of_a_16_layer_model_is_analysed_in_seconds():
+    """Depths that do not deadlock at once; those that do not slow, by some 150 runs of a long chain."""
     s = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 2048)).schedule
     begin = time.process_time()
     s.check_streams()
-    report = s.fifo_depths(full_speed=False)
-    assert time.process_time() - begin < 5
+    assert time.process_time() - begin < 1
+    report = s.fifo_depths()
+    assert time.process_time() - begin < 10  # about 4 on a laptop
     assert len(report.streams) > 20
     assert all(d.safe == 1 for d in report.streams)
+    fast = {d.stream: d.fast for d in report.streams if d.function == "rotate_quantize"}
+    assert fast["rotated"] > 16  # half a row of 8192 leaves the last stage at once

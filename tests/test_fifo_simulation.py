@@ -17,6 +17,7 @@ from flexllm_allo.backend.deadlock import deadlock
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.errors import DeadlockError
 from flexllm_allo.estimate.behaviour import UNTIMED, Behaviours
+from flexllm_allo.estimate.compiled import table
 from flexllm_allo.estimate.depths import fast_depths
 from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
 from flexllm_allo.estimate.simulate import Deadlock, Simulated, Simulator, simulate
@@ -56,6 +57,24 @@ def test_skipping_changes_nothing(seed: int) -> None:
     made = behaviour(graph(random.Random(seed), tokens=300))
     for depths in (DECLARED, UNLIMITED):
         assert outcome(made, depths, skip=True) == outcome(made, depths, skip=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS, st.integers(1, 7))
+def test_compiled_code_gives_the_same_cycles(seed: int, depth: int) -> None:
+    made = behaviour(graph(random.Random(seed), tokens=30), depth)
+    instructions = table(made)
+    if instructions is None:
+        return
+    for depths in (DECLARED, UNLIMITED):
+        found = outcome(made, depths)
+        assert instructions.cycles(depths) == (found.cycles if isinstance(found, Simulated) else None)
+
+
+def test_what_compiled_code_takes() -> None:
+    """Nested regions and calls are in the table, sequences of regions are not."""
+    taken = [table(behaviour(graph(random.Random(seed)))) is not None for seed in range(100)]
+    assert 60 < sum(taken) < 100
 
 
 @settings(max_examples=100, deadline=None)

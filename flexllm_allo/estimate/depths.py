@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from itertools import count
 
+from .compiled import table
 from .fifos import UNLIMITED, Depths, Key
 from .network import network
 from .simulate import Deadlock, Simulator, simulate
@@ -18,22 +19,50 @@ from .steps import Behaviour
 
 MOST = 512  # combinations of depths that are tried for the least sum
 
+SHORT, LONG = 1000, 1 << 23  # tokens: below, compiling does not pay; above, what repeats is skipped
+
 Fits = Callable[[Mapping[Key, int]], bool]
 """Whether these depths are enough, the others without limit."""
 
 
-def streams_of(behaviour: Behaviour) -> dict[Key, int]:
-    """The streams made in a run of a function, and the most tokens one FIFO of each takes.
+class Runs:
+    """Runs of one function with different depths: by compiled code where they are long."""
 
-    Raises:
-        Deadlock: not even FIFOs without limit let it end.
-    """
-    simulator = Simulator(UNLIMITED, skip=True)
-    simulator.run(behaviour)
-    tokens: dict[Key, int] = {}
-    for fifo in simulator.fifos:
-        tokens[fifo.key] = max(tokens.get(fifo.key, 1), fifo.puts)
-    return tokens
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        made = table(behaviour)
+        self.table = made if made is not None and SHORT < sum(made.tokens) < LONG else None
+
+    def cycles(self, given: Mapping[Key, int]) -> int | None:
+        """The cycles with these depths, the others without limit; None: it deadlocks."""
+        depths = Depths(given, unlimited=True)
+        if self.table is not None:
+            return self.table.cycles(depths)
+        try:
+            return simulate(self.behaviour, depths).cycles
+        except Deadlock:
+            return None
+
+    def ends(self, given: Mapping[Key, int]) -> bool:
+        """Whether it ends with these depths, the others without limit."""
+        return self.cycles(given) is not None
+
+    def most(self) -> dict[Key, int]:
+        """The streams, and the most tokens that one FIFO of each takes.
+
+        Raises:
+            Deadlock: not even FIFOs without limit let it end.
+        """
+        tokens: dict[Key, int] = {}
+        if self.table is not None and self.ends({}):
+            for (key, _), puts in zip(self.table.streams, self.table.tokens, strict=True):
+                tokens[key] = max(tokens.get(key, 1), puts)
+            return tokens
+        simulator = Simulator(UNLIMITED, skip=True)
+        simulator.run(self.behaviour)
+        for fifo in simulator.fifos:
+            tokens[fifo.key] = max(tokens.get(fifo.key, 1), fifo.puts)
+        return tokens
 
 
 def blocked_at(behaviour: Behaviour, depths: Depths) -> Deadlock | None:
@@ -56,8 +85,10 @@ def safe_depths(behaviour: Behaviour) -> dict[Key, int]:
     cyclic = net.cyclic()
     if not cyclic:
         return free
-    most = {key: n for key, n in streams_of(behaviour).items() if key in cyclic}
-    return free | _least_sum(behaviour, most)
+    runs = Runs(behaviour)
+    most = {key: n for key, n in runs.most().items() if key in cyclic}
+    least = _singles(most, runs.ends)
+    return free | (_summed(behaviour, least) or _lowered(most, least, runs.ends))
 
 
 def fast_depths(behaviour: Behaviour) -> dict[Key, int]:
@@ -66,14 +97,14 @@ def fast_depths(behaviour: Behaviour) -> dict[Key, int]:
     Raises:
         Deadlock: no depths help.
     """
-    most = streams_of(behaviour)
-    goal = simulate(behaviour, UNLIMITED).cycles
+    runs = Runs(behaviour)
+    most = runs.most()
+    goal = runs.cycles({})
+    assert goal is not None
 
     def fast(given: Mapping[Key, int]) -> bool:
-        try:
-            return simulate(behaviour, Depths(given, unlimited=True)).cycles <= goal
-        except Deadlock:
-            return False
+        cycles = runs.cycles(given)
+        return cycles is not None and cycles <= goal
 
     least = _singles(most, fast)
     return least if fast(least) else _lowered(most, least, fast)
@@ -85,20 +116,20 @@ def freeing_depths(behaviour: Behaviour, declared: Mapping[Key, int]) -> dict[Ke
     Raises:
         Deadlock: no depths help.
     """
-    most = streams_of(behaviour)
-    fits = _ends(behaviour)
+    runs = Runs(behaviour)
+    most = runs.most()
     stuck = blocked_at(behaviour, Depths(declared, unlimited=True))
     assert stuck is not None
     single: list[tuple[int, Key, int]] = []
     for key in sorted(stuck.full):
-        if fits({**declared, key: most[key]}):
-            depth = least_such(lambda d, key=key: fits({**declared, key: d}), declared[key], most[key])
+        if runs.ends({**declared, key: most[key]}):
+            depth = least_such(lambda d, key=key: runs.ends({**declared, key: d}), declared[key], most[key])
             single.append((depth - declared[key], key, depth))
     if single:
         _, key, depth = min(single)
         return {key: depth}
     upper = {key: max(most[key], depth) for key, depth in declared.items()}
-    found = _summed(behaviour, declared) or _lowered(upper, declared, fits)
+    found = _summed(behaviour, declared) or _lowered(upper, declared, runs.ends)
     return {key: depth for key, depth in found.items() if depth > declared[key]}
 
 
@@ -128,16 +159,6 @@ def _lowered(most: Mapping[Key, int], least: Mapping[Key, int], fits: Fits) -> d
     return found
 
 
-def _ends(behaviour: Behaviour) -> Fits:
-    return lambda given: blocked_at(behaviour, Depths(given, unlimited=True)) is None
-
-
-def _least_sum(behaviour: Behaviour, most: Mapping[Key, int]) -> dict[Key, int]:
-    fits = _ends(behaviour)
-    least = _singles(most, fits)
-    return _summed(behaviour, least) or _lowered(most, least, fits)
-
-
 def _summed(behaviour: Behaviour, start: Mapping[Key, int]) -> dict[Key, int] | None:
     """The depths of the least sum, from `start` up, that do not deadlock; None after many tries.
 
@@ -162,4 +183,4 @@ def _summed(behaviour: Behaviour, start: Mapping[Key, int]) -> dict[Key, int] | 
     return None
 
 
-__all__ = ["blocked_at", "fast_depths", "freeing_depths", "safe_depths", "streams_of"]
+__all__ = ["Runs", "blocked_at", "fast_depths", "freeing_depths", "safe_depths"]

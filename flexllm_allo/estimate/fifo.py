@@ -13,7 +13,7 @@ from ..backend.deadlock import deadlock
 from ..errors import DeadlockError, Place, Span
 from ..ir import nodes as ir
 from ..ir.walk import buffers, calls
-from .behaviour import UNTIMED, Behaviours
+from .behaviour import UNTIMED, Behaviours, Timing
 from .depths import blocked_at, fast_depths, freeing_depths, safe_depths
 from .fifos import DECLARED, Key
 from .network import network
@@ -85,13 +85,17 @@ def check_streams(program: ir.Program, scalars: Mapping[str, int] | None = None)
 
 
 def fifo_depths(
-    program: ir.Program, full_speed: bool = True, scalars: Mapping[str, int] | None = None
+    program: ir.Program,
+    full_speed: bool = True,
+    scalars: Mapping[str, int] | None = None,
+    timing: Timing | None = None,
 ) -> FifoReport:
     """The depths that the streams of a program need.
 
     Args:
         full_speed: also find the depths that do not slow the design.
         scalars: as for `check_streams`.
+        timing: where cycles come from; by default every initiation interval is met.
 
     Raises:
         DeadlockError: FX303, no depths help.
@@ -102,7 +106,7 @@ def fifo_depths(
     for behaviour in _regions(Behaviours(program, UNTIMED), scalars or {}):
         _deepen(safe, _found(program, behaviour, safe_depths))
     if full_speed:
-        for behaviour in _regions(Behaviours(program, plain_timing(program)), scalars or {}):
+        for behaviour in _regions(Behaviours(program, timing or plain_timing(program)), scalars or {}):
             _deepen(fast, _found(program, behaviour, fast_depths))
     streams: list[StreamDepth] = []
     for function in program.functions:
