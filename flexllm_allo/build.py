@@ -66,7 +66,7 @@ def build(
 
 def _check_streams(program: ir.Program, mode: str | None) -> None:
     """Refuse hardware that would stop; C simulation has FIFOs without limit, so it only warns."""
-    from .estimate.fifo import check_streams
+    from .estimate.fifo.analysis import check_streams
 
     try:
         check_streams(program)

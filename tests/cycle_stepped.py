@@ -1,6 +1,6 @@
 """A second simulator of the same behaviours: every process and every iteration, cycle by cycle.
 
-Plain and slow, written from the rules and not from `estimate.simulate`:
+Plain and slow, written from the rules and not from `estimate.fifo.simulate`:
 
 - a token can be got, and a freed place be used, one cycle after it was put, or freed;
 - an access outside of pipelined loops takes a cycle;
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from flexllm_allo.estimate.steps import Access, Create, Invoke, Parallel, Pipe, Repeat, Wait
+from flexllm_allo.estimate.fifo.steps import Access, Create, Invoke, Parallel, Pipe, Repeat, Wait
 
 IDLE = 500  # cycles without an access after which nothing will move
 

@@ -22,7 +22,7 @@ from ir_build import (
     store,
 )
 
-from flexllm_allo.estimate.behaviour import Behaviours, Timing
+from flexllm_allo.estimate.fifo.behaviour import Behaviours, Timing
 from flexllm_allo.ir import nodes as ir
 
 

@@ -16,11 +16,11 @@ import flexllm_allo as allo
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import DeadlockError, EstimateError, StreamWarning, source_line
-from flexllm_allo.estimate.behaviour import Behaviours, Timing
-from flexllm_allo.estimate.fifo import check_streams, fifo_depths
-from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
-from flexllm_allo.estimate.plain import plain_timing
-from flexllm_allo.estimate.simulate import simulate
+from flexllm_allo.estimate.fifo.analysis import check_streams, fifo_depths
+from flexllm_allo.estimate.fifo.behaviour import Behaviours, Timing
+from flexllm_allo.estimate.fifo.fifos import DECLARED, UNLIMITED
+from flexllm_allo.estimate.fifo.plain import plain_timing
+from flexllm_allo.estimate.fifo.simulate import simulate
 from flexllm_allo.ir.types import Stream, int8, int32
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.library.systolic import schedule_systolic, systolic

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_graphs import behaviour, graph
 
-from flexllm_allo.estimate.behaviour import UNTIMED, Behaviours
-from flexllm_allo.estimate.depths import blocked_at, fast_depths, freeing_depths, safe_depths
-from flexllm_allo.estimate.fifos import UNLIMITED, Depths
-from flexllm_allo.estimate.network import network
-from flexllm_allo.estimate.simulate import Deadlock, simulate
+from flexllm_allo.estimate.fifo.behaviour import UNTIMED, Behaviours
+from flexllm_allo.estimate.fifo.depths import blocked_at, fast_depths, freeing_depths, safe_depths
+from flexllm_allo.estimate.fifo.fifos import UNLIMITED, Depths
+from flexllm_allo.estimate.fifo.network import network
+from flexllm_allo.estimate.fifo.simulate import Deadlock, simulate
 
 SEEDS = st.integers(0, 1 << 40)
 

@@ -16,11 +16,11 @@ from stream_graphs import behaviour, graph, timing
 from flexllm_allo.backend.deadlock import deadlock
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.errors import DeadlockError
-from flexllm_allo.estimate.behaviour import UNTIMED, Behaviours
-from flexllm_allo.estimate.compiled import table
-from flexllm_allo.estimate.depths import fast_depths
-from flexllm_allo.estimate.fifos import DECLARED, UNLIMITED
-from flexllm_allo.estimate.simulate import Deadlock, Simulated, Simulator, simulate
+from flexllm_allo.estimate.fifo.behaviour import UNTIMED, Behaviours
+from flexllm_allo.estimate.fifo.compiled import table
+from flexllm_allo.estimate.fifo.depths import fast_depths
+from flexllm_allo.estimate.fifo.fifos import DECLARED, UNLIMITED
+from flexllm_allo.estimate.fifo.simulate import Deadlock, Simulated, Simulator, simulate
 from flexllm_allo.ir import nodes as ir
 
 SEEDS = st.integers(0, 1 << 40)

@@ -212,7 +212,7 @@ class Schedule(Description):
                 that frees them.
             EstimateError: FX921, what a process does to its FIFOs depends on data.
         """
-        import_module("flexllm_allo.estimate.fifo").check_streams(self.program, scalars)
+        import_module("flexllm_allo.estimate.fifo.analysis").check_streams(self.program, scalars)
 
     def fifo_depths(self, full_speed: bool = True, **scalars: int) -> Any:
         """The depth that each FIFO needs, not to deadlock and not to slow the design, as a table.
@@ -225,7 +225,9 @@ class Schedule(Description):
             DeadlockError: FX303, no depths help.
             EstimateError: FX921, what a process does to its FIFOs depends on data.
         """
-        return import_module("flexllm_allo.estimate.fifo").fifo_depths(self.program, full_speed, scalars)
+        return import_module("flexllm_allo.estimate.fifo.analysis").fifo_depths(
+            self.program, full_speed, scalars
+        )
 
     # ---- primitives on loops
 

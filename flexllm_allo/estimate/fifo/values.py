@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..backend.scalars import binary, convert, is_true, unary
-from ..errors import Span
-from ..ir import nodes as ir
+from ...backend.scalars import binary, convert, is_true, unary
+from ...errors import Span
+from ...ir import nodes as ir
 
 
 class Unknown(Exception):

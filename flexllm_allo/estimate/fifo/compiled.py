@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend.llvm import LLVMModule
-from ..lowering import lower
+from ...backend.llvm import LLVMModule
+from ...lowering import lower
 from .compiled_kernel import run_processes
 from .fifos import Depths, Key
 from .steps import Access, Behaviour, Create, Invoke, Parallel, Pipe, Repeat, Step, Wait

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..backend.deadlock import deadlock
-from ..errors import DeadlockError, Place, Span
-from ..ir import nodes as ir
-from ..ir.walk import buffers, calls
+from ...backend.deadlock import deadlock
+from ...errors import DeadlockError, Place, Span
+from ...ir import nodes as ir
+from ...ir.walk import buffers, calls
 from .behaviour import UNTIMED, Behaviours, Timing
 from .depths import blocked_at, fast_depths, freeing_depths, safe_depths
 from .fifos import DECLARED, Key

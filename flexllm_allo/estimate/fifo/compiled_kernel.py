@@ -9,7 +9,7 @@ does, until none moves.  Times are those of `simulate`, access for access.
 
 from __future__ import annotations
 
-from ..ir.types import int32, int64
+from ...ir.types import int32, int64
 
 
 def run_processes(

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..backend.deadlock import Blocked
+from ...backend.deadlock import Blocked
 from .fifos import DECLARED, Depths, Fifo, Key, create
 from .periods import Periods
 from .steps import Access, Behaviour, Create, Invoke, Parallel, Pipe, Repeat, Step, Wait, outside

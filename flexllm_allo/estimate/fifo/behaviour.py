@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
-from ..backend.effects import Effects, split_processes
-from ..errors import EstimateError, Place
-from ..ir import nodes as ir
-from ..ir.walk import buffers, walk
+from ...backend.effects import Effects, split_processes
+from ...errors import EstimateError, Place
+from ...ir import nodes as ir
+from ...ir.walk import buffers, walk
 from .pipelines import merged, pipe
 from .steps import Access, Behaviour, Create, Invoke, Parallel, Process, Repeat, Step, Wait
 from .values import Known, Unknown, evaluate

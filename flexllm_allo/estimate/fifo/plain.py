@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..ir import nodes as ir
+from ...ir import nodes as ir
 from .behaviour import Timing, written
 from .values import Known, Unknown, evaluate
 

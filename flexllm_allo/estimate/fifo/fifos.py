@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..backend.deadlock import fifo_name
-from ..ir import nodes as ir
+from ...backend.deadlock import fifo_name
+from ...ir import nodes as ir
 
 Key = tuple[str, str]
 """A stream: the function that declares it, and its name there."""

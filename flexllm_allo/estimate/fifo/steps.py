@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import Span
-from ..ir import nodes as ir
+from ...errors import Span
+from ...ir import nodes as ir
 
 
 @dataclass(frozen=True, slots=True)
