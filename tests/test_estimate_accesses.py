@@ -12,13 +12,14 @@ from flexllm_allo.kernels.linear import linear
 from flexllm_allo.schedule.schedule import Schedule
 from flexllm_allo.schedules import attention
 from flexllm_allo.schedules import linear as schedules
+from flexllm_allo.schedules.parallelism import Parallelism
 
 
 def engine(lanes: int, tokens: int, macs_per_dsp: int, rows: int = 64) -> Schedule:
     sizes = {"Tx": UInt(4), "Tw": Int(4), "T": tokens, "N": 512, "K": 1024, "P": 2}
     s = allo.customize(linear, instantiate=sizes)
     s.pack(s.W, factor=64, dim=1)
-    schedules.linear(s, rows, macs_per_dsp=macs_per_dsp, lanes=lanes)
+    schedules.linear(s, Parallelism(weight_parallel=rows, macs_per_dsp=macs_per_dsp, lanes=lanes))
     return s
 
 
@@ -65,7 +66,7 @@ def test_layers_take_the_cycles_they_may() -> None:
     def rows(n: int, cycles: int) -> int | None:
         sizes = {"Tx": UInt(4), "Tw": Int(4), "T": 4, "N": n, "K": 64, "P": 2}
         s = allo.customize(linear, instantiate=sizes)
-        schedules.linear(s, 32, cycles=cycles)
+        schedules.linear(s, Parallelism(weight_parallel=32, cycles=cycles))
         found = loop(s, "n.outer/k")
         return n * 64 // found.trips
 
@@ -75,7 +76,7 @@ def test_layers_take_the_cycles_they_may() -> None:
 
 
 def test_masks_and_fields_of_a_word_are_wires() -> None:
-    s = allo.customize(append_codes, instantiate={"Tc": int8, "R": 32, "KV": 8, "S": 64, "D": 64})
-    s.pack(s.cache, factor=64, dim=3)
+    s = allo.customize(append_codes, instantiate={"Tc": int8, "R": 32, "G": 8, "S": 64, "D": 64})
+    s.pack(s.cache, factor=64, dim=2)
     attention.append(s)
-    assert s.estimate("u280", pos=0, n=4).modules[0].resources.lut < 2_000
+    assert s.estimate("u280", head=0, pos=0, n=4).modules[0].resources.lut < 2_000

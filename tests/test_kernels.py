@@ -19,9 +19,10 @@ from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.models import architecture
+from flexllm_allo.models.flexllm_model import Prefill
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, FloatFormat, IntFormat
-from flexllm_allo.runtime.flexllm import flexllm_u280
+from flexllm_allo.runtime.flexllm import flexllm_u280, prefill_design
 from flexllm_allo.schedule.stage import Stage
 from flexllm_allo.schedules import cpu, decode, prefill
 
@@ -113,7 +114,8 @@ def test_every_kernel_has_a_case() -> None:
     for name, sizes in COMPOSED.items():
         program = allo.customize(CASES[name].kernel, instantiate=sizes).program
         covered |= {f.origin for f in program.functions}
-    for design in flexllm_u280(architecture("llama-3.2-1b", "w4a4kv8", 32)):
+    model = architecture("llama-3.2-1b", "w4a4kv8", 32)
+    for design in (*flexllm_u280(model), prefill_design(model, Prefill(mlp_ports=2))):
         covered |= {f.origin for f in design.program.functions}
     written = {
         name
