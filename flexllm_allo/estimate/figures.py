@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Protocol
 
+from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..ir.walk import walk
+from .fifo.behaviour import Timing as FifoTiming
 from .instance import Instance, LoopPlan
 from .loops import Timing, cycles_of
+from .operators import Operators
 
 
 class Values(Protocol):
@@ -60,4 +64,19 @@ class Figures:
         return round(cycles_of(self.timing, self._places[id(stmt)][1], stmt, values))
 
 
-__all__ = ["Figures", "Values"]
+def fifo_timing(program: ir.Program, device: str, clock_mhz: float | None = None) -> FifoTiming:
+    """What the analysis of FIFOs wants to know of a program on a card: intervals, depths and cycles.
+
+    Args:
+        clock_mhz: the clock; the card's usual one by default.
+
+    Raises:
+        TargetError: FX402, there is no such device.
+    """
+    card = find_device(device)
+    operators = Operators(card.dsp_family, clock_mhz or card.default_mhz, None)
+    figures = Figures(Timing(program, operators, None, inf))
+    return FifoTiming(pipeline=figures.pipeline, cycles=figures.cycles)
+
+
+__all__ = ["Figures", "Values", "fifo_timing"]

@@ -152,12 +152,13 @@ def to(
 def size_fifos(program: ir.Program, depths: Mapping[tuple[str, str], int]) -> ir.Program:
     """Give every FIFO the depth it needs: none deadlocks, and with `full_speed` none slows the design.
 
-    How long processes wait is simulated with the initiation intervals that the schedule asks for. The
-    FIFOs of all functions are set, deeper or shallower; `fifo_depths` shows them first.
+    How long processes wait is simulated, with the initiation intervals that the schedule asks for or those
+    of a card. The FIFOs of all functions are set, deeper or shallower; `fifo_depths` shows them first.
 
     Args:
         full_speed: True, so deep that the design takes no longer than with FIFOs without limit; False,
             just so deep that it does not deadlock.
+        device: a card, for intervals, depths and latencies as an estimate finds them.
         scalars: values of scalar parameters that loop bounds depend on, by name.
 
     Raises:

@@ -214,20 +214,23 @@ class Schedule(Description):
         """
         import_module("flexllm_allo.estimate.fifo.analysis").check_streams(self.program, scalars)
 
-    def fifo_depths(self, full_speed: bool = True, **scalars: int) -> Any:
+    def fifo_depths(self, full_speed: bool = True, device: str | None = None, **scalars: int) -> Any:
         """The depth that each FIFO needs, not to deadlock and not to slow the design, as a table.
 
         Args:
             full_speed: also find the depths that do not slow the design.
+            device: a card, for the intervals, depths and latencies that an estimate finds; by default every
+                loop meets its interval and every statement takes a cycle.
             scalars: values of scalar parameters that loop bounds depend on, by name.
 
         Raises:
             DeadlockError: FX303, no depths help.
             EstimateError: FX921, what a process does to its FIFOs depends on data.
         """
-        return import_module("flexllm_allo.estimate.fifo.analysis").fifo_depths(
-            self.program, full_speed, scalars
-        )
+        figures = import_module("flexllm_allo.estimate.figures")
+        timing = figures.fifo_timing(self.program, device) if device else None
+        analysis = import_module("flexllm_allo.estimate.fifo.analysis")
+        return analysis.fifo_depths(self.program, full_speed, scalars, timing)
 
     # ---- primitives on loops
 
@@ -337,8 +340,8 @@ class Schedule(Description):
         self._set(copies.duplicate(self.program, self.top_func_name, target))
 
     @primitive(streams.size_fifos)
-    def size_fifos(self, full_speed: bool = True, **scalars: int) -> None:
-        report = self.fifo_depths(full_speed, **scalars)
+    def size_fifos(self, full_speed: bool = True, device: str | None = None, **scalars: int) -> None:
+        report = self.fifo_depths(full_speed, device, **scalars)
         self._set(streams.size_fifos(self.program, report.depths()))
 
     @primitive(spatial.unfold)
