@@ -7,8 +7,7 @@ and a bad option end with exit code 2; any other exception is a bug and shows it
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from itertools import count
@@ -16,29 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from . import __version__
 from .errors import FlexError, UsageError
+from .terminal import progress, show_checks, show_error, show_rows, show_table
 
 if TYPE_CHECKING:
     from .runtime.outputs import OutputFile
     from .runtime.session import Session
-
-Advance = Callable[[int, int | None], None]
-"""Called with (steps done, steps in all or None)."""
 
 
 class Stage(StrEnum):
@@ -55,7 +40,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except FlexError as error:
-            _show(error)
+            show_error(error)
             raise typer.Exit(2) from error
 
 
@@ -119,9 +104,9 @@ def demo(
     """Run the shipped checkpoint end to end: CPU, C simulation, perplexity, Vitis HLS project."""
     from .runtime.demo import run_demo
 
-    with _progress("demo") as advance:
+    with progress("demo") as advance:
         summary = run_demo(out, advance)
-    _table("demo", {key: str(value) for key, value in summary.items()})
+    show_table("demo", {key: str(value) for key, value in summary.items()})
 
 
 @app.command()
@@ -144,7 +129,7 @@ def build(
     """Write the hybrid top of a checkpoint as a project, and run its tools when asked."""
     from .runtime.build import build_project, report_text
 
-    with _progress("build") as advance:
+    with progress("build") as advance:
         project = build_project(
             directory,
             out,
@@ -180,7 +165,7 @@ def generate(
     result_file = _output(json_file) if json_file else None
     with (
         closing(open_session(directory, recipe, max_seq_len)) as session,
-        _progress("tokens", max_new_tokens) as advance,
+        progress("tokens", max_new_tokens) as advance,
     ):
         prompt_tokens = session.encode(prompt)
         made = count(1)
@@ -226,7 +211,7 @@ def chat(
     refused: list[FlexError] = []
 
     def refuse(error: FlexError) -> None:
-        _show(error)
+        show_error(error)
         refused.append(error)
 
     lines = typer.get_text_stream("stdin", errors="replace")
@@ -251,7 +236,7 @@ def logits(
     """Compute the logits of every position of a token sequence."""
     result_file = _output(out)
     ids = _token_ids(tokens)
-    with closing(open_session(directory, recipe, max_seq_len)) as session, _progress(f"logits ({stage})"):
+    with closing(open_session(directory, recipe, max_seq_len)) as session, progress(f"logits ({stage})"):
         result_file.write_array(session.logits(ids, stage.value))
 
 
@@ -276,9 +261,9 @@ def ppl(
     content = _read(text)
     results: list[dict[str, Any]] = []
     for name in recipe or [None]:
-        with closing(open_session(directory, name, max_seq_len)) as session, _progress("windows") as advance:
+        with closing(open_session(directory, name, max_seq_len)) as session, progress("windows") as advance:
             results.append(text_perplexity(session, content, context, stride, advance))
-    _rows("perplexity (measured)", comparison(results))
+    show_rows("perplexity (measured)", comparison(results))
     if result_file:
         result_file.write_json(results[0] if len(results) == 1 else {"recipes": results})
 
@@ -301,10 +286,10 @@ def quantize(
     from .runtime.quantize import Calibration, quantize_folder
 
     result_file = _output(json_file) if json_file else None
-    with _progress("quantize") as advance:
+    with progress("quantize") as advance:
         text = Calibration(calibration, samples, length, seed)
         result = quantize_folder(directory, out, recipe, text, advance)
-    _table(
+    show_table(
         "quantized",
         {
             "recipe": result["recipe"],
@@ -347,7 +332,7 @@ def report(
     if page_file.path == data_file.path:
         raise UsageError("FX703", f'--out and --json are both "{out}"', hint="name the page something.html")
     content = _read(text) if text else None
-    with _progress("report") as advance:
+    with progress("report") as advance:
         result = report_snr(
             directory,
             recipe,
@@ -358,7 +343,7 @@ def report(
             seed=seed,
             advance=advance,
         )
-    _table("signal to noise", result.summary)
+    show_table("signal to noise", result.summary)
     if result.advice:
         typer.echo("\n" + result.advice, nl=False)
     page_file.write(result.page.encode())
@@ -390,7 +375,7 @@ def show_estimate(
 
     result_file = _output(json_file) if json_file else None
     page_file = _output(html) if html else None
-    with _progress("estimate"):
+    with progress("estimate"):
         found = estimate_model(
             directory,
             device,
@@ -432,7 +417,7 @@ def tune_design(
     from .runtime.tune import tune, tune_rows
 
     preset_file, result_file = (_output(path) if path else None for path in (out, json_file))
-    with _progress("stages estimated") as advance:
+    with progress("stages estimated") as advance:
         found = tune(
             directory,
             device,
@@ -445,7 +430,7 @@ def tune_design(
             name=out.stem if out else "",
             on_step=advance,
         )
-    _rows("designs that none beats in all of this (estimated)", tune_rows(found))
+    show_rows("designs that none beats in all of this (estimated)", tune_rows(found))
     typer.echo(f"{found.tried} stages estimated in {found.seconds:.1f} s\n")
     typer.echo(estimate_text(found.estimate))
     typer.echo(preset_to_toml(found.preset), nl=False)
@@ -464,7 +449,7 @@ def show_recipes(
     from .quant.recipes import get_recipe, recipes
 
     if name is None:
-        _table("recipes", {recipe.name: recipe.description for recipe in recipes.values()})
+        show_table("recipes", {recipe.name: recipe.description for recipe in recipes.values()})
     else:
         typer.echo(recipe_to_toml(get_recipe(name)), nl=False)
 
@@ -476,13 +461,7 @@ def doctor(json_file: JsonFile = None) -> None:
 
     result_file = _output(json_file) if json_file else None
     checks = diagnose()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "what", "found, or how to get it", "enables"):
-        table.add_column(heading, overflow="fold")
-    for check in checks:
-        mark = Text("yes", "green") if check.found else Text("no", "yellow")
-        table.add_row(mark, Text(check.name), Text(check.found or check.install), Text(check.enables))
-    Console().print(table)
+    show_checks(checks)
     if result_file:
         result_file.write_json(
             {
@@ -529,48 +508,3 @@ def _read(path: Path) -> str:
         raise UsageError(
             "FX703", f'cannot read the text "{path}": {reason}', hint="a UTF-8 text file"
         ) from error
-
-
-def _show(error: FlexError) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    head, _, rest = str(error).partition("\n")
-    console.print(Text(head, "bold red"))
-    if rest:
-        console.print(Text(rest))
-
-
-def _table(title: str, rows: dict[str, str]) -> None:
-    table = Table("name", "value", title=title, show_header=False)
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(value))
-    Console().print(table)
-
-
-def _rows(title: str, rows: list[dict[str, str]]) -> None:
-    """A table with one row per result."""
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    Console().print(table)
-
-
-@contextmanager
-def _progress(label: str, total: int | None = None) -> Generator[Advance]:
-    """A bar on stderr while the block runs; nothing at all when stderr is not a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=total)
-
-        def advance(done: int, of: int | None) -> None:
-            bar.update(task, completed=done, total=total if of is None else of)
-
-        yield advance
