@@ -33,15 +33,6 @@ def add_positions(X: float32[T, E], n: int32, pos: int32, table: float32[S, E]):
             X[t, e] = X[t, e] + table[pos + t, e]
 
 
-@template(T, E)
-def take_row(X: float32[T, E], t: int32) -> float32[1, E]:
-    """Row t, as a block of one token."""
-    Y: float32[1, E]
-    for e in range(E, name="element"):
-        Y[0, e] = X[t, e]
-    return Y
-
-
 @template(T, S, E)
 def load_rows(stream: float32[S, E], n: int32, pos: int32) -> float32[T, E]:
     """Rows pos .. pos + n - 1, as a block of T tokens; padding rows are zero."""

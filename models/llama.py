@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from flexllm_allo import Bundle, meta_else, meta_if, params, template
 from flexllm_allo.ir.types import float32, int32
-from flexllm_allo.kernels.embedding import add_positions, embedding, load_rows, store_rows, take_row
+from flexllm_allo.kernels.embedding import add_positions, embedding, load_rows, store_rows
 from flexllm_allo.kernels.linear import linear_add
 from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
 from flexllm_allo.kernels.norm import norm_heads, norm_quantize
@@ -169,7 +169,7 @@ def decode(
     tokens: int32[T] = 0
     tokens[0] = token
     x = forward[R, T](tokens, 1, pos, vocabulary.embed, tables, attentions, mlps, cache)
-    last = take_row(x, 0)
+    last = load_rows[1](x, 1, 0)
     logits = head[R](last, tables.eps, vocabulary)
     return sample[V, CANDIDATES](logits, pos + 1, sampling)
 

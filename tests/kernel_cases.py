@@ -506,11 +506,6 @@ CASES = {
         fixed(T=size, S=st.just(9), E=size),
         lambda rng, b: [real(rng, b["T"], b["E"]), *rows_at(rng, b), real(rng, b["S"], b["E"])],
     ),
-    "take_row": Case(
-        embedding.take_row,
-        fixed(T=size, E=size),
-        lambda rng, b: [real(rng, b["T"], b["E"]), int(rng.integers(0, b["T"]))],
-    ),
     "candidates": Case(
         sampling.candidates,
         fixed(V=wide, K=size),
