@@ -93,7 +93,6 @@ class Tuned:
         front: designs that none beats in prefill, decode and size, the fastest prefill first.
         tried: stages that were estimated.
         seconds: the search took.
-        notes: what a reader should know.
     """
 
     preset: Preset
@@ -101,7 +100,6 @@ class Tuned:
     front: list[Pair]
     tried: int
     seconds: float
-    notes: tuple[str, ...]
 
 
 def tune(
@@ -162,7 +160,6 @@ def tune(
         sorted(front, key=lambda p: (p.prefill_s, p.decode_s)),
         search.tried,
         time.monotonic() - begin,
-        (),
     )
 
 
