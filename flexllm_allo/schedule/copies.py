@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..analysis.accesses import accesses
 from ..errors import Place, StreamError
 from ..ir import nodes as ir
 from ..ir.simplify import const
 from ..ir.walk import buffers, rename_buffers
 from .buffers import Target, find_buffer
-from .fifo import alloc_path, region_body, replace_body
-from .names import Path, find_function, fresh, statement_at
+from .fifo import enclosing, region_body, replace_body, users
+from .names import find_function, fresh
 
 
 def duplicate(program: ir.Program, func: str, target: Target | None = None) -> ir.Program:
@@ -61,7 +60,7 @@ def duplicate(program: ir.Program, func: str, target: Target | None = None) -> i
         return _duplicated(program, *find_buffer(program, func, target))
     function = find_function(program, func)
     for buffer in buffers(function).values():
-        writers, readers = _users(program, function.body, buffer)
+        writers, readers = users(program, function.body, buffer.name)
         if buffer.shape and not buffer.is_stream and len(readers) > 1:
             program = _duplicated(program, find_function(program, func), buffer)
         elif len(writers) > 1 and readers:
@@ -70,9 +69,9 @@ def duplicate(program: ir.Program, func: str, target: Target | None = None) -> i
 
 
 def _duplicated(program: ir.Program, function: ir.Function, buffer: ir.Buffer) -> ir.Program:
-    region = _region(function, buffer)
+    region = enclosing(function, buffer)
     body = region_body(function, region)
-    writers, readers = _users(program, body, buffer)
+    writers, readers = users(program, body, buffer.name)
     _check(buffer, body, writers, readers)
     taken = set(buffers(function))
     copies: list[ir.Buffer] = []
@@ -86,28 +85,6 @@ def _duplicated(program: ir.Program, function: ir.Function, buffer: ir.Buffer) -
     rest = [renamed.get(i, body[i]) for i in range(split, len(body))]
     made = [*(ir.Alloc(c, span=buffer.span) for c in copies), _nest(buffer, copies)]
     return program.with_function(replace_body(function, region, (*body[:split], *made, *rest)))
-
-
-def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
-    """The path of the loop in whose body the array lives; () is the function's body."""
-    path = alloc_path(function.body, "body", buffer.name)
-    if path is not None and path[:-1] and not isinstance(statement_at(function, path[:-1]), ir.For):
-        raise StreamError(
-            "FX302", f'"{buffer.name}" is declared under a condition', at=buffer.span,
-            hint="declare it in the function or in a loop",
-        )  # fmt: skip
-    return path[:-1] if path else ()
-
-
-def _users(program: ir.Program, body: tuple[ir.Stmt, ...], buffer: ir.Buffer) -> tuple[list[int], list[int]]:
-    """Positions of the statements that write and that read the array."""
-    uses = {
-        i: [a for a in accesses((stmt,), program) if a.buffer == buffer.name]
-        for i, stmt in enumerate(body)
-        if not isinstance(stmt, ir.Alloc)
-    }
-    writers = [i for i, found in uses.items() if any(a.write for a in found)]
-    return writers, [i for i, found in uses.items() if any(not a.write for a in found)]
 
 
 def _check(buffer: ir.Buffer, body: tuple[ir.Stmt, ...], writers: list[int], readers: list[int]) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..analysis.accesses import accesses
 from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, did_you_mean
 from ..ir import nodes as ir
 from ..ir.walk import walk
 from .buffers import Target, find_buffer
 from .depths import with_depths
-from .fifo import alloc_path, insert_fifo, region_body, with_region
+from .fifo import enclosing, insert_fifo, region_body, users, with_region
 from .initial import initialisers, without_initialisers
 from .names import (
     LoopBand,
@@ -22,7 +21,6 @@ from .names import (
     find_function,
     find_loop,
     replace_at,
-    statement_at,
 )
 from .order import check_order
 from .systolic import insert_fifos
@@ -221,22 +219,15 @@ def _region(function: ir.Function, buffer: ir.Buffer) -> Path:
             at=Place(buffer.span, "declared here"),
             hint="declare the parameter as Stream[T, depth], or copy it to a local array in a loop first",
         )  # fmt: skip
-    path = alloc_path(function.body, "body", buffer.name)
-    assert path is not None
-    owner = path[:-1]
-    if owner and not isinstance(statement_at(function, owner), ir.For):
-        raise StreamError(
-            "FX302", f'"{buffer.name}" is declared under a condition', at=buffer.span,
-            hint="declare it in the function or in a loop",
-        )  # fmt: skip
-    return owner
+    return enclosing(function, buffer)
 
 
 def _link(
     program: ir.Program, function: ir.Function, buffer: ir.Buffer, region: Path, dst: str | LoopWrapper | None
 ) -> _Link:
     body = region_body(function, region)
-    writers, readers = _users(program, body, buffer)
+    writing, reading = users(program, body, buffer.name)
+    writers, readers = [body[i] for i in writing], [body[i] for i in reading]
     named = readers if dst is None else _named(program, function, body, buffer, dst)
     fills = initialisers(program, body, buffer.name)
     writers = [s for s in writers if s not in fills]
@@ -300,22 +291,6 @@ def _named(
             at=buffer.span, hint=did_you_mean(name, known),
         )  # fmt: skip
     return found
-
-
-def _users(
-    program: ir.Program, body: tuple[ir.Stmt, ...], buffer: ir.Buffer
-) -> tuple[list[ir.Stmt], list[ir.Stmt]]:
-    writers: list[ir.Stmt] = []
-    readers: list[ir.Stmt] = []
-    for stmt in body:
-        if isinstance(stmt, ir.Alloc):
-            continue
-        uses = [a for a in accesses((stmt,), program) if a.buffer == buffer.name]
-        if any(a.write for a in uses):
-            writers.append(stmt)
-        if any(not a.write for a in uses):
-            readers.append(stmt)
-    return writers, readers
 
 
 def _names(program: ir.Program, stmt: ir.Stmt, function: ir.Function) -> set[str]:

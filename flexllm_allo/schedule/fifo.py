@@ -47,16 +47,43 @@ def insert_fifo(
     return rewriter.program.with_function(with_region(function, region, tuple(new)))
 
 
-def alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
+def _alloc_path(body: tuple[ir.Stmt, ...], attr: str, name: str) -> Path | None:
     """Where the array is declared, in statements that begin under the field `attr`."""
     for i, stmt in enumerate(body):
         if isinstance(stmt, ir.Alloc) and stmt.buffer.name == name:
             return ((attr, i),)
         for field in sub_bodies(stmt):
-            inner = alloc_path(getattr(stmt, field), field, name)
+            inner = _alloc_path(getattr(stmt, field), field, name)
             if inner is not None:
                 return ((attr, i), *inner)
     return None
+
+
+def enclosing(function: ir.Function, buffer: ir.Buffer) -> Path:
+    """The path of the loop in whose body a buffer lives; () is the function's body.
+
+    Raises:
+        StreamError: FX302, it is declared under a condition.
+    """
+    owner = (_alloc_path(function.body, "body", buffer.name) or ())[:-1]
+    if owner and not isinstance(statement_at(function, owner), ir.For):
+        raise StreamError(
+            "FX302", f'"{buffer.name}" is declared under a condition', at=buffer.span,
+            hint="declare it in the function or in a loop",
+        )  # fmt: skip
+    return owner
+
+
+def users(program: ir.Program, body: tuple[ir.Stmt, ...], name: str) -> tuple[list[int], list[int]]:
+    """Positions of the statements of a region that write and that read an array."""
+    writers: list[int] = []
+    readers: list[int] = []
+    for i, stmt in enumerate(body):
+        uses = [] if isinstance(stmt, ir.Alloc) else list(accesses((stmt,), program))
+        found = {a.write for a in uses if a.buffer == name}
+        writers += [i] if True in found else []
+        readers += [i] if False in found else []
+    return writers, readers
 
 
 def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:
@@ -253,4 +280,4 @@ def _passed(
     return tuple(params), tuple(args), results
 
 
-__all__ = ["Rewriter", "alloc_path", "insert_fifo", "region_body", "replace_body", "with_region"]
+__all__ = ["Rewriter", "enclosing", "insert_fifo", "region_body", "replace_body", "users", "with_region"]
