@@ -15,6 +15,10 @@ A bundle with parameters, ``class Matrix(Bundle, of="N, K")``, is written ``Matr
 name them.  A field may be a bundle itself (``w.wq`` is then an argument, ``w.wq.codes`` an array), and
 the class may be an attribute of a template argument, ``wq: R.block.Weight[W, E]``; its fields reach
 that object, here ``R.block``, as ``Self``.
+
+A list of arrays, ``W: int4[M, C][P]``, is a bundle without names: P arrays, each a memory (and a port) of its
+own.  ``W`` is an argument of calls, ``W[p]`` one of the arrays, where p is a number or the variable of a
+`meta_for` (`array_lists`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..dsl import Bundle
+from .array_lists import list_fields, lists_of
 from .names import NotConstant, evaluate
 
 Fields = dict[str, ast.expr | None]
@@ -97,7 +102,7 @@ def _fields(annotation: ast.expr | None, names: Mapping[str, Any], known: dict[s
     base, subscripts = _peeled(annotation)
     kind = _bundle(base, names)
     if kind is None or base is None:
-        return None
+        return list_fields(annotation, names)
     replaced: dict[str, ast.expr] = {}
     if kind.__of__ and subscripts:
         replaced = dict(zip(kind.__of__, subscripts.pop(0), strict=False))
@@ -160,6 +165,7 @@ class _Expander(ast.NodeTransformer):
 
     def __init__(self, bundles: dict[str, Fields]) -> None:
         self.bundles = bundles
+        self.lists = lists_of(f"{name}.{field}" for name, fields in bundles.items() for field in fields)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         path = _path(node)
@@ -174,9 +180,9 @@ class _Expander(ast.NodeTransformer):
         return self.generic_visit(ast.copy_location(ast.Call(node.func, args, node.keywords), node))
 
     def _expanded(self, arg: ast.expr) -> list[ast.expr]:
-        base, _ = _peeled(arg)
+        base, subscripts = _peeled(arg)
         path = _path(base)
-        if path is None:
+        if path is None or (subscripts and path in self.lists):
             return [arg]
         name, _, inner = path.partition(".")
         fields = self.bundles.get(name)

@@ -115,6 +115,7 @@ class Context:
         self.scopes: list[Scope] = [Scope()]
         self.blocks: list[list[ir.Stmt]] = [[]]
         self.taken: set[str] = set()
+        self.lists: frozenset[str] = frozenset()  # of arrays, among the parameters (`array_lists`)
         self.pids: tuple[int, ...] | None = None  # of a dataflow kernel's instance
         self.tensor_operations = 0  # unnamed ones: numbers their bands
         self.outputs: list[ir.Buffer] | None = None  # set by the return statement
@@ -230,6 +231,9 @@ class Context:
         self.scopes[-1].symbols[name] = (symbol, self.span(node))
 
     def unknown_name(self, node: ast.Name) -> FrontendError:
+        if node.id in self.lists:
+            hint = "index it with a number or with the variable of a meta_for"
+            return self.error("FX113", f"{node.id} is a list: which array of it is not known", node, hint)
         visible = [n for scope in self.scopes for n in scope.symbols]
         constants = [n for n, value in self.names.items() if isinstance(value, int | float)]
         near = get_close_matches(node.id, constants)

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
+from .array_lists import with_members
 from .context import ConstSymbol, Context
 from .names import NotConstant
 
@@ -66,7 +67,7 @@ def _repeat(ctx: Context, node: ast.stmt, call: ast.Call, lower_body: LowerBody)
     for value in _range(ctx, bounds, call):
         with ctx.scope():
             ctx.bind(target.id, ConstSymbol(value), target)
-            lower_body(ctx, node.body)
+            lower_body(ctx, with_members(ctx, node.body))
 
 
 def _range(ctx: Context, bounds: list[Any], call: ast.Call) -> range:

@@ -24,6 +24,7 @@ from .annotations import (
     template_parameters,
 )
 from .array_expressions import element, is_array, lower_array, makes_buffer
+from .array_lists import lists_of, with_members
 from .array_statements import stored_array
 from .arrays import copy_array
 from .axes import whole
@@ -231,7 +232,7 @@ def _lower_function(
     elif is_region(ctx):
         return lower_region(ctx, params, partial(_lower_function, program))
     ctx.finish = partial(_results, ctx, node)
-    lower_body(ctx, node.body)
+    lower_body(ctx, with_members(ctx, node.body))
     outputs = ctx.outputs if ctx.outputs is not None else _results(ctx, node, None)
     statements = tuple(ctx.blocks[0])
     return ir.Function(node.name, (*params, *outputs), statements, len(outputs), span=source.span(node))
@@ -243,6 +244,7 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         hint = "give every argument a name and a type of its own"
         raise ctx.error("FX101", "kernels take plain positional arguments", extra or node, hint)
     params: list[ir.Buffer] = []
+    ctx.lists = lists_of(arg.arg for arg in node.args.args)
     for arg in node.args.args:
         if arg.annotation is None:
             hint = f"for instance `{arg.arg}: float32[16]`"
@@ -255,11 +257,17 @@ def _parameters(ctx: Context, node: ast.FunctionDef) -> list[ir.Buffer]:
         depth, token = (t.depth, t.token) if isinstance(t, StreamType) else (None, ())
         memory = t.memory if isinstance(t, ArrayType) else None
         span = ctx.span(arg)
-        name = ctx.fresh(arg.arg.partition(".")[2].replace(".", "_") or arg.arg)  # w.wq.codes: wq_codes
+        name = ctx.fresh(_plain(arg.arg))
         buffer = ir.Buffer(name, t.dtype, t.shape, depth, memory=memory, token=token, span=span)
         ctx.bind(arg.arg, buffer, arg)
         params.append(buffer)
     return params
+
+
+def _plain(path: str) -> str:
+    """The name of a parameter: wq_codes of a bundle's ``w.wq.codes``, W_0 of a list's ``W.0``."""
+    inner = path.partition(".")[2]
+    return (path if inner.isdigit() or not inner else inner).replace(".", "_")
 
 
 # -------------------------------------------------------------------------------------- results

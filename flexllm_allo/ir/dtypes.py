@@ -236,6 +236,10 @@ class ArrayType:
             return replace(self, stateful=True)
         return replace(self, memory=marker)
 
+    def __getitem__(self, count: int) -> ArrayType:
+        """``int4[M, C][P]``, a list of P arrays: what one of them is."""
+        return self
+
     @property
     def bits(self) -> int:
         return self.dtype.bits
