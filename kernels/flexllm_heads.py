@@ -6,13 +6,20 @@ own; there are eight.
 
 from __future__ import annotations
 
-from flexllm_allo import exp, grid, meta_for, params, round, template
+from flexllm_allo import Bundle, Self, exp, grid, meta_for, params, round, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 
 from .flexllm_attention import SUMS
 
 LANES = 8
-C, G, H, M, Tq, Tc, S, D, KP, VP = params("C, G, H, M, Tq, Tc, S, D, KP, VP")
+F, C, G, H, KV, M, Tq, Tc, S, D, KP, VP = params("F, C, G, H, KV, M, Tq, Tc, S, D, KP, VP")
+
+
+class PackedCache(Bundle, of="C, S, D"):
+    """Codes of keys in packs of neighbours, and of values in parts, of every head."""
+
+    k: Self.cache.dtype[(S + Self.key - 1) // Self.key, D, Self.key][C]
+    v: Self.cache.dtype[D // Self.value, S, Self.value][C]
 
 
 @template(Tc, H, M, S, D, KP, VP)
@@ -154,3 +161,38 @@ def mix_heads(codes: Stream[uint8[LANES], 64], parts: Stream[Tc[VP], 64][LANES],
                         acc[g_out, d_out] * step[g_out * (H // LANES) + j]
                     )
     return Y
+
+
+@template(KV, M, D, KP, C, S, VP)
+def append_heads(k: Tc[KV, D], v: Tc[KV, D], pos: int32, K: Tc[M, D, KP][KV], V: Tc[C, S, VP][KV]):
+    """Keys and values of all heads at a position."""
+    with meta_for(KV) as g:
+        append_head(k, v, pos, g, K[g], V[g])
+
+
+@template(F, KV)
+def mix_packs(q: Tq[H, D], n: int32, scales: F.Scales[H, KV], K: Tc[M, D, KP][KV], V: Tc[C, S, VP][KV]) -> float32[1, H * D]:
+    """Attention of one token over the first n positions, with fixed scales."""
+    packs: Stream[Tc[KP], 64][LANES]
+    score: Stream[float32[LANES], 64]
+    codes: Stream[uint8[LANES], 64]
+    parts: Stream[Tc[VP], 64][LANES]
+    with meta_for(KV) as g:
+        read_head_keys[H // KV](K[g], n, packs[g])
+    score_heads[Tc, KP](q, packs, scales.q_scale, scales.k_scale, n, score)
+    softmax_heads[S, H](score, scales.p_scale, n, codes)
+    with meta_for(KV) as g_v:
+        read_head_values[H // KV](V[g_v], n, parts[g_v])
+    mixed = mix_heads[Tc, VP, H, S, D](codes, parts, scales.p_scale, scales.v_scale, n)
+    return mixed
+
+
+@template(F, C)
+def attend_packs(
+    q: F.query.dtype[H, D], k: F.cache.dtype[C, D], v: F.cache.dtype[C, D], pos: int32,
+    scales: F.Scales[H, C], cache: F.HeadCache[C, S, D],
+) -> float32[1, H * D]:  # fmt: skip
+    """Append the key and value of a token to the cache, and attend."""
+    append_heads[C](k, v, pos, cache.k, cache.v)
+    mixed = mix_packs[F, C](q, pos + 1, scales, cache.k, cache.v)
+    return mixed

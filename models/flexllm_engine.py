@@ -12,7 +12,6 @@ from flexllm_allo import Traits
 
 from .model import Model
 
-PORTS = 16
 KINDS = ("kv", "q", "o", "gate", "up", "down", "head")
 
 
@@ -38,13 +37,17 @@ class Plan(Traits):
     """Everything in the ports: the parts of a decoder layer, as often as there are layers, then the head.
 
     Attributes:
+        ports: of weights.
         channels: rows in a beat.
+        group: output channels whose terms lie side by side.
         beats, rows: of a port, and of the table of terms.
         layer_beats, layer_rows: of a decoder layer.
         inputs, outputs: of the largest part, padded.
     """
 
+    ports: int
     channels: int
+    group: int
     layers: int
     kv: Part
     q: Part
@@ -66,7 +69,7 @@ class Plan(Traits):
 
     @property
     def rows(self) -> int:
-        return self.layers * self.layer_rows + self.head.tiles * PORTS * self.channels
+        return self.layers * self.layer_rows + self.head.tiles * self.ports * self.channels
 
     @property
     def inputs(self) -> int:
@@ -74,10 +77,10 @@ class Plan(Traits):
 
     @property
     def outputs(self) -> int:
-        return max(part.tiles for part in self.parts.values()) * PORTS * self.channels
+        return max(part.tiles for part in self.parts.values()) * self.ports * self.channels
 
 
-def plan(model: Model, channels: int) -> Plan:
+def plan(model: Model, channels: int, ports: int = 16, group: int = 1) -> Plan:
     """The plan of a model; keys and values are one part."""
     c = model.config
     heads, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
@@ -89,11 +92,11 @@ def plan(model: Model, channels: int) -> Plan:
     parts: dict[str, Part] = {}
     beat = row = 0
     for kind, rows, columns in shapes:
-        tiles = -(-rows // (PORTS * channels))
+        tiles = -(-rows // (ports * channels))
         parts[kind] = Part(rows, columns, tiles, beat, row)
-        beat, row = beat + tiles * columns, row + tiles * PORTS * channels
-    head = Part(c.vocab_size, hidden, -(-c.vocab_size // (PORTS * channels)), 0, 0)
-    return Plan(channels, c.num_hidden_layers, **parts, head=head, layer_beats=beat, layer_rows=row)
+        beat, row = beat + tiles * columns, row + tiles * ports * channels
+    head = Part(c.vocab_size, hidden, -(-c.vocab_size // (ports * channels)), 0, 0)
+    return Plan(ports, channels, group, c.num_hidden_layers, **parts, head=head, layer_beats=beat, layer_rows=row)
 
 
 def engine_constants(arrays: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -110,25 +113,25 @@ def engine_constants(arrays: dict[str, Any], plan: Plan) -> dict[str, Any]:
     for layer in range(plan.layers):
         for kind in KINDS[:-1]:
             codes, more = weights[kind]
-            ports.append(beats(codes[layer], plan.parts[kind], plan.channels))
-            terms.append(padded(more[layer], plan.parts[kind], plan.channels))
-    ports.append(beats(weights["head"][0], plan.head, plan.channels))
-    terms.append(padded(weights["head"][1], plan.head, plan.channels))
+            ports.append(beats(codes[layer], plan.parts[kind], plan))
+            terms.append(padded(more[layer], plan.parts[kind], plan))
+    ports.append(beats(weights["head"][0], plan.head, plan))
+    terms.append(padded(weights["head"][1], plan.head, plan))
     joined = np.concatenate(ports, axis=1)
-    found |= {f"port_{i}": np.ascontiguousarray(joined[i]) for i in range(PORTS)}
-    return found | {"terms": np.concatenate(terms)}
+    found |= {f"port_{i}": np.ascontiguousarray(joined[i]) for i in range(plan.ports)}
+    return found | {"terms": np.concatenate(terms).reshape(-1, 2 * plan.group)}
 
 
-def padded(rows: NDArray[Any], part: Part, channels: int) -> NDArray[Any]:
+def padded(rows: NDArray[Any], part: Part, plan: Plan) -> NDArray[Any]:
     """Rows, and zeros up to a whole tile."""
-    missing = part.tiles * PORTS * channels - len(rows)
+    missing = part.tiles * plan.ports * plan.channels - len(rows)
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
 
-def beats(codes: NDArray[Any], part: Part, channels: int) -> NDArray[Any]:
+def beats(codes: NDArray[Any], part: Part, plan: Plan) -> NDArray[Any]:
     """A weight [rows, columns] as beats [port, tile x column, channel]; port p has rows (n C + c) P + p."""
-    tiles = padded(codes, part, channels).reshape(part.tiles, channels, PORTS, part.columns)
-    return tiles.transpose(2, 0, 3, 1).reshape(PORTS, part.tiles * part.columns, channels)
+    tiles = padded(codes, part, plan).reshape(part.tiles, plan.channels, plan.ports, part.columns)
+    return tiles.transpose(2, 0, 3, 1).reshape(plan.ports, part.tiles * part.columns, plan.channels)
 
 
-__all__ = ["PORTS", "Part", "Plan", "engine_constants", "plan"]
+__all__ = ["Part", "Plan", "engine_constants", "plan"]

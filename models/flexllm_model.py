@@ -12,7 +12,7 @@ from flexllm_allo.customize import lower_all
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import Int
 from flexllm_allo.kernels import flexllm as arrays
-from flexllm_allo.kernels import lanes
+from flexllm_allo.kernels import flexllm_heads, heads, lanes
 from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
@@ -28,6 +28,8 @@ _graph: Any = graph
 _decode: Any = decode_graph
 _arrays: Any = arrays
 _lanes: Any = lanes
+_packs: Any = flexllm_heads
+_heads: Any = heads
 
 
 @dataclass(frozen=True)
@@ -83,39 +85,65 @@ class Decode:
     """How much FlexLLM's decode does at once; the defaults are its U280 design.
 
     Attributes:
-        channels: output channels per cycle and port; there are sixteen ports.
+        ports: of weights.
+        channels: output channels per cycle and port.
+        group: output channels whose terms are read at once.
         block: input channels that are loaded at once, and lanes of the Hadamard transform.
         vector: elements at once in other operators.
-        key: keys at once, in each of eight heads.
+        key: keys at once, in each of eight heads; 0 for all queries of a head with one key at a time.
         value: elements of a value at once.
     """
 
+    ports: int = 16
     channels: int = 64
+    group: int = 1
     block: int = 16
     vector: int = 8
     key: int = 32
     value: int = 32
 
-    def program(self, model: Model) -> ir.Program:
-        """The unscheduled program: ``decode`` on top."""
+    def operators(self, model: Model) -> DecodeOperators:
+        """The operators of a model's recipe, on the engine."""
         known: Any = model.operators
         values: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
+        packed = (_packs.attend_packs, _packs.PackedCache), (_heads.attend_heads, _heads.HeadCache)
+        attend, cache = packed[self.key == 0]
+        own: dict[str, Any] = {"heads": attend, "HeadCache": cache, "hadamard": _lanes.hadamard_lanes}
+        place = plan(model, self.channels, self.ports, self.group)
+        return DecodeOperators(**values, **own, plan=place, weight=Int(4), key=self.key, value=self.value)
+
+    def program(self, model: Model) -> ir.Program:
+        """The unscheduled program: ``decode`` on top."""
         sizes = {k: v for k, v in model._sizes().items() if k in "EVLCSDP"}  # pyright: ignore[reportPrivateUsage]
-        own: dict[str, Any] = {"R": DecodeOperators(**values, plan=plan(model, self.channels), weight=Int(4))}
-        own |= {"TB": self.vector, "BP": self.block, "KP": self.key, "VP": self.value}
+        own: dict[str, Any] = {"R": self.operators(model), "TB": self.vector, "BP": self.block}
         return lower_all([(_decode.decode, sizes | own | {"H": model.config.num_attention_heads})])
 
     def constants(self, model: Model) -> dict[str, Any]:
         """What never changes between runs, by parameter name."""
-        return engine_constants(constant_arrays(model.weights), plan(model, self.channels))
+        place = plan(model, self.channels, self.ports, self.group)
+        return engine_constants(constant_arrays(model.weights), place)
 
 
 @dataclass(frozen=True)
 class DecodeOperators(Operators):
-    """`Operators` with the plan of the engine's memories and the type of its weights."""
+    """`Operators` of a decode on the engine.
+
+    Attributes:
+        plan: of the engine's memories.
+        weight: its type.
+        heads: attention of one token, from codes on.
+        HeadCache: the cache it takes.
+        key, value: neighbours in a word of that cache.
+        hadamard: the transform of one row.
+    """
 
     plan: Any = None
     weight: Any = None
+    heads: Any = None
+    HeadCache: Any = None
+    key: int = 0
+    value: int = 0
+    hadamard: Any = None
 
 
 def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:

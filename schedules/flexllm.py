@@ -11,6 +11,8 @@ from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
 
+from .attention import append
+
 
 def lanes(s: Schedule, *loops: str) -> None:
     """Those loops side by side, everything else a pipeline."""
@@ -74,8 +76,6 @@ def blocks(s: Schedule) -> None:
     s.dataflow("b")
     s.pipeline()
 
-
-ENGINE_PORTS = 16
 
 KERNELS: dict[str, Callable[[Schedule], None]] = {
     "read_beats": along("c"),
@@ -157,13 +157,33 @@ def softmax_heads(s: Schedule) -> None:
     s.pipeline()
 
 
-def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
+def score_rows(s: Schedule, heads: int) -> None:
+    """A key of every head meets all queries of its group at once."""
+    s.partition(s.Q, dim=0)
+    lanes(s, *copies(heads, "j", "d"))
+
+
+def softmax_rows(s: Schedule) -> None:
+    """All heads at once; four exponentials of a head in four cycles, as in `softmax`."""
+    for loop in ("h_0", "i_0", "h_top", "h", "i", "h_sum", "h_out"):
+        s.vectorize(loop)
+    s.pipeline("s_exp", initiation_interval=4)
+    s.pipeline()
+
+
+def mix_rows(s: Schedule, heads: int, vector: int) -> None:
+    """A value of every head meets the probabilities of all its queries; `vector` sums leave at a time."""
+    s.vectorize("d_out", vector)
+    lanes(s, "h_0", "d_0", *copies(heads, "j", "d"))
+
+
+def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) -> Stage:
     """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
     kernels: dict[str, Callable[[Schedule], None]] = {
         **KERNELS,
         "send_beats": along("c"),
-        "send_terms": along(*copies(ENGINE_PORTS, "j")),
-        "engine": along("b_in", "p_0", "c_0", *copies(ENGINE_PORTS, "c")),
+        "send_terms": along(*copies(ports, "j")),
+        "engine": along("b_in", "p_0", "c_0", *copies(ports, "c")),
         "rms_norm_blocks": rms_norm_blocks,
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
@@ -180,9 +200,14 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8) -> Stage:
         "softmax_heads": softmax_heads,
         "read_head_values": along("d"),
         "mix_heads": partial(mix_heads, heads=heads, vector=vector),
-        **dict.fromkeys(("linear_engine", "append_heads", "attend_heads"), processes),
+        "append_codes": append,
+        "read_rows": along("d"),
+        "score_rows": partial(score_rows, heads=heads),
+        "softmax_rows": softmax_rows,
+        "mix_rows": partial(mix_rows, heads=heads, vector=vector),
+        **dict.fromkeys(("linear_engine", "append_heads", "mix_packs"), processes),
+        **dict.fromkeys(("append_rows", "attend_rows"), processes),
         "candidates": along("i"),
-        "layer": Schedule.pipeline,  # its operators take turns
     }
     return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
 
@@ -201,7 +226,7 @@ def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
         if name.startswith("k_"):
             s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif name.startswith("v_"):
-            s.pack(getattr(s, name), factor=value, dim=len(shape))
+            s.pack(getattr(s, name), factor=value or shape[-1], dim=len(shape))
         elif name.endswith("_gain") and gain > 1:
             s.pack(getattr(s, name), factor=gain, dim=len(shape))
         elif name.startswith("port_"):
@@ -209,4 +234,4 @@ def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
         elif "_codes_" in name:
             s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
         elif name.endswith("terms"):
-            s.pack(getattr(s, name), factor=2, dim=len(shape))
+            s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))

@@ -47,7 +47,7 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     size = size or Decode()
     s = Schedule(size.program(model))
     flexllm.memory_words(s, size.channels, size.value, size.vector)
-    flexllm.decode(size.block, size.vector).apply(s, [f.name for f in s.program.functions])
+    flexllm.decode(size.block, size.vector, ports=size.ports).apply(s, [f.name for f in s.program.functions])
     return s
 
 
