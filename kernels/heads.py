@@ -10,8 +10,6 @@ from __future__ import annotations
 from flexllm_allo import Bundle, Self, exp, grid, meta_for, params, round, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 
-from .attention import append_codes
-
 F, H, C, S, D, Tq, Tc = params("F, H, C, S, D, Tq, Tc")
 SUMS = 4
 """Partial sums of a softmax: as many as a float adder has stages, so that one term is added per cycle."""
@@ -40,16 +38,19 @@ def score_rows(Q: Tq[H, D], keys: Stream[Tc[D], 64][C], q_scale: float32[H], k_s
     step: float32[H]
     for h in range(H, name="step"):
         step[h] = q_scale[h] * k_scale[h // (H // C)]
+    q: Tq[H, D]
+    for h_q, d_q in grid(H, D, name="load"):
+        q[h_q, d_q] = Q[h_q, d_q]
     for s in range(n, name="position"):
-        score: float32[H]
+        dot: int32[H] = 0
         with meta_for(C) as c:
             key: Tc[D] = keys[c].get()
-            for j in range(H // C, name="query"):
-                dot: int32 = 0
-                for d in range(D, name="product"):
-                    dot += Q[c * (H // C) + j, d] * key[d]
-                x: float32 = dot * step[c * (H // C) + j]
-                score[c * (H // C) + j] = x * D**-0.5
+            for j, d in grid(H // C, D, name="product"):
+                dot[c * (H // C) + j] += q[c * (H // C) + j, d] * key[d]
+        score: float32[H]
+        for h_out in range(H, name="scale"):
+            x: float32 = dot[h_out] * step[h_out]
+            score[h_out] = x * D**-0.5
         scores.put(score)
 
 
@@ -98,20 +99,22 @@ def mix_rows(codes: Stream[uint8[H], 64], values: Stream[Tc[D], 64][C], p_scale:
             value: Tc[D] = values[c].get()
             for j, d in grid(H // C, D, name="product"):
                 acc[c * (H // C) + j, d] += code[c * (H // C) + j] * value[d]
+    step: float32[H]
+    for h in range(H, name="step"):
+        step[h] = p_scale[h] * v_scale[h // (H // C)]
     Y: float32[1, H * D]
-    for h in range(H, name="head"):
-        step: float32 = p_scale[h] * v_scale[h // (H // C)]
-        for d_out in range(D, name="element"):
-            Y[0, h * D + d_out] = acc[h, d_out] * step
+    for h_out, d_out in grid(H, D, name="scale"):
+        Y[0, h_out * D + d_out] = acc[h_out, d_out] * step[h_out]
     return Y
 
 
 @template(C)
 def append_rows(k: Tc[C, D], v: Tc[C, D], pos: int32, K: Tc[S, D][C], V: Tc[S, D][C]):
-    """Keys and values of a position."""
-    with meta_for(C) as c:
-        append_codes[C](k, c, pos, 1, K[c])
-        append_codes[C](v, c, pos, 1, V[c])
+    """Keys and values of a position, all heads at once."""
+    for d in range(D, name="element"):
+        with meta_for(C) as c:
+            K[c][pos, d] = k[c, d]
+            V[c][pos, d] = v[c, d]
 
 
 @template(F, C)

@@ -11,7 +11,6 @@ from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
 
-from .attention import append
 
 
 def lanes(s: Schedule, *loops: str) -> None:
@@ -157,10 +156,18 @@ def softmax_heads(s: Schedule) -> None:
     s.pipeline()
 
 
-def score_rows(s: Schedule, heads: int) -> None:
+def append_rows(s: Schedule) -> None:
+    """Whole words, if the cache is packed."""
+    if (words := buffers(s.top_func)["K_0"].words) > 1:
+        s.vectorize("d", words)
+    s.pipeline()
+
+
+def score_rows(s: Schedule, heads: int, vector: int) -> None:
     """A key of every head meets all queries of its group at once."""
-    s.partition(s.Q, dim=0)
-    lanes(s, *copies(heads, "j", "d"))
+    s.partition(s.q, dim=0)
+    s.vectorize("d_q", vector)
+    lanes(s, "h_out", *copies(heads, "j", "d"))
 
 
 def softmax_rows(s: Schedule) -> None:
@@ -173,6 +180,7 @@ def softmax_rows(s: Schedule) -> None:
 
 def mix_rows(s: Schedule, heads: int, vector: int) -> None:
     """A value of every head meets the probabilities of all its queries; `vector` sums leave at a time."""
+    s.partition(s.codes_token, dim=0)
     s.vectorize("d_out", vector)
     lanes(s, "h_0", "d_0", *copies(heads, "j", "d"))
 
@@ -188,7 +196,8 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
         "hadamard_lanes": partial(hadamard, block=block),
-        **dict.fromkeys(("take", "swiglu"), grouped("i", lanes=block)),
+        "take": grouped("i", lanes=block),
+        "swiglu": grouped("i", lanes=min(block, 16)),
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),
@@ -200,13 +209,13 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "softmax_heads": softmax_heads,
         "read_head_values": along("d"),
         "mix_heads": partial(mix_heads, heads=heads, vector=vector),
-        "append_codes": append,
         "read_rows": along("d"),
-        "score_rows": partial(score_rows, heads=heads),
+        "score_rows": partial(score_rows, heads=heads, vector=vector),
         "softmax_rows": softmax_rows,
         "mix_rows": partial(mix_rows, heads=heads, vector=vector),
         **dict.fromkeys(("linear_engine", "append_heads", "mix_packs"), processes),
-        **dict.fromkeys(("append_rows", "attend_rows"), processes),
+        "append_rows": append_rows,
+        "attend_rows": processes,
         "candidates": along("i"),
     }
     return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
