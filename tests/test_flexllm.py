@@ -6,64 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quant_models import RandomModel
+from engine_models import HEADS, LAYERS, D, S, has_csim, run, small_model
 
-from flexllm_allo.backend.hls.toolchain import find_ap_headers, find_compiler
-from flexllm_allo.errors import ToolError
-from flexllm_allo.ir.layout import laid_out, unpack_array
 from flexllm_allo.models import Model, architecture
 from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.models.spec import LlamaConfig
-from flexllm_allo.quant import quantize
-from flexllm_allo.quant.names import tensor_name
-from flexllm_allo.quant.recipes import get_recipe
 from flexllm_allo.runtime.estimate import estimate_model
 from flexllm_allo.runtime.flexllm import decode_design, flexllm_u280, prefill_design
 
 PROMPT = 1024
-S, HEADS, D, LAYERS = 24, 8, 4, 2
-"""Positions, KV heads, elements of a head and layers of the small model."""
-
-
-def has_csim() -> bool:
-    try:
-        find_compiler()
-        find_ap_headers()
-    except ToolError:
-        return False
-    return True
-
-
-class EightHeads(RandomModel):
-    """A float model with as many KV heads as decode has lanes; its sizes are powers of two."""
-
-    config = LlamaConfig(
-        vocab_size=48, hidden_size=64, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=16,
-        num_key_value_heads=HEADS, head_dim=D, max_position_embeddings=S,
-    )  # fmt: skip
-
-    def __init__(self, seed=0):
-        rng, e, kv = np.random.default_rng(seed), 64, HEADS * D
-        shapes = dict.fromkeys(("wq", "wo", "w_gate", "w_up", "w_down"), (e, e))
-        shapes |= {"wk": (kv, e), "wv": (kv, e), "attn_norm": (e,), "mlp_norm": (e,)}
-        named = {tensor_name(kind, n): s for n in range(LAYERS) for kind, s in shapes.items()}
-        named |= {
-            tensor_name("embed"): (48, e),
-            tensor_name("w_head"): (48, e),
-            tensor_name("final_norm"): (e,),
-        }
-        self.tensors = {
-            name: (rng.normal(size=s) * 0.3 + (len(s) == 1)).astype(np.float32) for name, s in named.items()
-        }
 
 
 @pytest.fixture(scope="module")
 def small() -> Model:
     """A model quantized by FlexLLM's recipe."""
-    model = EightHeads()
-    samples = np.random.default_rng(1).integers(0, 48, (4, S)).astype(np.int32)
-    return Model(model, quantize(model, get_recipe("w4a4kv8"), samples))
+    return small_model()
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +44,6 @@ def two_ports(small):
     size = Prefill(token=4, attention=2, attention_word=2, mlp=4, mlp_word=4, mlp_ports=2, key=4, value=2)
     s = prefill_design(small, size)
     return s, s.build(), size.constants(small)
-
-
-def run(design, given):
-    """Call a design; its result, and its arrays afterwards as programs see them."""
-    s, function, constants = design
-    known = constants | given
-    memories = s.top_func.inputs
-    passed = [laid_out(p, known[p.name]) if p.shape else known[p.name] for p in memories]
-    result = function(*passed)
-    held = {p.name: unpack_array(p, a) if p.words > 1 else a for p, a in zip(memories, passed, strict=True)}
-    return result, {name: held[name] for name in given}
 
 
 def run_prefill(prefill, tokens):

@@ -47,7 +47,8 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     size = size or Decode()
     s = Schedule(size.program(model))
     flexllm.memory_words(s, size.channels, size.value, size.vector)
-    flexllm.decode(size.block, size.vector, ports=size.ports).apply(s, [f.name for f in s.program.functions])
+    heads = model.config.num_key_value_heads
+    flexllm.decode(size.block, size.vector, heads, size.ports).apply(s, [f.name for f in s.program.functions])
     return s
 
 

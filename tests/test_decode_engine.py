@@ -1,0 +1,70 @@
+"""Decode on an engine of any number of ports, with all heads side by side: the tokens of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from engine_models import LAYERS, D, S, has_csim, run, small_model
+
+from flexllm_allo.models import architecture
+from flexllm_allo.models.flexllm_model import Decode
+from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.runtime.flexllm import decode_design
+
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+
+
+@pytest.fixture(scope="module", params=[(8, 4, 2), (4, 2, 1)], ids=["8 heads, 4 ports", "4 heads, 2 ports"])
+def design(request):
+    """A model, and its decode."""
+    heads, ports, group = request.param
+    model = small_model(heads)
+    size = Decode(ports=ports, channels=4, group=group, block=8, vector=4, key=0, value=0)
+    s = decode_design(model, size)
+    return model, s, size.constants(model)
+
+
+def cache_of(reference):
+    """Keys and values as decode keeps them: memories by head."""
+    codes = {name: np.asarray(reference.codes[name]) for name in "kv"}
+    heads = codes["k"].shape[1]
+    return {f"{name}_{i}": codes[name][:, i].copy() for name in "kv" for i in range(heads)}
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 13])
+def test_decode_goes_on_as_the_reference_does(design, length):
+    """The last token of a prompt is the first that decode takes."""
+    model, s, constants = design
+    built = s, s.build(), constants
+    tokens, count = np.random.default_rng(length).integers(0, 48, length).tolist(), 6
+    before = ReferenceLlama(model.weights)
+    if length > 1:
+        before.prefill(tokens[:-1])
+    cache, made, token = cache_of(before), [], tokens[-1]
+    for pos in range(length - 1, length - 1 + count):
+        token, cache = run(built, cache | GREEDY | {"token": token, "pos": pos})
+        cache = {name: codes for name, codes in cache.items() if name[:2] in ("k_", "v_")}
+        made.append(token)
+    reference = ReferenceLlama(model.weights)
+    assert made == reference.generate(tokens, count, -1)
+    for name, codes in cache_of(reference).items():
+        np.testing.assert_array_equal(cache[name], codes)
+
+
+@pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
+def test_the_compiled_cpp_computes_the_same(design):
+    model, s, constants = design
+    rng, heads = np.random.default_rng(3), model.config.num_key_value_heads
+    cache = {f"{n}_{i}": rng.integers(-100, 100, (LAYERS, S, D)).astype(np.int8) for n in "kv" for i in range(heads)}
+    given = cache | GREEDY | {"token": 5, "pos": 9}
+    wanted, held = run((s, s.build(), constants), given)
+    token, found = run((s, s.build(target="vitis_hls", mode="csim"), constants), given)
+    assert token == wanted
+    for name in cache:
+        np.testing.assert_array_equal(found[name], held[name])
+
+
+def test_the_full_shape_cannot_stop_for_want_of_a_deep_fifo():
+    size = Decode(ports=32, group=8, block=32, vector=16, key=0, value=0)
+    s = decode_design(architecture("llama-3.2-1b", "w4a4kv8", 2048), size)
+    s.check_streams(beat=0, row=0, size=2048, tiles=2, n=41, pos=40, channel=0)
