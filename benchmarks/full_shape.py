@@ -27,7 +27,8 @@ from flexllm_allo.models import architecture
 from flexllm_allo.models.arrays import constant_parts
 from flexllm_allo.quant.formats import IntFormat
 from flexllm_allo.quant.weight import QuantizedWeight
-from flexllm_allo.runtime.build import build_project, hardware_top, run_arguments
+from flexllm_allo.runtime.bitstream import run_arguments
+from flexllm_allo.runtime.build import build_project, hardware_top
 from flexllm_allo.runtime.memory_map import memory_map
 from flexllm_allo.runtime.packing import pack
 from flexllm_allo.staging import StagedFolder

@@ -47,6 +47,7 @@ class HybridTop:
     decode: Stage
     schedule: Schedule
     mode: Mode = "resident"
+    stage = "decode"  # what memory channels are balanced by: prefill moves little per token
 
     @cached_property
     def program(self) -> ir.Program:

@@ -171,7 +171,9 @@ def append_heads(k: Tc[KV, D], v: Tc[KV, D], pos: int32, K: Tc[M, D, KP][KV], V:
 
 
 @template(F, KV)
-def mix_packs(q: Tq[H, D], n: int32, scales: F.Scales[H, KV], K: Tc[M, D, KP][KV], V: Tc[C, S, VP][KV]) -> float32[1, H * D]:
+def mix_packs(
+    q: Tq[H, D], n: int32, scales: F.Scales[H, KV], K: Tc[M, D, KP][KV], V: Tc[C, S, VP][KV]
+) -> float32[1, H * D]:
     """Attention of one token over the first n positions, with fixed scales."""
     packs: Stream[Tc[KP], 64][LANES]
     score: Stream[float32[LANES], 64]

@@ -118,7 +118,9 @@ def append_rows(k: Tc[C, D], v: Tc[C, D], pos: int32, K: Tc[S, D][C], V: Tc[S, D
 
 
 @template(F, C)
-def attend_rows(q: Tq[H, D], n: int32, scales: F.Scales[H, C], K: Tc[S, D][C], V: Tc[S, D][C]) -> float32[1, H * D]:
+def attend_rows(
+    q: Tq[H, D], n: int32, scales: F.Scales[H, C], K: Tc[S, D][C], V: Tc[S, D][C]
+) -> float32[1, H * D]:
     """Attention of one token over the first n positions, with fixed scales."""
     keys: Stream[Tc[D], 64][C]
     values: Stream[Tc[D], 64][C]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from flexllm_allo import Traits
 
 from .model import Model
+
+Array = NDArray[Any]
 
 KINDS = ("kv", "q", "o", "gate", "up", "down", "head")
 
@@ -96,42 +99,70 @@ def plan(model: Model, channels: int, ports: int = 16, group: int = 1) -> Plan:
         parts[kind] = Part(rows, columns, tiles, beat, row)
         beat, row = beat + tiles * columns, row + tiles * ports * channels
     head = Part(c.vocab_size, hidden, -(-c.vocab_size // (ports * channels)), 0, 0)
-    return Plan(ports, channels, group, c.num_hidden_layers, **parts, head=head, layer_beats=beat, layer_rows=row)
+    return Plan(
+        ports, channels, group, c.num_hidden_layers, **parts, head=head, layer_beats=beat, layer_rows=row
+    )
 
 
-def engine_constants(arrays: dict[str, Any], plan: Plan) -> dict[str, Any]:
+class EngineParts:
+    """The arguments of a decode on the engine, piece by piece along their first axis.
+
+    Args:
+        parts: gives those that lie as in any other design, and the weights.
+    """
+
+    def __init__(self, model: Model, plan: Plan, parts: Callable[[str], Iterable[Array]]) -> None:
+        self.layers, self.plan, self.parts = model.config.num_hidden_layers, plan, parts
+        self._held: dict[str, list[Array]] = {}
+
+    def __call__(self, name: str) -> Iterator[Array]:
+        port = name.removeprefix("port_")
+        if port.isdigit():
+            for kind, layer in self._order():
+                yield beats(self._weight(kind, "codes", layer), self.plan.parts[kind], self.plan, int(port))
+        elif name == "terms":
+            for kind, layer in self._order():
+                rows = padded(self._weight(kind, "terms", layer), self.plan.parts[kind], self.plan)
+                yield rows.reshape(-1, 2 * self.plan.group)
+        else:
+            yield from self.parts(name)
+
+    def _order(self) -> Iterator[tuple[str, int]]:
+        """The linear layers as they lie in the ports: layer by layer, then the head."""
+        yield from ((kind, layer) for layer in range(self.layers) for kind in KINDS[:-1])
+        yield "head", 0
+
+    def _weight(self, kind: str, what: str, layer: int) -> Array:
+        """Codes or terms of a part; all of a kind is read at once, as every port holds some of it."""
+        names = {"kv": ("wk", "wv"), "q": ("wq",), "o": ("wo",)}.get(kind, (f"w_{kind}",))
+        for name in (f"{name}_{what}" for name in names):
+            if name not in self._held:
+                pieces = self.parts(name)
+                self._held[name] = [*pieces] if kind == "head" else [p for part in pieces for p in part]
+        return np.concatenate([self._held[f"{name}_{what}"][layer] for name in names])
+
+
+def engine_constants(arrays: dict[str, Any], model: Model, plan: Plan) -> dict[str, Any]:
     """`models.arrays.constant_arrays` with all linear layers in the ports and the table of the engine."""
-    found = dict(arrays)
-    weights: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    for kind in ("wk", "wv", "wq", "wo", "w_gate", "w_up", "w_down", "w_head"):
-        name = kind.removeprefix("w").removeprefix("_")
-        weights[name] = found.pop(f"{kind}_codes"), found.pop(f"{kind}_terms")
-    k, v = weights.pop("k"), weights.pop("v")
-    weights["kv"] = np.concatenate([k[0], v[0]], axis=1), np.concatenate([k[1], v[1]], axis=1)
-    ports: list[NDArray[Any]] = []
-    terms: list[NDArray[Any]] = []
-    for layer in range(plan.layers):
-        for kind in KINDS[:-1]:
-            codes, more = weights[kind]
-            ports.append(beats(codes[layer], plan.parts[kind], plan))
-            terms.append(padded(more[layer], plan.parts[kind], plan))
-    ports.append(beats(weights["head"][0], plan.head, plan))
-    terms.append(padded(weights["head"][1], plan.head, plan))
-    joined = np.concatenate(ports, axis=1)
-    found |= {f"port_{i}": np.ascontiguousarray(joined[i]) for i in range(plan.ports)}
-    return found | {"terms": np.concatenate(terms).reshape(-1, 2 * plan.group)}
+    linear = {f"w{kind}" for kind in ("k", "v", "q", "o", "_gate", "_up", "_down", "_head")}
+    others = {
+        n: a for n, a in arrays.items() if n.removesuffix("_codes").removesuffix("_terms") not in linear
+    }
+    parts = EngineParts(model, plan, lambda name: [arrays[name]])
+    ports = [*(f"port_{i}" for i in range(plan.ports)), "terms"]
+    return others | {name: np.concatenate(list(parts(name))) for name in ports}
 
 
-def padded(rows: NDArray[Any], part: Part, plan: Plan) -> NDArray[Any]:
+def padded(rows: Array, part: Part, plan: Plan) -> Array:
     """Rows, and zeros up to a whole tile."""
     missing = part.tiles * plan.ports * plan.channels - len(rows)
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
 
-def beats(codes: NDArray[Any], part: Part, plan: Plan) -> NDArray[Any]:
-    """A weight [rows, columns] as beats [port, tile x column, channel]; port p has rows (n C + c) P + p."""
+def beats(codes: Array, part: Part, plan: Plan, port: int) -> Array:
+    """A weight [rows, columns] as beats [tile x column, channel] of a port: rows (n C + c) P + port."""
     tiles = padded(codes, part, plan).reshape(part.tiles, plan.channels, plan.ports, part.columns)
-    return tiles.transpose(2, 0, 3, 1).reshape(plan.ports, part.tiles * part.columns, plan.channels)
+    return tiles[:, :, port].transpose(0, 2, 1).reshape(part.tiles * part.columns, plan.channels)
 
 
-__all__ = ["Part", "Plan", "engine_constants", "plan"]
+__all__ = ["EngineParts", "Part", "Plan", "engine_constants", "plan"]

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from flexllm_allo.customize import lower_all
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import Int
+from flexllm_allo.errors import UsageError
+from flexllm_allo.kernels import attention, flexllm_heads, heads, lanes, linear, norm, quantize
 from flexllm_allo.kernels import flexllm as arrays
-from flexllm_allo.kernels import flexllm_heads, heads, lanes
 from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
 from . import flexllm_decode as decode_graph
 from .arrays import constant_arrays
-from .flexllm_engine import engine_constants, plan
+from .flexllm_engine import Plan, engine_constants, plan
 from .model import Model
 from .operators import Operators
 
@@ -30,6 +31,10 @@ _arrays: Any = arrays
 _lanes: Any = lanes
 _packs: Any = flexllm_heads
 _heads: Any = heads
+_attention: Any = attention
+_linear: Any = linear
+_norm: Any = norm
+_quantize: Any = quantize
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,39 @@ class Decode:
     key: int = 32
     value: int = 32
 
+    def check(self, model: Model) -> None:
+        """Refuse a model that the engine does not compute.
+
+        Raises:
+            UsageError: FX703, every way in which the model is another one.
+        """
+        c, known = model.config, model.operators
+        kinds: Any = [getattr(known, kind) for kind in (*ATTENTION, *MLP, "w_head")]
+        plain: Any = [site for site in (known.attn, known.out, known.mlp, known.down.inner, known.head)]
+        wanted = {
+            "weights of 4 bits with a scale per output channel": all(
+                w.dtype == Int(4) and w.linear is _linear.linear for w in kinds
+            ),
+            "inputs with a minimum (asymmetric, dynamic)": all(
+                site is not None and site.quantize is _quantize.quantize_minimum for site in plain
+            ),
+            "static scales in attention": known.attend is _attention.attend_static and known.window == 0,
+            "rotary positions, RMS norms, a gated MLP, no norm of heads": known.rotary
+            and known.gated
+            and not known.qk_norm
+            and known.norm is _norm.rms_norm,
+            f"an MLP whose width is a power of two and a multiple of {self.block}": c.intermediate_size
+            & (c.intermediate_size - 1)
+            == 0
+            == c.intermediate_size % self.block,
+        }
+        missing = [what for what, there in wanted.items() if not there]
+        if missing:
+            listing = "".join(f"\n  - {what}" for what in missing)
+            raise UsageError(
+                "FX703", f"the engine takes models that have{listing}", hint="recipe w4a4kv8 makes one of a Llama"
+            )
+
     def operators(self, model: Model) -> DecodeOperators:
         """The operators of a model's recipe, on the engine."""
         known: Any = model.operators
@@ -109,8 +147,8 @@ class Decode:
         packed = (_packs.attend_packs, _packs.PackedCache), (_heads.attend_heads, _heads.HeadCache)
         attend, cache = packed[self.key == 0]
         own: dict[str, Any] = {"heads": attend, "HeadCache": cache, "hadamard": _lanes.hadamard_lanes}
-        place = plan(model, self.channels, self.ports, self.group)
-        return DecodeOperators(**values, **own, plan=place, weight=Int(4), key=self.key, value=self.value)
+        own |= {"plan": self.plan(model), "weight": Int(4), "key": self.key, "value": self.value}
+        return DecodeOperators(**values, **own)
 
     def program(self, model: Model) -> ir.Program:
         """The unscheduled program: ``decode`` on top."""
@@ -120,8 +158,11 @@ class Decode:
 
     def constants(self, model: Model) -> dict[str, Any]:
         """What never changes between runs, by parameter name."""
-        place = plan(model, self.channels, self.ports, self.group)
-        return engine_constants(constant_arrays(model.weights), place)
+        return engine_constants(constant_arrays(model.weights), model, self.plan(model))
+
+    def plan(self, model: Model) -> Plan:
+        """Where the weights of a model are in the ports."""
+        return plan(model, self.channels, self.ports, self.group)
 
 
 @dataclass(frozen=True)

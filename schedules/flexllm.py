@@ -12,7 +12,6 @@ from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
 
 
-
 def lanes(s: Schedule, *loops: str) -> None:
     """Those loops side by side, everything else a pipeline."""
     for loop in loops:

@@ -55,7 +55,11 @@ def test_decode_goes_on_as_the_reference_does(design, length):
 def test_the_compiled_cpp_computes_the_same(design):
     model, s, constants = design
     rng, heads = np.random.default_rng(3), model.config.num_key_value_heads
-    cache = {f"{n}_{i}": rng.integers(-100, 100, (LAYERS, S, D)).astype(np.int8) for n in "kv" for i in range(heads)}
+    cache = {
+        f"{n}_{i}": rng.integers(-100, 100, (LAYERS, S, D)).astype(np.int8)
+        for n in "kv"
+        for i in range(heads)
+    }
     given = cache | GREEDY | {"token": 5, "pos": 9}
     wanted, held = run((s, s.build(), constants), given)
     token, found = run((s, s.build(target="vitis_hls", mode="csim"), constants), given)

@@ -14,7 +14,8 @@ from flexllm_allo.backend.hls.toolchain import find_compiler
 from flexllm_allo.errors import ToolError
 from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.runtime.build import golden_arguments, hardware_top
+from flexllm_allo.runtime.bitstream import golden_arguments
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.runtime.session import Session
 
 SCHEDULES = ("cpu", "hardware")

@@ -36,7 +36,8 @@ from flexllm_allo.models.operators import operators
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.quant import IntFormat, QuantizedModel, Recipe, weight_storage
 from flexllm_allo.quant.activation import fake_quantize, quantize_activation, quantize_static
-from flexllm_allo.runtime.build import golden_arguments, hardware_top, weight_words
+from flexllm_allo.runtime.bitstream import golden_arguments
+from flexllm_allo.runtime.build import hardware_top, weight_words
 from flexllm_allo.runtime.session import Session
 from flexllm_allo.schedules import cpu, decode, prefill
 

@@ -12,7 +12,7 @@ from flexllm_allo.backend.hls.toolchain import find_compiler
 from flexllm_allo.errors import ToolError
 from flexllm_allo.hybrid import hybrid
 from flexllm_allo.models import load
-from flexllm_allo.runtime.build import golden_arguments
+from flexllm_allo.runtime.bitstream import golden_arguments
 from flexllm_allo.runtime.session import Session
 from flexllm_allo.schedules import decode, prefill
 

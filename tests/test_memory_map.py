@@ -23,7 +23,8 @@ from flexllm_allo.ir.layout import logical_shape
 from flexllm_allo.models import architecture, load
 from flexllm_allo.models.arrays import constant_arrays, constant_parts
 from flexllm_allo.runtime import packing
-from flexllm_allo.runtime.build import build_project, hardware_top, run_arguments
+from flexllm_allo.runtime.bitstream import run_arguments
+from flexllm_allo.runtime.build import build_project, hardware_top
 from flexllm_allo.runtime.memory_map import MemoryMap, memory_map
 from flexllm_allo.staging import StagedFolder
 

@@ -18,7 +18,8 @@ from flexllm_allo.quant import quantize, recipes
 from flexllm_allo.quant.calibration import calibration_samples
 from flexllm_allo.quant.names import tensor_name
 from flexllm_allo.quant.recipe_file import parse_recipe
-from flexllm_allo.runtime.build import golden_arguments, hardware_top
+from flexllm_allo.runtime.bitstream import golden_arguments
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.runtime.session import Session
 
 ALL = {**recipes, "mixed": parse_recipe(MIXED)}

@@ -19,7 +19,8 @@ from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.kernels import sampling as kernels
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.models.sampling import Sampling, choose, uniform
-from flexllm_allo.runtime.build import golden_arguments, hardware_top
+from flexllm_allo.runtime.bitstream import golden_arguments
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.runtime.session import Session
 
 RANDOM = Sampling(temperature=1.5, top_k=20, top_p=0.95, seed=7)

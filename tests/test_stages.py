@@ -19,7 +19,8 @@ from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.ir.walk import walk
 from flexllm_allo.models import Model
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.runtime.build import golden_arguments, weight_words
+from flexllm_allo.runtime.bitstream import golden_arguments
+from flexllm_allo.runtime.build import weight_words
 from flexllm_allo.runtime.session import Session
 from flexllm_allo.schedule.nests import extent
 from flexllm_allo.schedules import decode, prefill

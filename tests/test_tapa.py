@@ -29,7 +29,7 @@ from flexllm_allo.errors import BackendError, DeadlockError, TargetError, ToolEr
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.layout import laid_out
 from flexllm_allo.ir.types import Stream, int8, int32
-from flexllm_allo.runtime.build import golden_arguments
+from flexllm_allo.runtime.bitstream import golden_arguments
 from flexllm_allo.schedules import prefill
 
 try:

@@ -55,5 +55,7 @@ class _Members(ast.NodeTransformer):
             return node
         name = f"{node.value.id}.{index}"
         if self.ctx.find(name) is None:
-            raise self.ctx.error("FX106", f"Index out of range: the list {node.value.id} has no array {index}", node)
+            raise self.ctx.error(
+                "FX106", f"Index out of range: the list {node.value.id} has no array {index}", node
+            )
         return ast.copy_location(ast.Name(name, node.ctx), node)

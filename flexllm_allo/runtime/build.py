@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from ..backend.hls import steps
 from ..backend.hls.emit import top_parameters
 from ..backend.hls.interface import is_memory_port
-from ..backend.hls.project import BuildPlan, is_current, staged_project, write_files
+from ..backend.hls.project import MANIFEST, BuildPlan, is_current, staged_project, write_files
 from ..backend.hls.testbench import Image
 from ..backend.hls.vitis import vitis_project
 from ..backend.llvm import LLVMModule
@@ -22,27 +22,25 @@ from ..errors import BackendError, did_you_mean
 from ..hardware.devices import Device
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, hybrid
+from ..ir import nodes as ir
 from ..ir.layout import laid_out
 from ..models import Model, architecture, load
-from ..models.arrays import constant_parts
 from ..models.presets import PRESETS
-from ..models.sampling import Sampling
 from ..quant.recipes import DEFAULT_RECIPE
 from ..quant.store.folder import COMPANIONS, is_quantized
 from ..quant.store.manifest import MANIFEST as QUANTIZATION
 from ..schedules import decode, prefill
 from ..staging import StagedFolder
+from .bitstream import Bitstream, whole
 from .memory_map import memory_map
 from .packing import manifest_entries, pack
-from .preset import DEFAULT, get_preset, preset_top
+from .preset import DEFAULT, Preset, get_preset, preset_bitstreams
 from .quantize import quantized_copy
 from .words import WORD_ROWS, weight_words
 
 OnStep = Callable[[int, int | None], None]
+STAGES = ("prefill", "decode")
 MODES = ("csim", "csyn", "csynth", "cosim", "sw_emu", "hw_emu", "hw")
-GOLDEN_PROMPT = 11
-"""Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
-GOLDEN_TOKENS = 6
 GOLDEN_BYTES = 64 << 20
 """Constants of the largest model whose project has a test bench with data."""
 MODEL = "model"
@@ -71,7 +69,8 @@ def build_project(
     """Write the project of a checkpoint's hybrid top; with a mode, run that step of the tools too.
 
     Weights go into one file per memory channel, read and packed layer by layer. A run that was cut short
-    is taken up again by the next one; until the new project is complete, the old one stays as it is.
+    is taken up again by the next one; until the new project is complete, the old one stays as it is. A design
+    whose stages take turns on the card has a project for each, in the folders ``prefill`` and ``decode``.
 
     Args:
         directory: a Hugging Face Llama folder, one that `flexllm quantize` wrote, or the name of an
@@ -95,27 +94,44 @@ def build_project(
         recipe = recipe or chosen.recipe_for(directory)
         frequency = frequency or (chosen.clock_mhz if device in (None, chosen.device) else None)
     device = device or (chosen.device if chosen else "u280")
-    card = find_device(device)
-    total = 3 + (mode is not None)
-    with staged_project(Path(os.path.abspath(out))) as staged:
-        model, source = _open(Path(directory), staged, recipe, max_seq_len)
-        on_step(1, total)
-        top = preset_top(chosen, model) if chosen else hardware_top(model)
-        plan = plan_project(top, device, frequency=frequency, is_stored=True)
-        on_step(2, total)
-        if source is not None:
-            plan = _with_weights(plan, top, card, staged, source)
-        staged.keep_only(plan.written)
-        if not is_current(plan, staged.out):
-            write_files(staged, plan)
-            staged.commit()
-        else:
-            staged.keep_only([])
-        on_step(3, total)
-    if mode is not None:
-        run_step(staged.out, plan, mode)
-        on_step(4, total)
-    return staged.out
+    folders = project_folders(out, chosen)
+    each = 3 + (mode is not None)
+    for number, (name, folder) in enumerate(folders.items()):
+
+        def step(done: int, first: int = number * each) -> None:
+            on_step(first + done, each * len(folders))
+
+        with staged_project(folder) as staged:
+            model, source = _open(Path(directory), staged, recipe, max_seq_len)
+            step(1)
+            made = preset_bitstreams(chosen, model)[name] if chosen else whole(hardware_top(model))
+            plan = plan_project(made, device, frequency=frequency, is_stored=True)
+            step(2)
+            if source is not None:
+                plan = _with_weights(plan, made, find_device(device), staged, source)
+            _commit(staged, plan)
+            step(3)
+        if mode is not None:
+            run_step(staged.out, plan, mode)
+            step(4)
+    return Path(os.path.abspath(out))
+
+
+def project_folders(out: Path, preset: Preset | None = None) -> dict[str, Path]:
+    """The folders of a design's projects, by bitstream."""
+    names = preset.bitstreams if preset else ("generate",)
+    place = Path(os.path.abspath(out))
+    return {name: place if len(names) == 1 else place / name for name in names}
+
+
+def _commit(staged: StagedFolder, plan: BuildPlan) -> None:
+    """Put the files in their place, unless the folder holds this very project already."""
+    staged.keep_only(plan.written)
+    if is_current(plan, staged.out):
+        staged.keep_only([])
+        return
+    write_files(staged, plan)
+    staged.commit()
 
 
 def _open(
@@ -131,12 +147,11 @@ def _open(
 
 
 def _with_weights(
-    plan: BuildPlan, top: HybridTop, card: Device, staged: StagedFolder, source: str
+    plan: BuildPlan, made: Bitstream, card: Device, staged: StagedFolder, source: str
 ) -> BuildPlan:
     """The plan with the packed weights, which are written here."""
-    weights = top.model.weights
-    where = memory_map(top, card, plan.frequency_mhz, run_arguments(top.model))
-    packed = pack(staged, where, lambda name: constant_parts(weights, name), source, keep=[MODEL])
+    where = memory_map(made, card, plan.frequency_mhz, made.run)
+    packed = pack(staged, where, made.parts, source, keep=[MODEL])
     details = {**plan.details, "tensors": manifest_entries(where, packed.tensors)}
     return replace(plan, written=packed.files, details=details)
 
@@ -162,43 +177,39 @@ def run_step(project: Path, plan: BuildPlan, mode: str) -> object:
 
 
 def report_text(project: Path) -> str:
-    """A table of what the steps run so far said of a project; empty if none has a report."""
-    return steps.update_report(project).text()
+    """A table of what the steps run so far said of a project, or of each of those of a design's stages."""
+    inside = [project / name for name in STAGES if (project / name / MANIFEST).is_file()]
+    if (project / MANIFEST).is_file() or not inside:
+        return steps.update_report(project).text()
+    texts = {folder.name: steps.update_report(folder).text() for folder in inside}
+    return "".join(f"{name}\n{text}" for name, text in texts.items() if text)
 
 
 def plan_project(
-    top: HybridTop,
-    device: str = "u280",
-    prompt: Sequence[int] | None = None,
-    new_tokens: int = GOLDEN_TOKENS,
-    frequency: float | None = None,
-    is_stored: bool = False,
-    sampling: Sampling | None = None,
+    top: HybridTop | Bitstream, device: str = "u280", frequency: float | None = None, is_stored: bool = False
 ) -> BuildPlan:
-    """The project in memory, with test data: a prompt, and what the CPU makes of it.
+    """The project in memory, with test data: the arguments of a run, and what the CPU makes of them.
 
-    The golden data is everything ``generate`` writes: the tokens, how many, and the KV cache. A model of more
-    than `GOLDEN_BYTES`, or without weights, gets none, and its test bench no constants.
+    The golden data is everything that ``generate`` writes: the tokens, how many, and the KV cache; or what a
+    stage by itself does. A model of more than `GOLDEN_BYTES`, or without weights, gets none, and its test
+    bench no constants.
 
     Args:
-        prompt: tokens of the test bench's prompt; pseudo-random ones by default.
-        new_tokens: tokens to generate in the test bench.
         frequency: clock in MHz; the card's usual one by default.
-        sampling: how they are chosen; greedy by default.
         is_stored: whether somebody writes the constants into files per channel, for the host program.
 
     Raises:
         BackendError: FX402, no such device, or the design does not fit into its memory.
     """
-    card = find_device(device)
-    run = run_arguments(top.model, prompt, new_tokens, sampling)
-    where = memory_map(top, card, frequency or card.default_mhz, run)
+    made = whole(top) if isinstance(top, HybridTop) else top
+    card, model = find_device(device), made.model
+    where = memory_map(made, card, frequency or card.default_mhz, made.run)
     constants = sum(p.slot.bytes for p in where.placements.values() if p.is_constant)
-    if constants <= GOLDEN_BYTES and top.model.weights.tensors:
-        data, golden = _golden(top, {**top.model.constants, **run})
+    if constants <= GOLDEN_BYTES and model.weights.tensors:
+        data, golden = _golden(made)
     else:
-        eps = np.asarray(top.model.config.rms_norm_eps, np.float32)
-        data = {"eps": eps, **{n: np.asarray(a) for n, a in run.items() if n not in top.model.cache()}}
+        eps = np.asarray(model.config.rms_norm_eps, np.float32)
+        data = {"eps": eps, **{n: np.asarray(a) for n, a in made.run.items() if n not in made.written}}
         golden = {}
     files = where.files
     images = {
@@ -207,7 +218,7 @@ def plan_project(
         if is_stored and p.file in files
     }
     plan = vitis_project(
-        top.top,
+        made.top,
         device=device,
         frequency=where.frequency_mhz,
         data=data,
@@ -215,35 +226,34 @@ def plan_project(
         bundles={n: p.bundle for n, p in where.placements.items()},
         placement={n: p.slot for n, p in where.placements.items()},
         images=images,
-        trace=top.schedule.trace,
+        trace=made.schedule.trace,
     )
     details = {
-        "recipe": top.model.weights.recipe.name,
-        "max_seq_len": top.model.max_seq_len,
+        "recipe": model.weights.recipe.name,
+        "max_seq_len": model.max_seq_len,
         "bandwidth": where.bandwidth(),
-        "arguments": _arguments(top),
+        "arguments": _arguments(made.top),
         "tensors": manifest_entries(where),
     }
-    companions = _companions(top.model) if is_stored else {}
+    companions = _companions(model) if is_stored else {}
     return replace(plan, files={**plan.files, **companions}, details=details)
 
 
-def _golden(top: HybridTop, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every argument before ``generate``, and what it writes."""
-    function = top.top.function(top.top.top)
+def _golden(made: Bitstream) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every argument before a run, and what it writes."""
+    function, arguments = made.top.function(made.top.top), {**made.constants(), **made.run}
     before = {b.name: laid_out(b, arguments[b.name]) for b in function.inputs}
     after = {n: a.copy() if hasattr(a, "copy") else a for n, a in before.items()}
-    count = LLVMModule(top.top)(*(after[b.name] for b in function.inputs))
-    written = ("tokens", *top.model.cache())
-    golden: dict[str, Any] = {n: after[n] for n in written}
-    golden[function.outputs[0].name] = np.array(count, np.int32)
+    result = LLVMModule(made.top)(*(after[b.name] for b in function.inputs))
+    golden: dict[str, Any] = {n: after[n] for n in made.written}
+    golden[function.outputs[0].name] = np.array(result, np.int32)
     return {n: np.asarray(a) for n, a in before.items()}, golden
 
 
-def _arguments(top: HybridTop) -> list[dict[str, Any]]:
+def _arguments(top: ir.Program) -> list[dict[str, Any]]:
     """The arguments of the kernel in their order, for host programs that read the manifest."""
-    function = top.top.function(top.top.top)
-    names = top_parameters(top.top, "vitis")
+    function = top.function(top.top)
+    names = top_parameters(top, "vitis")
     return [
         {
             "name": b.name,
@@ -260,36 +270,3 @@ def _companions(model: Model) -> dict[str, bytes]:
     """config.json and the tokenizer, for the session that runs the project."""
     folder = Path(model.checkpoint.source)
     return {f"{MODEL}/{n}": (folder / n).read_bytes() for n in COMPANIONS if (folder / n).is_file()}
-
-
-def run_arguments(
-    model: Model,
-    prompt: Sequence[int] | None = None,
-    new_tokens: int = GOLDEN_TOKENS,
-    sampling: Sampling | None = None,
-) -> dict[str, Any]:
-    """The arguments of ``generate`` that differ from run to run, by name."""
-    size = model.max_seq_len
-    random = np.random.default_rng(0).integers(0, model.config.vocab_size, min(GOLDEN_PROMPT, size))
-    tokens = random if prompt is None else np.array(prompt)
-    padded = np.zeros(size, np.int32)
-    padded[: len(tokens)] = tokens
-    return {
-        **(sampling or Sampling()).arguments(),
-        **model.cache(),
-        "prompt": padded,
-        "n_prompt": len(tokens),
-        "max_new_tokens": min(new_tokens, size),
-        "stop": model.stop_table(),
-        "tokens": np.zeros(size, np.int32),
-    }
-
-
-def golden_arguments(
-    model: Model,
-    prompt: Sequence[int] | None = None,
-    new_tokens: int = GOLDEN_TOKENS,
-    sampling: Sampling | None = None,
-) -> dict[str, Any]:
-    """Arguments of ``generate`` by name."""
-    return {**model.constants, **run_arguments(model, prompt, new_tokens, sampling)}

@@ -14,9 +14,10 @@ from ..hybrid import HybridTop
 from ..models import Model, architecture, load
 from ..models.presets import PRESETS as ARCHITECTURES
 from . import flexllm
-from .build import hardware_top, run_arguments
+from .bitstream import Bitstream
+from .build import hardware_top
 from .memory_map import memory_map
-from .preset import get_preset, preset_top
+from .preset import ENGINE, Preset, get_preset, preset_bitstreams, preset_top
 
 DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 """The designs by name, each with its own parallelism and memory words; `default` is what `build` writes."""
@@ -57,9 +58,10 @@ def estimate_model(
         clock_mhz = clock_mhz or (chosen.clock_mhz if device == chosen.device else None)
     card = find_device(device or "u280")
     model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
-    top = preset_top(chosen, model) if chosen else DESIGNS[preset](model)
-    design = f"{directory} ({preset})"
-    return estimate_top(top, card, prompt, new_tokens, clock_mhz or card.default_mhz, design)
+    design, mhz = f"{directory} ({preset})", clock_mhz or card.default_mhz
+    if chosen:
+        return estimate_preset(chosen, model, card, prompt, new_tokens, mhz, design)
+    return estimate_top(DESIGNS[preset](model), card, prompt, new_tokens, mhz, design)
 
 
 def open_model(
@@ -87,6 +89,27 @@ def _is_named(directory: Path) -> bool:
     return str(directory) in ARCHITECTURES and not directory.exists()
 
 
+def estimate_preset(
+    preset: Preset, model: Model, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
+) -> Estimate:
+    """The estimate of a run on the design of a preset."""
+    if preset.decode.schedule != ENGINE:
+        return estimate_top(preset_top(preset, model), card, prompt, new_tokens, mhz, design)
+    made = preset_bitstreams(preset, model)
+    first, rest = (
+        made[name].schedule.estimate(
+            card.key,
+            clock_mhz=mhz,
+            n_prompt=prompt,
+            placement=placement(made[name], card, mhz),
+            design=design,
+            **more,
+        )
+        for name, more in (("prefill", {}), ("decode", {"new_tokens": new_tokens}))
+    )
+    return flexllm.joined(first, rest, prompt)
+
+
 def estimate_top(
     top: HybridTop, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
 ) -> Estimate:
@@ -102,10 +125,10 @@ def estimate_top(
     )
 
 
-def placement(top: HybridTop, card: Device, mhz: float) -> dict[str, list[str]]:
+def placement(top: HybridTop | Bitstream, card: Device, mhz: float) -> dict[str, list[str]]:
     """The channels of every argument; nothing where the memory is not known to hold the design."""
     try:
-        plan = memory_map(top, card, mhz, run_arguments(top.model))
+        plan = memory_map(top, card, mhz, ())
     except BackendError:
         return {}
     return {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from ..analysis.traffic import footprints
 from ..backend.hls.bundles import shared_bundles
@@ -15,7 +15,6 @@ from ..backend.hls.interface import is_memory_port
 from ..backend.hls.placement import ALIGNMENT, Slot, place
 from ..errors import BackendError
 from ..hardware.devices import Device, devices
-from ..hybrid import HybridTop
 from ..ir import nodes as ir
 
 WEIGHTS = "weights"
@@ -111,10 +110,21 @@ class MemoryMap:
         return rate is not None and p.word_bytes * self.frequency_mhz / 1e3 > rate * p.slot.channels
 
 
+class OnDevice(Protocol):
+    """What a memory map is made for: a `HybridTop`, or a bitstream."""
+
+    @property
+    def top(self) -> ir.Program: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def stage(self) -> str: ...
+
+
 def memory_map(
-    top: HybridTop, device: Device, frequency_mhz: float, run_arguments: Iterable[str]
+    top: OnDevice, device: Device, frequency_mhz: float, run_arguments: Iterable[str]
 ) -> MemoryMap:
-    """Place the arrays of a design: balanced by the bytes that move per decoded token.
+    """Place the arrays of a design: balanced by the bytes that move per decoded token, or in a prefill.
 
     Args:
         top: the scheduled design; widths, shapes and packing of its ports are read from it.
@@ -127,7 +137,7 @@ def memory_map(
     ports = [b for b in function.params if is_memory_port(function, b)]
     sizes = {b.name: prod(b.shape) * csim_bytes(b.dtype) for b in ports}
     words = {b.name: csim_bytes(b.dtype) for b in ports}
-    moved = {n: count * words[n] for n, count in footprints(program, "decode").items() if n in words}
+    moved = {n: count * words[n] for n, count in footprints(program, top.stage).items() if n in words}
     bundles = shared_bundles(program, device, sizes, moved)
     try:
         slots = place_bundles(sizes, device, bundles, moved)
@@ -170,7 +180,7 @@ def _aligned(size: int) -> int:
 
 
 def _nearest(
-    top: HybridTop,
+    top: OnDevice,
     sizes: Mapping[str, int],
     device: Device,
     bundles: Mapping[str, str],

@@ -20,17 +20,22 @@ from ..errors import FlexError, UsageError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
 from ..models import Model
+from ..models.flexllm_model import Decode
 from ..quant.store.folder import is_quantized
 from ..schedule.stage import Stage
 from ..schedules import decode, prefill
+from .bitstream import Bitstream, decode_bitstream, prefill_bitstream, stage_of, whole
 from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
-SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage]]] = {
+ENGINE = "engine"
+SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage | Decode]]] = {
     "prefill": {"spatial": prefill.spatial, "overlapped": prefill.overlapped, "temporal": prefill.temporal},
-    "decode": {"temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial},
-}
-"""The schedules of each stage, by the names of their functions."""
+    "decode": {
+        "temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial, ENGINE: Decode,
+    },
+}  # fmt: skip
+"""The schedules of each stage, by the names of their functions; `engine` is a decode of its own."""
 
 DEFAULT = "default"
 """The design that is built without a preset."""
@@ -78,6 +83,11 @@ class Preset(BaseModel):
     prefill: StagePreset
     decode: StagePreset
 
+    @property
+    def bitstreams(self) -> tuple[str, ...]:
+        """What takes turns on the card: the stages, or the whole design alone."""
+        return ("prefill", "decode") if self.mode == "reconfigured" else ("generate",)
+
     def recipe_for(self, directory: Path) -> str | None:
         """Its recipe, unless the folder is quantized: that has one."""
         return None if is_quantized(directory) else self.recipe
@@ -123,7 +133,7 @@ def parse_preset(text: str, source: str = "the text") -> Preset:
     except ValidationError as error:
         problems = [_problem(dict(found)) for found in error.errors()]
     else:
-        problems = [*_device_problems(preset), *_stage_problems(preset)]
+        problems = [*_device_problems(preset), *_stage_problems(preset), *_mode_problems(preset)]
         if not problems:
             return preset
     listing = "".join(f"\n  - {problem}" for problem in problems)
@@ -144,9 +154,30 @@ def preset_to_toml(preset: Preset) -> str:
     return "\n".join(lines) + "\n"
 
 
+def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
+    """The design of a preset for a model, by what is on the card at one time.
+
+    Raises:
+        UsageError: FX703, the engine of the preset does not compute this model.
+    """
+    if preset.decode.schedule == ENGINE:
+        return {name: preset_bitstream(preset, model, name) for name in preset.bitstreams}
+    top = preset_top(preset, model)
+    return {name: stage_of(top, name) if name in SCHEDULES else whole(top) for name in preset.bitstreams}
+
+
+def preset_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
+    """A stage by itself, of a preset whose decode is an engine."""
+    if name == "prefill":
+        return prefill_bitstream(model, preset_stage("prefill", preset.prefill), preset.word_rows, preset.uram_depth)
+    size = Decode(**preset.decode.parameters)
+    size.check(model)
+    return decode_bitstream(model, size)
+
+
 def preset_top(preset: Preset, model: Model) -> HybridTop:
-    """The design of a preset for a model."""
-    first, second = (preset_stage(name, getattr(preset, name)) for name in ("prefill", "decode"))
+    """The design of a preset for a model, both stages in one program."""
+    first, second = preset_stage("prefill", preset.prefill), preset_stage("decode", preset.decode)
     top = hybrid(model, first, second, weight_words(model, preset.word_rows), preset.mode)
     store_in_uram(top.schedule, preset.uram_depth)
     return top
@@ -154,7 +185,10 @@ def preset_top(preset: Preset, model: Model) -> HybridTop:
 
 def preset_stage(name: str, chosen: StagePreset) -> Stage:
     """A stage, ``prefill`` or ``decode``, as a preset says."""
-    return SCHEDULES[name][chosen.schedule](**chosen.parameters)
+    made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
+    if not isinstance(made, Stage):
+        raise UsageError("FX703", f"{name}.schedule {chosen.schedule} has no program in common with prefill")
+    return made
 
 
 def _problem(error: Mapping[str, Any]) -> str:
@@ -176,6 +210,11 @@ def _device_problems(preset: Preset) -> Iterator[str]:
         yield f'device is "{preset.device}": {error.hint}'
 
 
+def _mode_problems(preset: Preset) -> Iterator[str]:
+    if preset.decode.schedule == ENGINE and preset.mode != "reconfigured":
+        yield f'mode is "{preset.mode}": an engine is a bitstream of its own, so it has to be "reconfigured"'
+
+
 def _stage_problems(preset: Preset) -> Iterator[str]:
     """Schedules and parameters that there are not, and numbers no hardware has."""
     for stage, schedules in SCHEDULES.items():
@@ -185,7 +224,7 @@ def _stage_problems(preset: Preset) -> Iterator[str]:
             continue
         known = inspect.signature(schedules[chosen.schedule]).parameters
         for name, value in chosen.parameters.items():
-            least = {"token_parallel": 2, "cycles": 0}.get(name, 1)
+            least = {"token_parallel": 2, "cycles": 0, "key": 0, "value": 0}.get(name, 1)
             if name not in known:
                 yield f"{stage}.{name} is unknown: {did_you_mean(name, known)}"
             elif name == "macs_per_dsp" and value not in (1, 2, 4):
@@ -201,6 +240,8 @@ __all__ = [
     "StagePreset",
     "get_preset",
     "parse_preset",
+    "preset_bitstream",
+    "preset_bitstreams",
     "preset_stage",
     "preset_to_toml",
     "preset_top",

@@ -1,0 +1,190 @@
+"""What is on a device at one time: a scheduled program, and the data that its top function takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hybrid import HybridTop, pack_words, reachable
+from ..ir import nodes as ir
+from ..models import Model
+from ..models.arrays import constant_parts
+from ..models.flexllm_engine import EngineParts
+from ..models.flexllm_model import Decode
+from ..models.sampling import Sampling
+from ..schedule.schedule import Schedule
+from ..schedule.stage import Stage
+from .flexllm import decode_design
+from .storage import store_in_uram
+from .words import WORD_ROWS, weight_words
+
+Array = NDArray[Any]
+GOLDEN_PROMPT = 11
+"""Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
+GOLDEN_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """A design, or the part of one that is on the device by itself.
+
+    Attributes:
+        name: ``generate`` for a whole design, ``prefill`` or ``decode`` for a stage of one.
+        schedule: the program and what was applied to it.
+        top: what is on the device.
+        stage: the function whose traffic memory channels are balanced by.
+        parts: gives an argument that never changes, piece by piece along its first axis.
+        run: arguments of a run of the test bench, by name.
+        written: arguments that a run writes.
+    """
+
+    name: str
+    model: Model
+    schedule: Schedule
+    top: ir.Program
+    stage: str
+    parts: Callable[[str], Iterator[Array]]
+    run: Mapping[str, Any]
+    written: tuple[str, ...]
+
+    def constants(self) -> dict[str, Any]:
+        """What never changes between runs, by parameter name.
+
+        Raises:
+            ModelError: FX602, the model is an architecture without weights.
+        """
+        self.model.check_weights()
+        inputs = self.top.function(self.top.top).inputs
+        names = (b.name for b in inputs if b.name not in self.run)
+        return {name: _joined(list(self.parts(name))) for name in names}
+
+
+def _joined(pieces: list[Array]) -> Array:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def whole(top: HybridTop, run: Mapping[str, Any] | None = None) -> Bitstream:
+    """Both stages of a design, prefill and then decode until the end.
+
+    Args:
+        run: arguments of the test bench, by default `run_arguments`.
+    """
+    model = top.model
+    given = run_arguments(model) if run is None else run
+    written = ("tokens", *model.cache())
+    return Bitstream("generate", model, top.schedule, top.top, "decode", _parts(model), given, written)
+
+
+def stage_of(top: HybridTop, name: str) -> Bitstream:
+    """One stage of a design by itself, ``prefill`` or ``decode``."""
+    program = top.tops[name] if name in top.tops else reachable(top.program, name)
+    return _stage(top.model, top.schedule, program, name)
+
+
+def prefill_bitstream(
+    model: Model, stage: Stage, word_rows: int = WORD_ROWS, uram_depth: int = 0
+) -> Bitstream:
+    """The prefill of a model by itself, as a stage schedules it.
+
+    Args:
+        word_rows: rows of a weight in a memory word.
+        uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
+    """
+    s = Schedule(reachable(model.program(stage.token_parallel), "prefill"))
+    known = {b.name for b in s.top_func.params}
+    for name, words in weight_words(model, word_rows).items():
+        if name in known:
+            pack_words(s, name, words)
+    stage.apply(s, [f.name for f in s.program.functions])
+    store_in_uram(s, uram_depth)
+    return _stage(model, s, s.program, "prefill")
+
+
+def decode_bitstream(model: Model, size: Decode) -> Bitstream:
+    """Decode of a model on an engine."""
+    s = decode_design(model, size)
+    parts = EngineParts(model, size.plan(model), _parts(model))
+    run = engine_run(model)
+    return Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))
+
+
+def _stage(model: Model, s: Schedule, program: ir.Program, name: str) -> Bitstream:
+    run = stage_run(model, name)
+    return Bitstream(name, model, s, program, name, _parts(model), run, _memories(run))
+
+
+def _parts(model: Model) -> Callable[[str], Iterator[Array]]:
+    return lambda name: constant_parts(model.weights, name)
+
+
+def _memories(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The KV cache and the residual stream."""
+    return tuple(name for name in run if name[:2] in ("k_", "v_") or name == "stream")
+
+
+# ------------------------------------------------------------------------------ arguments of a run
+
+
+def run_arguments(
+    model: Model,
+    prompt: Sequence[int] | None = None,
+    new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
+) -> dict[str, Any]:
+    """The arguments of ``generate`` that differ from run to run, by name."""
+    size = model.max_seq_len
+    random = np.random.default_rng(0).integers(0, model.config.vocab_size, min(GOLDEN_PROMPT, size))
+    tokens = random if prompt is None else np.array(prompt)
+    padded = np.zeros(size, np.int32)
+    padded[: len(tokens)] = tokens
+    return {
+        **(sampling or Sampling()).arguments(),
+        **model.cache(),
+        "prompt": padded,
+        "n_prompt": len(tokens),
+        "max_new_tokens": min(new_tokens, size),
+        "stop": model.stop_table(),
+        "tokens": np.zeros(size, np.int32),
+    }
+
+
+def golden_arguments(
+    model: Model,
+    prompt: Sequence[int] | None = None,
+    new_tokens: int = GOLDEN_TOKENS,
+    sampling: Sampling | None = None,
+) -> dict[str, Any]:
+    """Arguments of ``generate`` by name."""
+    return {**model.constants, **run_arguments(model, prompt, new_tokens, sampling)}
+
+
+def stage_run(model: Model, name: str) -> dict[str, Any]:
+    """The arguments of ``prefill`` or ``decode`` that differ from run to run."""
+    given = run_arguments(model)
+    own = (
+        "max_new_tokens",
+        "stop",
+        "tokens",
+        *(() if name == "prefill" else ("prompt", "n_prompt", "stream")),
+    )
+    run = {k: v for k, v in given.items() if k not in own}
+    return run if name == "prefill" else run | {"token": 1, "pos": given["n_prompt"]}
+
+
+def engine_run(model: Model) -> dict[str, Any]:
+    """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
+    c, random = model.config, np.random.default_rng(1)
+    shape = (c.num_hidden_layers, model.max_seq_len, c.head_dim)
+    heads = [f"{kind}_{i}" for kind in "kv" for i in range(c.num_key_value_heads)]
+    cache = {name: random.integers(-128, 128, shape).astype(np.int8) for name in heads}
+    return {**Sampling().arguments(), **cache, "token": 1, "pos": min(GOLDEN_PROMPT, model.max_seq_len - 1)}
+
+
+__all__ = [
+    "GOLDEN_PROMPT", "GOLDEN_TOKENS", "Bitstream", "decode_bitstream", "golden_arguments", "prefill_bitstream",
+    "run_arguments", "stage_of", "whole",
+]  # fmt: skip
