@@ -65,9 +65,9 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         "mix": partial(attention.products, p=p, once=("t_c", "j_c")),
         "append_codes": attention.append,
         "candidates": {"i": 0},
-        "butterfly": hadamard.streamed if spatial else {"i": pairs, "i_late": pairs},
-        "hadamard_stages": partial(stream, buffer="half") if spatial else Schedule.pipeline,
-        "hadamard_finish": partial(hadamard.finish, lanes=1 if spatial else 2 * PAIRS),
+        "butterfly": {"i": pairs},
+        "base_product": hadamard.base,
+        "hadamard": partial(hadamard.rows, lanes=1 if spatial else 2 * pairs),
     }
     for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
         if not (spatial and loop == "i"):  # its stages take an element per cycle

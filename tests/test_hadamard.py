@@ -15,7 +15,7 @@ from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import QuantError
 from flexllm_allo.ir import nodes as ir
-from flexllm_allo.ir.walk import buffers, walk
+from flexllm_allo.ir.walk import walk
 from flexllm_allo.kernels import hadamard as kernels
 from flexllm_allo.paley import hadamard_base, hadamard_matrix
 from flexllm_allo.quant.transform.hadamard import hadamard_transform
@@ -174,15 +174,26 @@ def test_real_widths_run_compiled(n):
     same(LLVMModule(program(n, 2))(x), hadamard_transform(x))
 
 
-def test_stages_of_prefill_are_joined_by_fifos_and_those_of_decode_share_an_engine():
-    streamed = program(16, 3, "prefill")
-    fifos = [b for f in streamed.functions for b in buffers(f).values() if b.is_stream and b.name == "half"]
-    assert len(fifos) == 4
-    temporal = program(16, 1, "decode")
-    engines = [f for f in temporal.functions if f.origin == "butterfly"]
-    calls = [n for f in temporal.functions for n in walk(f.body) if isinstance(n, ir.Call)]
-    assert len(engines) == 1
-    assert sum(c.func == engines[0].name for c in calls) == 4
+@pytest.mark.parametrize(("n", "calls"), [(2, 1), (4, 2), (8, 3), (16, 4), (32, 3), (4096, 4), (24, 1)])
+def test_all_stages_share_an_engine(n, calls):
+    """At most two stages before those that a loop runs in pairs."""
+    for stage, rows in (("prefill", 3), ("decode", 1)):
+        made = program(n, rows, stage)
+        assert [f.origin for f in made.functions].count("butterfly") == 1
+        found = [c for f in made.functions for c in walk(f.body) if isinstance(c, ir.Call)]
+        assert [c.func for c in found].count("butterfly") == calls
+
+
+def test_rows_of_prefill_overlap_and_those_of_decode_come_on_lanes():
+    loops = {}
+    for stage, rows in (("prefill", 3), ("decode", 1)):
+        top = program(64, rows, stage)
+        (row,) = [f for f in top.functions if f.origin == "hadamard"]
+        loops[stage] = {n.var: n.attrs for n in walk(row.body) if isinstance(n, ir.For)}
+    assert loops["prefill"]["r"].dataflow
+    assert not loops["decode"]["r"].dataflow
+    assert "i.inner" not in loops["prefill"]
+    assert loops["decode"]["i.inner"].unroll == 0
 
 
 def test_lanes_of_decode_meet_in_separate_banks():

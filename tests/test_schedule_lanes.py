@@ -136,6 +136,27 @@ def test_neighbours_that_a_lane_reads_together_count() -> None:
     assert banks(s, "late") == [("cyclic", 1, 4)]
 
 
+def halves(X: int32[64]) -> int32[64]:
+    Y: int32[64]
+    for i in range(32):
+        Y[i] = X[2 * i]
+        Y[32 + i] = X[2 * i + 1]
+    return Y
+
+
+@pytest.mark.parametrize(
+    ("lanes", "expected"), [(4, ("cyclic", 1, 4)), (16, ("cyclic", 1, 16)), (32, ("complete", 1, 0))]
+)
+def test_both_halves_of_a_dimension_share_the_ports_of_a_bank(
+    lanes: int, expected: tuple[str, int, int]
+) -> None:
+    s = allo.customize(halves)
+    s.vectorize("i", lanes)
+    assert banks(s, "Y") == [expected]
+    X = np.arange(64, dtype=np.int32)
+    np.testing.assert_array_equal(s.build()(X), np.concatenate([X[::2], X[1::2]]))
+
+
 def test_a_part_of_an_index_known_at_run_time_has_a_bank_for_every_value() -> None:
     s = allo.customize(gathered)
     s.vectorize("q", 2)

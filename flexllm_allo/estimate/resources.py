@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from math import ceil, prod
 
@@ -11,6 +12,7 @@ from ..ir import nodes as ir
 from ..ir.walk import walk
 from ..memory import Memory
 from .instance import Instance
+from .operators import Operator
 from .ops import Op
 from .pipeline import Body
 from .ports import bank_counts, bank_depth
@@ -86,33 +88,29 @@ def ports(instance: Instance) -> Module:
 
 def _body(body: Body, count: _Count) -> None:
     """Units that start an operation per cycle, as many as an interval needs."""
-    totals: dict[str, tuple[Op, int]] = {}
+    totals = Counter[Operator]()  # adders of two widths are two kinds of units
     for op in body.ops:
-        name = op.operator.name
-        totals[name] = op, totals.get(name, (op, 0))[1] + op.copies
-    for op, copies in totals.values():
-        units = ceil(copies / body.interval)
-        _units(op, units, count)
+        totals[op.operator] += op.copies
+    for operator, copies in totals.items():
+        _units(operator, ceil(copies / body.interval), count)
     count.lut += STATE_LUT * body.depth
     count.ff += STATE_FF * body.depth + 32 * body.depth * (len(totals) > 0)
 
 
 def _shared(bodies: Iterable[tuple[Op, ...]], count: _Count) -> None:
     """Straight-line code takes turns on one set of units."""
-    most: dict[str, tuple[Op, int]] = {}
+    most = Counter[Operator]()
     for ops in bodies:
         for op in ops:
-            name = op.operator.name
-            units = op.copies if op.operator.latency == 0 else 1
-            most[name] = op, max(units, most.get(name, (op, 0))[1])
-    for op, units in most.values():
-        _units(op, units, count)
+            most[op.operator] = max(most[op.operator], 1 if op.operator.latency else op.copies)
+    for operator, units in most.items():
+        _units(operator, units, count)
 
 
-def _units(op: Op, units: int, count: _Count) -> None:
-    count.dsp += op.operator.dsp * units
-    count.lut += op.operator.lut * units
-    count.ff += op.operator.ff * units
+def _units(operator: Operator, units: int, count: _Count) -> None:
+    count.dsp += operator.dsp * units
+    count.lut += operator.lut * units
+    count.ff += operator.ff * units
 
 
 def buffer_resources(buffer: ir.Buffer) -> Resources:

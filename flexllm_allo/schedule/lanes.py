@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
@@ -18,6 +19,8 @@ from .memory import spread
 from .names import LoopSite, LoopWrapper, Path, bands, find_loop
 from .nests import extent
 
+_PORTS = 2
+"""Accesses to a bank in a cycle."""
 _SMALL = 4
 """Most bits of a computed part of an index that may have any value: so many banks are kept for it."""
 
@@ -29,7 +32,8 @@ def vectorize(
 
     The loop is split by the largest divisor of its extent that is at most `lanes`, the lanes become the
     innermost loop of their nest and are unrolled.  Arrays get so many banks that every lane finds its
-    elements in one of its own: Complete where the lanes take a whole dimension, else Cyclic.  Lanes of
+    elements in one of its own: Complete where the lanes take a whole dimension, else Cyclic; where
+    no other number would do, two elements share the ports of a bank.  Lanes of
     several loops are counted together, and banks an array has already are kept (the least common
     multiple of both).  What `pack` put in one word, and an index that is no linear form, needs no banks
     or leaves them to `partition`.
@@ -142,16 +146,23 @@ def _banked(program: ir.Program, site: LoopSite) -> ir.Program:
     for (buffer, dim, _), found in _positions(program, site).items():
         positions.setdefault((buffer, dim), []).append(found)
     for (buffer, dim), groups in positions.items():
-        size = table[buffer].shape[dim - 1]
-        divisors = (f for f in range(1, size) if size % f == 0)
-        factor = next((f for f in divisors if all(_apart(found, f) for found in groups)), size)
-        program = spread(program, function.name, buffer, dim, factor)
+        program = spread(program, function.name, buffer, dim, _factor(table[buffer].shape[dim - 1], groups))
     return program
 
 
-def _apart(found: set[int], factor: int) -> bool:
-    """Whether different positions are in different ones of `factor` cyclic banks."""
-    return len({p % factor for p in found}) == len(found)
+def _factor(size: int, groups: list[set[int]]) -> int:
+    """The least number of cyclic banks that keeps the positions of every group apart, or the whole dimension.
+
+    Where that is more than twice what the lanes reach, such as for both halves of a dimension, two of them
+    share a bank: it has two ports.
+    """
+    divisors = [f for f in range(1, size) if size % f == 0]
+    meeting = 1 if 2 * max(map(len, groups)) > size else _PORTS
+    for most in range(1, meeting + 1):
+        for factor in divisors:
+            if all(max(Counter(p % factor for p in found).values()) <= most for found in groups):
+                return factor
+    return size
 
 
 _Group = tuple[str, int, Affine]

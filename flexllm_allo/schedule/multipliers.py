@@ -22,9 +22,9 @@ def pack_products(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
     """Let two lanes of a loop, or two by two of two loops, share a multiplier (AMD WP486, WP521).
 
     The operands that differ are put side by side in one wide operand, ``(b << s) + a``, and one product
-    holds all of them in fields of s bits.  A field is read as a signed number; the one above it is one too
-    small where that is negative, and is corrected by its sign bit.  Every product is exact, so results
-    stay the same, bit for bit.
+    holds all of them in fields of s bits.  A field is read as a signed number; it is one too small where
+    what is below it is negative, and is corrected by the sign bit of that.  Every product is exact, so
+    results stay the same, bit for bit.
 
     Args:
         axes: one or two unrolled loops, the innermost of their nest, with an even extent; each indexes one
@@ -54,10 +54,8 @@ def pack_products(program: ir.Program, func: str, *axes: Axis) -> ir.Program:
                         product: int16
                         product = products[0:0 + 16].bitcast(int16)
                         C[i, j_pair * 2] += product
-                        above: Int(33)
-                        above = (products >> 16) + products[15:15 + 1]
                         product_1: int16
-                        product_1 = above[0:0 + 16].bitcast(int16)
+                        product_1 = products[16:16 + 16].bitcast(int16) + products[15:15 + 1]
                         C[i, j_pair * 2 + 1] += product_1
             return C
     """
@@ -109,7 +107,8 @@ def _plan(sites: list[LoopSite], loops: list[ir.For]) -> _Plan:
             raise _refuse(site, message, "a loop of which one operand depends, another for each loop")
         operands += uses
     low, high = _range(_narrow(product.left).type, _narrow(product.right).type)
-    field = max((-low - 1).bit_length(), high.bit_length()) + 1
+    # No field holds its least number, so that the sign of fields is that of the highest of them.
+    field = max((-low).bit_length(), high.bit_length()) + 1
     plan = _Plan(sites, store, product, operands, field)
     widths = sorted((t.bits for t in _types(plan)), reverse=True)
     if any(width > port for width, port in zip(widths, PORTS, strict=True)):
@@ -186,14 +185,13 @@ def _packed(plan: _Plan, names: set[str]) -> tuple[ir.Stmt, ...]:
         made.extend((ir.Alloc(buffer, span=span), ir.Store(buffer.name, (), value, span)))
         return ir.Load(buffer.name, (), dtype, span)
 
-    rest = keep("products", wide, ir.Binary("*", operands[0], operands[1], wide, span))
+    products = keep("products", wide, ir.Binary("*", operands[0], operands[1], wide, span))
     for number, lanes in enumerate(_lanes(plan)):
+        low, dtype = number * plan.field, Int(plan.field)
+        exact: ir.Expr = ir.Bitcast(ir.BitSlice(products, const(low), UInt(plan.field), span), dtype, span)
         if number:
-            sign = ir.BitSlice(rest, const(plan.field - 1), UInt(1), span)
-            above = ir.Binary(">>", rest, const(plan.field), wide, span)
-            rest = keep("above", wide, ir.Binary("+", above, ir.Cast(sign, wide, True, span), wide, span))
-        bits = ir.BitSlice(rest, const(0), UInt(plan.field), span)
-        exact = ir.Bitcast(bits, Int(plan.field), span)
+            borrow = ir.BitSlice(products, const(low - 1), UInt(1), span)
+            exact = ir.Binary("+", exact, ir.Cast(borrow, dtype, True, span), dtype, span)
         value = keep("product", plan.product.type, ir.Cast(exact, plan.product.type, True, span))
         made.append(_lane(plan, lanes, value))
     return tuple(made)
