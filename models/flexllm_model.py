@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexllm_allo.customize import lower_all
+from flexllm_allo.errors import UsageError
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import Int
-from flexllm_allo.errors import UsageError
-from flexllm_allo.kernels import attention, flexllm_heads, heads, lanes, linear, norm, quantize
+from flexllm_allo.kernels import attention, flexllm_heads, hadamard, heads, lanes, linear, norm, quantize
 from flexllm_allo.kernels import flexllm as arrays
 from flexllm_allo.kernels.quantize import Activation
 
@@ -31,6 +31,7 @@ _arrays: Any = arrays
 _lanes: Any = lanes
 _packs: Any = flexllm_heads
 _heads: Any = heads
+_hadamard: Any = hadamard
 _attention: Any = attention
 _linear: Any = linear
 _norm: Any = norm
@@ -95,8 +96,9 @@ class Decode:
         group: output channels whose terms are read at once.
         block: input channels that are loaded at once, and lanes of the Hadamard transform.
         vector: elements at once in other operators.
-        key: keys at once, in each of eight heads; 0 for all queries of a head with one key at a time.
-        value: elements of a value at once.
+        key: keys at once, in each of eight heads, as FlexLLM has them (and its Hadamard transform, for sizes
+            that are a power of two); 0 for all queries of a head with one key at a time.
+        value: elements of a value at once, in FlexLLM's attention.
     """
 
     ports: int = 16
@@ -128,25 +130,27 @@ class Decode:
             and known.gated
             and not known.qk_norm
             and known.norm is _norm.rms_norm,
-            f"an MLP whose width is a power of two and a multiple of {self.block}": c.intermediate_size
-            & (c.intermediate_size - 1)
-            == 0
-            == c.intermediate_size % self.block,
+            f"an MLP whose width is a multiple of {self.block}": c.intermediate_size % self.block == 0,
         }
         missing = [what for what, there in wanted.items() if not there]
         if missing:
             listing = "".join(f"\n  - {what}" for what in missing)
             raise UsageError(
-                "FX703", f"the engine takes models that have{listing}", hint="recipe w4a4kv8 makes one of a Llama"
+                "FX703",
+                f"the engine takes models that have{listing}",
+                hint="recipe w4a4kv8 makes one of a Llama",
             )
 
     def operators(self, model: Model) -> DecodeOperators:
         """The operators of a model's recipe, on the engine."""
         known: Any = model.operators
         values: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
-        packed = (_packs.attend_packs, _packs.PackedCache), (_heads.attend_heads, _heads.HeadCache)
-        attend, cache = packed[self.key == 0]
-        own: dict[str, Any] = {"heads": attend, "HeadCache": cache, "hadamard": _lanes.hadamard_lanes}
+        own: dict[str, Any] = {
+            "heads": _heads.attend_heads, "HeadCache": _heads.HeadCache, "hadamard": _hadamard.hadamard
+        }  # fmt: skip
+        if self.key:  # FlexLLM's
+            own |= {"heads": _packs.attend_packs, "HeadCache": _packs.PackedCache}
+            own |= {"hadamard": _lanes.hadamard_lanes}
         own |= {"plan": self.plan(model), "weight": Int(4), "key": self.key, "value": self.value}
         return DecodeOperators(**values, **own)
 

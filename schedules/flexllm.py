@@ -11,6 +11,8 @@ from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Stage
 
+from . import hadamard
+
 
 def lanes(s: Schedule, *loops: str) -> None:
     """Those loops side by side, everything else a pipeline."""
@@ -122,7 +124,7 @@ def rms_norm_blocks(s: Schedule) -> None:
     s.pipeline()
 
 
-def hadamard(s: Schedule, block: int) -> None:
+def hadamard_lanes(s: Schedule, block: int) -> None:
     """A stage after the other, on `block` lanes."""
     for buffer in (s.row, s.dealt):  # two accesses of a bank at once, as many as it has ports
         s.partition(buffer, partition_type=Partition.Cyclic, dim=2, factor=block)
@@ -194,7 +196,10 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "rms_norm_blocks": rms_norm_blocks,
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
-        "hadamard_lanes": partial(hadamard, block=block),
+        "hadamard_lanes": partial(hadamard_lanes, block=block),
+        "hadamard": partial(hadamard.rows, lanes=block),
+        "butterfly": grouped("i", lanes=block // 2),
+        "base_product": hadamard.base,
         "take": grouped("i", lanes=block),
         "swiglu": grouped("i", lanes=min(block, 16)),
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),

@@ -169,7 +169,9 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
 def preset_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
     """A stage by itself, of a preset whose decode is an engine."""
     if name == "prefill":
-        return prefill_bitstream(model, preset_stage("prefill", preset.prefill), preset.word_rows, preset.uram_depth)
+        return prefill_bitstream(
+            model, preset_stage("prefill", preset.prefill), preset.word_rows, preset.uram_depth
+        )
     size = Decode(**preset.decode.parameters)
     size.check(model)
     return decode_bitstream(model, size)
