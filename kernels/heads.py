@@ -41,7 +41,7 @@ def score_rows(Q: Tq[H, D], keys: Stream[Tc[D], 64][C], q_scale: float32[H], k_s
     q: Tq[H, D]
     for h_q, d_q in grid(H, D, name="load"):
         q[h_q, d_q] = Q[h_q, d_q]
-    for s in range(n, name="position"):
+    for _ in range(n, name="position"):
         dot: int32[H] = 0
         with meta_for(C) as c:
             key: Tc[D] = keys[c].get()
@@ -93,7 +93,7 @@ def mix_rows(codes: Stream[uint8[H], 64], values: Stream[Tc[D], 64][C], p_scale:
     acc: int32[H, D]
     for h_0, d_0 in grid(H, D, name="clear"):
         acc[h_0, d_0] = 0
-    for s in range(n, name="position"):
+    for _ in range(n, name="position"):
         code: uint8[H] = codes.get()
         with meta_for(C) as c:
             value: Tc[D] = values[c].get()

@@ -1,4 +1,4 @@
-"""Decode on one engine for all linear layers, KV heads side by side: FlexLLM's U280 design, and what follows it.
+"""Decode on one engine for all linear layers, KV heads side by side: FlexLLM's U280 design, and ours.
 
 Everything takes turns but what is inside an operator: weights arrive while they are multiplied, and the parts
 of attention follow each other. Keys and values are one linear layer. The operators say how heads attend, and

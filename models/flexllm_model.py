@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -59,6 +60,14 @@ class Prefill:
     key: int = 16
     value: int = 16
 
+    def check(self, model: Model) -> None:
+        """Refuse a model that these kernels do not compute.
+
+        Raises:
+            UsageError: FX703, every way in which the model is another one.
+        """
+        _check(model, {"an MLP whose width is a power of two": _is_power(model.config.intermediate_size)})
+
     def operators(self, model: Model) -> Operators:
         """The operators of a model's recipe with arrays of multipliers and vectors of tokens."""
         known: Any = model.operators
@@ -115,31 +124,11 @@ class Decode:
         Raises:
             UsageError: FX703, every way in which the model is another one.
         """
-        c, known = model.config, model.operators
-        kinds: Any = [getattr(known, kind) for kind in (*ATTENTION, *MLP, "w_head")]
-        plain: Any = [site for site in (known.attn, known.out, known.mlp, known.down.inner, known.head)]
-        wanted = {
-            "weights of 4 bits with a scale per output channel": all(
-                w.dtype == Int(4) and w.linear is _linear.linear for w in kinds
-            ),
-            "inputs with a minimum (asymmetric, dynamic)": all(
-                site is not None and site.quantize is _quantize.quantize_minimum for site in plain
-            ),
-            "static scales in attention": known.attend is _attention.attend_static and known.window == 0,
-            "rotary positions, RMS norms, a gated MLP, no norm of heads": known.rotary
-            and known.gated
-            and not known.qk_norm
-            and known.norm is _norm.rms_norm,
-            f"an MLP whose width is a multiple of {self.block}": c.intermediate_size % self.block == 0,
-        }
-        missing = [what for what, there in wanted.items() if not there]
-        if missing:
-            listing = "".join(f"\n  - {what}" for what in missing)
-            raise UsageError(
-                "FX703",
-                f"the engine takes models that have{listing}",
-                hint="recipe w4a4kv8 makes one of a Llama",
-            )
+        width = model.config.intermediate_size
+        more = {f"an MLP whose width is a multiple of {self.block}": width % self.block == 0}
+        if self.key:
+            more |= {"an MLP whose width is a power of two": _is_power(width)}
+        _check(model, more)
 
     def operators(self, model: Model) -> DecodeOperators:
         """The operators of a model's recipe, on the engine."""
@@ -191,6 +180,55 @@ class DecodeOperators(Operators):
     hadamard: Any = None
 
 
+def _check(model: Model, more: dict[str, bool]) -> None:
+    """Refuse what FlexLLM's kernels do not compute; `more` as a stage asks for."""
+    known = model.operators
+    weights: list[Any] = [getattr(known, kind) for kind in (*ATTENTION, *MLP, "w_head")]
+    inputs: list[Any] = [known.attn, known.out, known.mlp, known.down.inner, known.head]
+    plain = known.rotary and known.gated and not known.qk_norm and known.norm is _norm.rms_norm
+    wanted = {
+        "weights of 4 bits with a scale per output channel": all(
+            w.dtype == Int(4) and w.linear is _linear.linear for w in weights
+        ),
+        "inputs with a minimum (asymmetric, dynamic), that of the down projection rotated": all(
+            site is not None and site.quantize is _quantize.quantize_minimum for site in inputs
+        ),
+        "static scales in attention": known.attend is _attention.attend_static and known.window == 0,
+        "rotary positions, RMS norms, a gated MLP, no norm of heads": plain,
+        **more,
+    }
+    missing = [what for what, there in wanted.items() if not there]
+    if missing:
+        listing = "".join(f"\n  - {what}" for what in missing)
+        hint = "recipe w4a4kv8 makes one of a Llama"
+        raise UsageError("FX703", f"FlexLLM's kernels take models that have{listing}", hint=hint)
+
+
+def _is_power(size: int) -> bool:
+    return size & (size - 1) == 0
+
+
+def prefill_parts(
+    model: Model, size: Prefill, parts: Callable[[str], Iterable[NDArray[Any]]]
+) -> Callable[[str], Iterator[NDArray[Any]]]:
+    """The arguments of FlexLLM's prefill piece by piece along their first axis.
+
+    Args:
+        parts: gives those that lie as in any other design, and the weights.
+    """
+    operators: Any = size.operators(model)
+
+    def part(name: str) -> Iterator[NDArray[Any]]:
+        kind, _, port = name.partition("_codes_")
+        if not port.isdigit():
+            yield from parts(name)
+            return
+        for piece in parts(f"{kind}_codes"):
+            yield tiles(piece, getattr(operators, kind))[int(port)]
+
+    return part
+
+
 def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:
     """Weights [L, N, K] as each port of an array reads them: [L, array.rows(N), K], padding is zero."""
     layers, n, k = codes.shape
@@ -214,4 +252,4 @@ def _vectors(site: Activation) -> Activation:
     return replace(site, quantize=_lanes.quantize_lanes)
 
 
-__all__ = ["Decode", "Prefill", "tiles"]
+__all__ = ["Decode", "Prefill", "prefill_parts", "tiles"]

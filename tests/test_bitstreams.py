@@ -39,6 +39,34 @@ vector = 4
 key = 0
 value = 0
 """
+FLEXLLM = """
+name = "flexllm, small"
+device = "u280"
+model = "a small model"
+recipe = "w4a4kv8"
+clock_mhz = 300.0
+mode = "reconfigured"
+
+[prefill]
+schedule = "flexllm"
+clock_mhz = 304.0
+token = 4
+attention = 3
+attention_word = 4
+mlp = 4
+mlp_word = 4
+key = 4
+value = 2
+
+[decode]
+schedule = "engine"
+ports = 4
+channels = 2
+block = 16
+vector = 8
+key = 4
+value = 2
+"""
 TEMPORAL = TEXT[: TEXT.index("[decode]")] + '[decode]\nschedule = "temporal"\nweight_parallel = 8\n'
 
 
@@ -48,7 +76,7 @@ def model():
 
 
 @pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
-@pytest.mark.parametrize("text", [TEXT, TEMPORAL], ids=["engine", "temporal"])
+@pytest.mark.parametrize("text", [TEXT, FLEXLLM, TEMPORAL], ids=["engine", "flexllm", "temporal"])
 def test_every_stage_is_a_project_whose_test_bench_passes(model, tmp_path, text):
     made = preset_bitstreams(parse_preset(text), model)
     assert list(made) == ["prefill", "decode"]
@@ -77,7 +105,7 @@ def test_an_engine_is_a_bitstream_of_its_own():
     with pytest.raises(UsageError) as caught:
         parse_preset(TEXT.replace('"reconfigured"', '"resident"'))
     assert caught.value.code == "FX703"
-    assert 'mode is "resident": an engine is a bitstream of its own' in caught.value.message
+    assert 'mode is "resident": decode.schedule "engine" needs "reconfigured"' in caught.value.message
 
 
 def test_a_model_that_the_engine_does_not_compute_is_refused():
@@ -86,7 +114,7 @@ def test_a_model_that_the_engine_does_not_compute_is_refused():
     with pytest.raises(UsageError) as caught:
         preset_bitstreams(wanted, architecture("llama-3.2-1b", "w4a8kv8", 64))
     assert caught.value.code == "FX703"
-    assert caught.value.message.startswith("the engine takes models that have\n")
+    assert caught.value.message.startswith("FlexLLM's kernels take models that have\n")
     assert "inputs with a minimum (asymmetric, dynamic)" in caught.value.message
     assert "rotary" not in caught.value.message
     assert "an MLP" not in caught.value.message

@@ -12,7 +12,7 @@ from flexllm_allo.models import Model, architecture
 from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.runtime.estimate import estimate_model
-from flexllm_allo.runtime.flexllm import decode_design, flexllm_u280, prefill_design
+from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 
 PROMPT = 1024
 
@@ -82,9 +82,9 @@ def test_prefill_fills_the_cache_as_the_reference_does(small, prefill, two_ports
 
 def test_fifos_of_the_full_shape_cannot_stop_the_design():
     """Of both bitstreams, for lengths that fill no tile."""
-    made = flexllm_u280(architecture("llama-3.2-1b", "w4a4kv8", 2048))
-    made.prefill.check_streams(pos=0, n=41)
-    made.decode.check_streams(beat=0, channel=0, size=2048, tiles=2, n=41)
+    model = architecture("llama-3.2-1b", "w4a4kv8", 2048)
+    prefill_design(model).check_streams(pos=0, n=41)
+    decode_design(model).check_streams(beat=0, channel=0, size=2048, tiles=2, n=41)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 13])

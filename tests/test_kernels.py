@@ -22,7 +22,7 @@ from flexllm_allo.models import architecture
 from flexllm_allo.models.flexllm_model import Prefill
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, FloatFormat, IntFormat
-from flexllm_allo.runtime.flexllm import flexllm_u280, prefill_design
+from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 from flexllm_allo.schedule.stage import Stage
 from flexllm_allo.schedules import cpu, decode, prefill
 
@@ -115,7 +115,11 @@ def test_every_kernel_has_a_case() -> None:
         program = allo.customize(CASES[name].kernel, instantiate=sizes).program
         covered |= {f.origin for f in program.functions}
     model = architecture("llama-3.2-1b", "w4a4kv8", 32)
-    for design in (*flexllm_u280(model), prefill_design(model, Prefill(mlp_ports=2))):
+    for design in (
+        decode_design(model),
+        prefill_design(model),
+        prefill_design(model, Prefill(mlp_ports=2)),
+    ):
         covered |= {f.origin for f in design.program.functions}
     written = {
         name

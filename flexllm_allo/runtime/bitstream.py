@@ -14,11 +14,11 @@ from ..ir import nodes as ir
 from ..models import Model
 from ..models.arrays import constant_parts
 from ..models.flexllm_engine import EngineParts
-from ..models.flexllm_model import Decode
+from ..models.flexllm_model import Decode, Prefill, prefill_parts
 from ..models.sampling import Sampling
 from ..schedule.schedule import Schedule
 from ..schedule.stage import Stage
-from .flexllm import decode_design
+from .flexllm import decode_design, prefill_design
 from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
@@ -40,6 +40,7 @@ class Bitstream:
         parts: gives an argument that never changes, piece by piece along its first axis.
         run: arguments of a run of the test bench, by name.
         written: arguments that a run writes.
+        makes_token: whether a prefill makes the first new token; else decode begins with the prompt's last.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Bitstream:
     parts: Callable[[str], Iterator[Array]]
     run: Mapping[str, Any]
     written: tuple[str, ...]
+    makes_token: bool = True
 
     def constants(self) -> dict[str, Any]:
         """What never changes between runs, by parameter name.
@@ -104,11 +106,26 @@ def prefill_bitstream(
     return _stage(model, s, s.program, "prefill")
 
 
+def flexllm_prefill(model: Model, size: Prefill) -> Bitstream:
+    """FlexLLM's prefill, which makes no token: the last of a prompt is the first that decode takes."""
+    s = prefill_design(model, size)
+    given, c = run_arguments(model), model.config
+    shape = (c.num_hidden_layers, c.num_key_value_heads)
+    packs, parts = -(-model.max_seq_len // size.key), c.head_dim // size.value
+    cache = {
+        "k_codes": np.zeros((*shape, packs, c.head_dim, size.key), np.int8),
+        "v_codes": np.zeros((*shape, parts, model.max_seq_len, size.value), np.int8),
+    }
+    run = {name: given[name] for name in ("prompt", "n_prompt", "stream")} | cache
+    found = prefill_parts(model, size, _parts(model))
+    return Bitstream("prefill", model, s, s.program, "prefill", found, run, _memories(run), makes_token=False)
+
+
 def decode_bitstream(model: Model, size: Decode) -> Bitstream:
     """Decode of a model on an engine."""
     s = decode_design(model, size)
     parts = EngineParts(model, size.plan(model), _parts(model))
-    run = engine_run(model)
+    run = engine_run(model, size)
     return Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))
 
 
@@ -175,16 +192,25 @@ def stage_run(model: Model, name: str) -> dict[str, Any]:
     return run if name == "prefill" else run | {"token": 1, "pos": given["n_prompt"]}
 
 
-def engine_run(model: Model) -> dict[str, Any]:
+def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
-    c, random = model.config, np.random.default_rng(1)
-    shape = (c.num_hidden_layers, model.max_seq_len, c.head_dim)
-    heads = [f"{kind}_{i}" for kind in "kv" for i in range(c.num_key_value_heads)]
-    cache = {name: random.integers(-128, 128, shape).astype(np.int8) for name in heads}
-    return {**Sampling().arguments(), **cache, "token": 1, "pos": min(GOLDEN_PROMPT, model.max_seq_len - 1)}
+    c, random, positions = model.config, np.random.default_rng(1), model.max_seq_len
+    rows: tuple[int, ...] = (positions, c.head_dim)
+    shapes = {"k": rows, "v": rows}
+    if size.key:
+        shapes = {
+            "k": (-(-positions // size.key), c.head_dim, size.key),
+            "v": (c.head_dim // size.value, positions, size.value),
+        }
+    cache = {
+        f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape)).astype(np.int8)
+        for kind, shape in shapes.items()
+        for i in range(c.num_key_value_heads)
+    }
+    return {**Sampling().arguments(), **cache, "token": 1, "pos": min(GOLDEN_PROMPT, positions - 1)}
 
 
 __all__ = [
-    "GOLDEN_PROMPT", "GOLDEN_TOKENS", "Bitstream", "decode_bitstream", "golden_arguments", "prefill_bitstream",
-    "run_arguments", "stage_of", "whole",
+    "GOLDEN_PROMPT", "GOLDEN_TOKENS", "Bitstream", "decode_bitstream", "flexllm_prefill", "golden_arguments",
+    "prefill_bitstream", "run_arguments", "stage_of", "whole",
 ]  # fmt: skip

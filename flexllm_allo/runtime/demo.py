@@ -14,6 +14,7 @@ from ..backend.hls.steps import run_csim
 from ..errors import ToolError, UsageError
 from ..models import load
 from ..models.reference import ReferenceLlama
+from .bitstream import run_arguments, whole
 from .build import hardware_top, plan_project
 from .outputs import OutputFile
 from .perplexity import text_perplexity
@@ -89,7 +90,8 @@ def _csim_match(session: Session, prompt: list[int], tokens: list[int], folder: 
     The test bench compares every token and the whole KV cache with the LLVM run of the same
     design; its tokens in turn must be those of the CPU's own schedules.
     """
-    plan = plan_project(hardware_top(load(TINY, RECIPE)), prompt=prompt, new_tokens=len(tokens))
+    top = hardware_top(load(TINY, RECIPE))
+    plan = plan_project(whole(top, run_arguments(top.model, prompt, len(tokens))))
     project = write_project(plan, folder)
     golden = np.frombuffer(plan.files["data/golden_tokens.bin"], np.int32)
     if golden[: len(tokens)].tolist() != tokens:

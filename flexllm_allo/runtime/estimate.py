@@ -13,11 +13,10 @@ from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop
 from ..models import Model, architecture, load
 from ..models.presets import PRESETS as ARCHITECTURES
-from . import flexllm
 from .bitstream import Bitstream
 from .build import hardware_top
 from .memory_map import memory_map
-from .preset import ENGINE, Preset, get_preset, preset_bitstreams, preset_top
+from .preset import Preset, get_preset, preset_bitstreams, preset_top
 
 DESIGNS: Mapping[str, Callable[[Model], HybridTop]] = {"default": hardware_top}
 """The designs by name, each with its own parallelism and memory words; `default` is what `build` writes."""
@@ -40,28 +39,25 @@ def estimate_model(
         directory: a Hugging Face folder, a quantized one, or the name of an architecture.
         device: the card; by default that of the preset, or u280. So are the clock and the recipe.
         prompt, new_tokens: lengths of the run.
-        preset: one of `DESIGNS`, ``flexllm-u280``, or a preset by name or file (`runtime.preset`).
+        preset: one of `DESIGNS`, or a preset by name or file (`runtime.preset`).
         max_seq_len: positions of the KV cache; by default as many as the run takes.
 
     Raises:
         UsageError: FX703, there is no such preset, or the run does not fit the context.
         EstimateError: the design cannot be estimated.
     """
-    if preset == flexllm.PRESET:
-        recipe = recipe or (flexllm.RECIPE if _is_named(directory) else None)
-        model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
-        found = flexllm.estimate_flexllm(model, device or "u280", prompt, new_tokens, clock_mhz)
-        return replace(found, design=f"{directory} ({preset})")
     chosen = None if preset in DESIGNS else get_preset(preset)
     if chosen is not None:
         device, recipe = device or chosen.device, recipe or chosen.recipe_for(directory)
-        clock_mhz = clock_mhz or (chosen.clock_mhz if device == chosen.device else None)
+        clock_mhz = clock_mhz or (None if device == chosen.device else find_device(device).default_mhz)
     card = find_device(device or "u280")
     model = open_model(directory, recipe, prompt, new_tokens, max_seq_len)
-    design, mhz = f"{directory} ({preset})", clock_mhz or card.default_mhz
+    design = f"{directory} ({preset})"
     if chosen:
-        return estimate_preset(chosen, model, card, prompt, new_tokens, mhz, design)
-    return estimate_top(DESIGNS[preset](model), card, prompt, new_tokens, mhz, design)
+        return estimate_preset(chosen, model, card, prompt, new_tokens, clock_mhz, design)
+    return estimate_top(
+        DESIGNS[preset](model), card, prompt, new_tokens, clock_mhz or card.default_mhz, design
+    )
 
 
 def open_model(
@@ -90,24 +86,48 @@ def _is_named(directory: Path) -> bool:
 
 
 def estimate_preset(
-    preset: Preset, model: Model, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
+    preset: Preset, model: Model, card: Device, prompt: int, new_tokens: int, mhz: float | None, design: str
 ) -> Estimate:
-    """The estimate of a run on the design of a preset."""
-    if preset.decode.schedule != ENGINE:
-        return estimate_top(preset_top(preset, model), card, prompt, new_tokens, mhz, design)
+    """The estimate of a run on the design of a preset.
+
+    Args:
+        mhz: the clock of both stages; by default that of the preset.
+    """
+    if not preset.has_own_kernels:
+        top = preset_top(preset, model)
+        return estimate_top(top, card, prompt, new_tokens, mhz or preset.clock_mhz, design)
     made = preset_bitstreams(preset, model)
+    late = 0 if made["prefill"].makes_token else 1  # the last token of the prompt is left to decode
     first, rest = (
         made[name].schedule.estimate(
             card.key,
-            clock_mhz=mhz,
-            n_prompt=prompt,
-            placement=placement(made[name], card, mhz),
+            clock_mhz=(clock := mhz or preset.clock_of(name)),
+            placement=placement(made[name], card, clock),
             design=design,
-            **more,
+            **lengths,
         )
-        for name, more in (("prefill", {}), ("decode", {"new_tokens": new_tokens}))
+        for name, lengths in (
+            ("prefill", {"n_prompt": prompt}),
+            ("decode", {"n_prompt": prompt - late, "new_tokens": new_tokens + late}),
+        )
     )
-    return flexllm.joined(first, rest, prompt)
+    return joined(first, rest, prompt)
+
+
+def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
+    """One answer for two bitstreams: what is on the device, and its power, are decode's."""
+    note = f"prefill is a bitstream of its own, at {prefill.clock_mhz:g} MHz: {shares(prefill.utilization)}"
+    return replace(
+        decode,
+        phases={"prefill": replace(prefill.phases["prefill"], tokens=prompt), **decode.phases},
+        stages=(*prefill.stages, *decode.stages),
+        notes=(*decode.notes, note),
+    )
+
+
+def shares(utilization: Mapping[str, float]) -> str:
+    """Utilization in words."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in utilization.items())
 
 
 def estimate_top(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 from ..analysis.traffic import footprints
 from ..backend.hls.bundles import shared_bundles
@@ -15,7 +15,9 @@ from ..backend.hls.interface import is_memory_port
 from ..backend.hls.placement import ALIGNMENT, Slot, place
 from ..errors import BackendError
 from ..hardware.devices import Device, devices
+from ..hybrid import HybridTop
 from ..ir import nodes as ir
+from .bitstream import Bitstream
 
 WEIGHTS = "weights"
 """Folder of the per-channel files in a project."""
@@ -110,19 +112,8 @@ class MemoryMap:
         return rate is not None and p.word_bytes * self.frequency_mhz / 1e3 > rate * p.slot.channels
 
 
-class OnDevice(Protocol):
-    """What a memory map is made for: a `HybridTop`, or a bitstream."""
-
-    @property
-    def top(self) -> ir.Program: ...
-    @property
-    def model(self) -> Any: ...
-    @property
-    def stage(self) -> str: ...
-
-
 def memory_map(
-    top: OnDevice, device: Device, frequency_mhz: float, run_arguments: Iterable[str]
+    top: HybridTop | Bitstream, device: Device, frequency_mhz: float, run_arguments: Iterable[str]
 ) -> MemoryMap:
     """Place the arrays of a design: balanced by the bytes that move per decoded token, or in a prefill.
 
@@ -180,7 +171,7 @@ def _aligned(size: int) -> int:
 
 
 def _nearest(
-    top: OnDevice,
+    top: HybridTop | Bitstream,
     sizes: Mapping[str, int],
     device: Device,
     bundles: Mapping[str, str],

@@ -20,38 +20,53 @@ from ..errors import FlexError, UsageError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
 from ..models import Model
-from ..models.flexllm_model import Decode
+from ..models.flexllm_model import Decode, Prefill
 from ..quant.store.folder import is_quantized
 from ..schedule.stage import Stage
 from ..schedules import decode, prefill
-from .bitstream import Bitstream, decode_bitstream, prefill_bitstream, stage_of, whole
+from .bitstream import (
+    Bitstream,
+    decode_bitstream,
+    flexllm_prefill,
+    prefill_bitstream,
+    stage_of,
+    whole,
+)
 from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
-ENGINE = "engine"
-SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage | Decode]]] = {
-    "prefill": {"spatial": prefill.spatial, "overlapped": prefill.overlapped, "temporal": prefill.temporal},
+SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage | Prefill | Decode]]] = {
+    "prefill": {
+        "spatial": prefill.spatial, "overlapped": prefill.overlapped, "temporal": prefill.temporal,
+        "flexllm": Prefill,
+    },
     "decode": {
-        "temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial, ENGINE: Decode,
+        "temporal": decode.temporal, "overlapped": decode.overlapped, "spatial": decode.spatial,
+        "engine": Decode,
     },
 }  # fmt: skip
-"""The schedules of each stage, by the names of their functions; `engine` is a decode of its own."""
+"""The schedules of each stage, by the names of their functions; `flexllm` and `engine` have other kernels."""
+ALONE = ("flexllm", "engine")
 
 DEFAULT = "default"
 """The design that is built without a preset."""
 
 
 class StagePreset(BaseModel):
-    """A schedule by name; every other field is a parameter of its function."""
+    """A schedule by name, and its clock if it has another; any other field is a parameter of its function."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, int] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     schedule: str
+    clock_mhz: float | None = Field(default=None, gt=0)
 
     @property
     def parameters(self) -> dict[str, int]:
         return dict(self.model_extra or {})
+
+
+PLAIN = StagePreset(schedule="temporal")
 
 
 class Preset(BaseModel):
@@ -87,6 +102,16 @@ class Preset(BaseModel):
     def bitstreams(self) -> tuple[str, ...]:
         """What takes turns on the card: the stages, or the whole design alone."""
         return ("prefill", "decode") if self.mode == "reconfigured" else ("generate",)
+
+    @property
+    def has_own_kernels(self) -> bool:
+        """Whether a stage has kernels of its own, and so no program in common with the other."""
+        return any(chosen.schedule in ALONE for chosen in (self.prefill, self.decode))
+
+    def clock_of(self, stage: str) -> float:
+        """The clock of a stage in MHz."""
+        chosen: StagePreset = getattr(self, stage)
+        return chosen.clock_mhz or self.clock_mhz
 
     def recipe_for(self, directory: Path) -> str | None:
         """Its recipe, unless the folder is quantized: that has one."""
@@ -146,7 +171,7 @@ def parse_preset(text: str, source: str = "the text") -> Preset:
 
 def preset_to_toml(preset: Preset) -> str:
     """The preset as TOML; `parse_preset` of it is the preset again."""
-    fields: dict[str, Any] = preset.model_dump()
+    fields: dict[str, Any] = preset.model_dump(exclude_none=True)
     tables = {name: fields.pop(name) for name in SCHEDULES}
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
     for name, table in tables.items():
@@ -158,23 +183,26 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
     """The design of a preset for a model, by what is on the card at one time.
 
     Raises:
-        UsageError: FX703, the engine of the preset does not compute this model.
+        UsageError: FX703, the kernels of the preset do not compute this model.
     """
-    if preset.decode.schedule == ENGINE:
-        return {name: preset_bitstream(preset, model, name) for name in preset.bitstreams}
+    if preset.has_own_kernels:
+        return {name: _alone(preset, model, name) for name in preset.bitstreams}
     top = preset_top(preset, model)
     return {name: stage_of(top, name) if name in SCHEDULES else whole(top) for name in preset.bitstreams}
 
 
-def preset_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
-    """A stage by itself, of a preset whose decode is an engine."""
-    if name == "prefill":
-        return prefill_bitstream(
-            model, preset_stage("prefill", preset.prefill), preset.word_rows, preset.uram_depth
-        )
-    size = Decode(**preset.decode.parameters)
-    size.check(model)
-    return decode_bitstream(model, size)
+def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
+    """A stage of a preset whose stages have no program in common."""
+    chosen: StagePreset = getattr(preset, name)
+    made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
+    if isinstance(made, Stage):
+        if name == "prefill":
+            return prefill_bitstream(model, made, preset.word_rows, preset.uram_depth)
+        return stage_of(preset_top(preset.model_copy(update={"prefill": PLAIN}), model), name)
+    made.check(model)
+    if isinstance(made, Prefill):
+        return flexllm_prefill(model, made)
+    return decode_bitstream(model, made)
 
 
 def preset_top(preset: Preset, model: Model) -> HybridTop:
@@ -189,7 +217,7 @@ def preset_stage(name: str, chosen: StagePreset) -> Stage:
     """A stage, ``prefill`` or ``decode``, as a preset says."""
     made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
     if not isinstance(made, Stage):
-        raise UsageError("FX703", f"{name}.schedule {chosen.schedule} has no program in common with prefill")
+        raise UsageError("FX703", f'{name}.schedule "{chosen.schedule}" has no program in common with others')
     return made
 
 
@@ -213,8 +241,10 @@ def _device_problems(preset: Preset) -> Iterator[str]:
 
 
 def _mode_problems(preset: Preset) -> Iterator[str]:
-    if preset.decode.schedule == ENGINE and preset.mode != "reconfigured":
-        yield f'mode is "{preset.mode}": an engine is a bitstream of its own, so it has to be "reconfigured"'
+    for name in SCHEDULES if preset.mode != "reconfigured" else ():
+        chosen: StagePreset = getattr(preset, name)
+        if chosen.schedule in ALONE:
+            yield f'mode is "{preset.mode}": {name}.schedule "{chosen.schedule}" needs "reconfigured"'
 
 
 def _stage_problems(preset: Preset) -> Iterator[str]:
@@ -242,7 +272,6 @@ __all__ = [
     "StagePreset",
     "get_preset",
     "parse_preset",
-    "preset_bitstream",
     "preset_bitstreams",
     "preset_stage",
     "preset_to_toml",
