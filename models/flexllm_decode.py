@@ -14,7 +14,7 @@ from __future__ import annotations
 from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.kernels.blocks import largest, quantize_blocks, rms_norm_blocks
-from flexllm_allo.kernels.embedding import load_rows
+from flexllm_allo.kernels.embedding import embedding
 from flexllm_allo.kernels.flexllm_engine import linear_engine, take
 from flexllm_allo.kernels.linear import residual
 from flexllm_allo.kernels.mlp import swiglu
@@ -133,7 +133,8 @@ def decode(
 ) -> int32:  # fmt: skip
     """The token after `token`, which stands at position `pos`."""
     y: float32[1, R.plan.outputs]
-    x = load_rows[1](vocabulary.embed, 1, token)
+    tokens: int32[1] = token
+    x = embedding[1](tokens, 0, 1, vocabulary.embed)
     for l in range(L, name="layer"):
         z = attention[R, TB, BP, C](x, l, pos, tables, layers[l], weights, cache[l], y)
         x = mlp[R, TB, BP](z, l, tables.eps, layers[l], weights, y)
@@ -141,6 +142,6 @@ def decode(
     on_engine[R, BP](
         a, terms, weights, L * R.plan.layer_beats, L * R.plan.layer_rows, E, R.plan.head.tiles, y
     )
-    value, tokens = largest[TOP, BP, V](y)
+    value, likely = largest[TOP, BP, V](y)
     chosen: int32 = sample[BP * TOP, TOP](value, pos + 1, sampling)
-    return tokens[chosen]
+    return likely[chosen]

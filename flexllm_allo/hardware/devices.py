@@ -149,6 +149,13 @@ class Device:
         """The memories of the card, the fastest first."""
         return (self.memory,) if self.second is None else (self.memory, self.second)
 
+    @property
+    def ports(self) -> int | None:
+        """AXI ports that a kernel may have: those of the first memory, and one for a channel of the second."""
+        if self.memory.ports is None:
+            return None
+        return self.memory.ports + (self.second.channels if self.second else 0)
+
 
 def device(key: str) -> Device:
     """A card by its short name.

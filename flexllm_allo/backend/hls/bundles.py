@@ -55,7 +55,7 @@ def shared_bundles(
         BackendError: FX402, the card has not enough ports.
     """
     groups = [[name] for name in sizes]
-    ports = device.memory.ports
+    ports = device.ports
     if ports is not None and len(groups) > ports:
         apart = concurrent_pairs(program)
         while len(groups) > ports:

@@ -48,7 +48,8 @@ def place(
 
     What is larger than a channel comes first and gets a range of its own.  Then the busiest first, each
     into the channel with room that has the least to do so far.  A large argument of which little is read
-    (an embedding table) goes to the second memory of the card, as does what the first has no room for.
+    (an embedding table) goes to the second memory of the card, as does what the first has no room or no port
+    for: `sizes` are what has a port of its own.
 
     Args:
         sizes: bytes by argument.
@@ -84,6 +85,7 @@ class _Bank:
     """What the channels of one memory hold and have to move."""
 
     memory: OffChipMemory
+    ports: int = 0
     held: list[int] = field(init=False)
     moved: list[int] = field(init=False)
 
@@ -92,7 +94,9 @@ class _Bank:
         self.moved = [0] * self.memory.channels
 
     def best(self, size: int) -> tuple[int, int] | None:
-        """First channel and number of channels for an argument, None if there is no room."""
+        """First channel and number of channels for an argument, None if there is no room or no port."""
+        if self.memory.ports is not None and self.ports >= self.memory.ports:
+            return None
         capacity = self.memory.channel_bytes
         width = max(1, -(-size // capacity))
         fits = [
@@ -103,6 +107,7 @@ class _Bank:
         return (min(fits)[2], width) if fits else None
 
     def put(self, first: int, width: int, size: int, moved: int) -> Slot:
+        self.ports += 1
         offset = self.held[first]
         left = -(-size // ALIGNMENT) * ALIGNMENT
         for channel in range(first, first + width):

@@ -61,7 +61,7 @@ def vitis_project(
     code = emit(program, "vitis", bundles)
     check_text(code)
     card, name = parts.card, parts.name
-    check_ports(len(set(re.findall(r"m_axi .*bundle=(\w+)", code))), card.memory.ports, card.name)
+    check_ports(len(set(re.findall(r"m_axi .*bundle=(\w+)", code))), card.ports, card.name)
     values = settings(name, card, frequency)
     sizes = [csim_bytes(b.dtype) for b in program.function(program.top).params]
     ap_note = " and the ap_int headers: AP_TYPES=folder" if uses_ap(program) else ""
