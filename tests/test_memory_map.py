@@ -101,7 +101,7 @@ def test_arrays_beyond_the_ports_share_them() -> None:
         assert not any(frozenset((a.name, b.name)) in apart for a in members for b in members)
     few = replace(card, memory=replace(card.memory, ports=3))
     sizes = {p.name: p.slot.bytes for p in plan.placements.values()}
-    with pytest.raises(BackendError, match=r"needs \d+ memory ports, \d+ more than AMD Alveo U280 has \(3\)"):
+    with pytest.raises(BackendError, match=r"needs \d+ memory ports, \d+ more than AMD Alveo U280 has \(5\)"):
         shared_bundles(top.top, few, sizes, {})
 
 

@@ -78,6 +78,11 @@ class Cost:
         for name, (first, last) in other.tokens.items():
             mine = self.tokens.get(name, (begin + first, 0.0))
             self.tokens[name] = min(mine[0], begin + first), max(mine[1], begin + again + last)
+        if at is None:
+            self.wait(other, times)
+
+    def wait(self, other: Cost, times: float = 1) -> None:
+        """Lose the cycles that another piece loses because memory gives no more."""
         for name, lost in other.bound.items():
             self.bound[name] = self.bound.get(name, 0) + lost * times
 

@@ -130,6 +130,7 @@ def repeated(runs: Sequence[tuple[int, Sequence[Process]]]) -> Cost:
             now = shape.iteration(processes, history)
             for process, begin in zip(processes, now.begins, strict=True):
                 total.add(process.cost, at=begin)
+            total.wait(max((p.cost for p in processes), key=lambda cost: cost.cycles))
             history = [*history[1 - shape.longest :], now]
     total.cycles = max(history[-1].ends, default=0) if history else 0
     return total
