@@ -151,7 +151,7 @@ class Device:
 
     @property
     def ports(self) -> int | None:
-        """AXI ports that a kernel may have: those of the first memory, and one for a channel of the second."""
+        """AXI ports that a kernel may have: of the first memory, and one for a channel of the second."""
         if self.memory.ports is None:
             return None
         return self.memory.ports + (self.second.channels if self.second else 0)

@@ -121,9 +121,10 @@ def flexllm_prefill(model: Model, size: Prefill) -> Bitstream:
     return Bitstream("prefill", model, s, s.program, "prefill", found, run, _memories(run), makes_token=False)
 
 
-def decode_bitstream(model: Model, size: Decode) -> Bitstream:
+def decode_bitstream(model: Model, size: Decode, uram_depth: int = 0) -> Bitstream:
     """Decode of a model on an engine."""
     s = decode_design(model, size)
+    store_in_uram(s, uram_depth)
     parts = EngineParts(model, size.plan(model), _parts(model))
     run = engine_run(model, size)
     return Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))

@@ -202,7 +202,7 @@ def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
     made.check(model)
     if isinstance(made, Prefill):
         return flexllm_prefill(model, made)
-    return decode_bitstream(model, made)
+    return decode_bitstream(model, made, preset.uram_depth)
 
 
 def preset_top(preset: Preset, model: Model) -> HybridTop:

@@ -23,10 +23,12 @@ from ..hardware.devices import device as find_device
 from ..hybrid import Mode, pack_words, reachable
 from ..ir import nodes as ir
 from ..models import Model
+from ..models.flexllm_model import Decode
 from ..schedule.schedule import Schedule
 from ..schedules.common import ELEMENTWISE
-from .estimate import estimate_top, open_model
-from .preset import SCHEDULES, Preset, StagePreset, preset_stage, preset_top
+from .estimate import estimate_preset, open_model
+from .flexllm import decode_design
+from .preset import SCHEDULES, Preset, StagePreset, preset_stage
 from .storage import store_in_uram
 from .words import WORD_ROWS, weight_words
 
@@ -50,11 +52,16 @@ DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
 CYCLES = 4
 """The longest time a linear layer may take for a block, in times of the shortest that its port allows."""
+ENGINE_LANES = (8, 16, 32)
+"""Elements at once in front of an engine."""
+TERMS = 8
+"""Output channels of an engine whose terms are read at once: a word of 512 bits."""
 KNOBS = {
-    "linear": "linear",
+    **dict.fromkeys(("linear", "engine"), "linear"),
     **dict.fromkeys(("scores", "mix"), "attention"),
     "weigh": "softmax",
     **dict.fromkeys((*ELEMENTWISE, "butterfly", "hadamard_finish"), "lanes"),
+    **dict.fromkeys(("rms_norm_blocks", "quantize_blocks", "take"), "lanes"),
 }
 """The parameters that shape a kernel."""
 
@@ -134,8 +141,8 @@ def tune(
     begin = time.monotonic()
     card = find_device(device)
     model = open_model(directory, recipe, prompt, new_tokens)
-    search = _Search(model, card, prompt, new_tokens, clock_mhz or card.default_mhz, on_step)
-    pairs = search.pairs(how)
+    search = _Search(model, card, prompt, new_tokens, clock_mhz or card.default_mhz, how, on_step)
+    pairs = search.pairs()
     if not pairs:
         search.refuse()
     best = min(pairs, key=lambda pair: pair.cost(goal))
@@ -151,8 +158,8 @@ def tune(
         prefill=_stage_preset(best.prefill),
         decode=_stage_preset(best.decode),
     )
-    top = preset_top(preset, model)
-    whole = estimate_top(top, card, prompt, new_tokens, search.mhz, f"{directory} ({preset.name})")
+    design = f"{directory} ({preset.name})"
+    whole = estimate_preset(preset, model, card, prompt, new_tokens, search.mhz, design)
     front = pareto(pairs, lambda p: (p.prefill_s, p.decode_s, search.fullest(p.used)))
     return Tuned(
         preset,
@@ -200,6 +207,8 @@ def _fullest(used: Resources, card: Device) -> str:
 def _label(candidate: Candidate) -> str:
     """The schedule and what differs: tokens x rows, cycles, lanes of attention, softmax and the rest."""
     p = candidate.parameters
+    if candidate.schedule == "engine":
+        return f"engine {p['ports']}x{p['channels']} {p['block']}/{p['vector']}"
     tokens = f"{p['token_parallel']}x" if "token_parallel" in p else ""
     rest = f"{p['dot_parallel']}/{p['head_parallel']}/{p['lanes']}"
     return f"{candidate.schedule} {tokens}{p['weight_parallel']} in {p['cycles']:,} {rest}"
@@ -213,9 +222,16 @@ class _Search:
     """Candidates of both stages on a card."""
 
     def __init__(
-        self, model: Model, card: Device, prompt: int, new_tokens: int, mhz: float, on_step: OnStep
+        self,
+        model: Model,
+        card: Device,
+        prompt: int,
+        new_tokens: int,
+        mhz: float,
+        mode: Mode,
+        on_step: OnStep,
     ) -> None:
-        self.model, self.card, self.mhz, self.on_step = model, card, mhz, on_step
+        self.model, self.card, self.mhz, self.mode, self.on_step = model, card, mhz, mode, on_step
         self.prompt, self.new_tokens, self.tried = prompt, new_tokens, 0
         self._lowered: dict[int, ir.Program] = {}
         self.found = {"prefill": list(self._prefill()), "decode": list(self._decode())}
@@ -227,11 +243,33 @@ class _Search:
             yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
 
     def _decode(self) -> Iterator[Candidate]:
+        if self._has_engine():
+            yield from self._climb("decode", "engine", {"channels": WORD_ROWS, "key": 0, "value": 0})
+            return
         for schedule in DECODE:
             yield from self._climb("decode", schedule, {"macs_per_dsp": 2})
 
+    def _has_engine(self) -> bool:
+        """Whether decode may be a bitstream of its own, on an engine that computes this model."""
+        if self.mode != "reconfigured":
+            return False
+        try:
+            Decode(block=ENGINE_LANES[-1], key=0).check(self.model)
+        except UsageError:
+            return False
+        return True
+
+    def _engine_knobs(self) -> Knobs:
+        """Ports of weights, up to one for every channel; elements at once in front of the engine."""
+        ports = [n for n in _powers(self.card.memory.channels) if n >= TERMS]
+        return {
+            "linear": [{"ports": n, "group": TERMS} for n in ports[-3:]],
+            "lanes": [{"block": n, "vector": n // 2} for n in ENGINE_LANES],
+        }
+
     def _climb(self, stage: str, schedule: str, start: Parameters) -> list[Candidate]:
-        knobs = self._knobs(stage, start.get("token_parallel", 1))
+        is_engine = schedule == "engine"
+        knobs = self._engine_knobs() if is_engine else self._knobs(stage, start.get("token_parallel", 1))
 
         def evaluate(parameters: Parameters) -> Candidate:
             self.tried += 1
@@ -286,20 +324,20 @@ class _Search:
 
     # ------------------------------------------------------------------------------ both
 
-    def pairs(self, mode: Mode) -> list[Pair]:
+    def pairs(self) -> list[Pair]:
         """All pairs that fit."""
         wanted = product(self._best("prefill"), self._best("decode"))
-        found = [self._pair(mode, first, second) for first, second in wanted]
+        found = [self._pair(first, second) for first, second in wanted]
         return [pair for pair in found if self._fits(pair.used)]
 
     def _best(self, stage: str) -> list[Candidate]:
         return pareto(self.found[stage], lambda c: (c.cycles, *map(float, c.resources.counts())))
 
-    def _pair(self, mode: Mode, first: Candidate, second: Candidate) -> Pair:
+    def _pair(self, first: Candidate, second: Candidate) -> Pair:
         both = _less(first.resources + second.resources, first.ports)
         seconds = [first.cycles / self.mhz / 1e6, second.cycles / self.mhz / 1e6 * (self.new_tokens - 1)]
         moved = [first.bytes, second.bytes * (self.new_tokens - 1)]
-        each = [both, both] if mode == "resident" else [first.resources, second.resources]
+        each = [both, both] if self.mode == "resident" else [first.resources, second.resources]
         try:
             watts = [
                 power(self.card, used, self.mhz, size / s / 1e9 if s else 0.0).total_w
@@ -308,7 +346,7 @@ class _Search:
         except EstimateError:  # nothing is known of the power of the card
             watts = [0.0, 0.0]
         joules = sum(w * s for w, s in zip(watts, seconds, strict=True))
-        return Pair(first, second, mode, seconds[0], seconds[1], joules, _most(each))
+        return Pair(first, second, self.mode, seconds[0], seconds[1], joules, _most(each))
 
     def fullest(self, used: Resources) -> float:
         """The share of the fullest resource."""
@@ -323,13 +361,7 @@ class _Search:
 
 def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
     """A stage by itself: what the prompt, or the token in the middle of an answer, costs."""
-    made, card = preset_stage(stage, chosen), search.card
-    s = Schedule(search.program(stage, made.token_parallel))
-    ports = {b.name for b in s.top_func.params}
-    for name, words in weight_words(search.model, WORD_ROWS).items():
-        if name in ports:
-            pack_words(s, name, words)
-    made.apply(s, [f.name for f in s.program.functions])
+    s, card = _scheduled(search, stage, chosen), search.card
     store_in_uram(s, search.uram_depth)
     scalars: dict[str, Any] = {"n_prompt": search.prompt} if stage == "prefill" else {"pos": search.middle}
     scalars |= GREEDY
@@ -344,6 +376,19 @@ def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
         busy=_busy(found, {f.name: f.origin for f in s.program.functions}),
         binds=found.binds,
     )
+
+
+def _scheduled(search: _Search, stage: str, chosen: StagePreset) -> Schedule:
+    if chosen.schedule == "engine":
+        return decode_design(search.model, Decode(**chosen.parameters))
+    made = preset_stage(stage, chosen)
+    s = Schedule(search.program(stage, made.token_parallel))
+    ports = {b.name for b in s.top_func.params}
+    for name, words in weight_words(search.model, WORD_ROWS).items():
+        if name in ports:
+            pack_words(s, name, words)
+    made.apply(s, [f.name for f in s.program.functions])
+    return s
 
 
 def _busy(found: Estimate, origins: Mapping[str, str]) -> dict[str, float]:
