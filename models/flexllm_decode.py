@@ -24,7 +24,7 @@ from flexllm_allo.kernels.sampling import Sampling, sample
 
 from .flexllm import Tables
 
-A, R, BP, TB = params("A, R, BP, TB")
+A, F, R, BP, TB = params("A, F, R, BP, TB")
 E, V, L, C, S, D, P, H, K, N = params("E, V, L, C, S, D, P, H, K, N")
 TOP = 5
 """Logits that are kept of every lane."""
@@ -60,13 +60,16 @@ def norm_codes(x: float32[1, E], gain: float32[E], eps: float32) -> (A.dtype[1, 
     return codes, terms
 
 
-@template(R, BP)
+@template(R, BP, F)
 def on_engine(
-    codes: R.attn.dtype[1, K], x_terms: float32[1, 2], weights: Engine, beat: int32, row: int32, size: int32,
-    tiles: int32, y: float32[1, N],
+    codes: R.attn.dtype[1, K], x_terms: float32[1, 2], weights: Engine, beat: int32, row: int32,
+    y: float32[1, N],
 ):  # fmt: skip
-    """A linear layer on the engine."""
-    linear_engine[BP, R.plan.ports, R.plan.group](codes, x_terms, weights, beat, row, size, tiles, y)
+    """The linear layer `F` of the plan, in the decoder layer whose beats and rows begin there."""
+    linear_engine[BP, R.plan.ports, R.plan.split, R.plan.group](
+        codes, x_terms, weights, beat + F.beat, row + F.row, F.size, F.second, F.tiles,
+        F.tiles * R.plan.channels // F.split, y,
+    )  # fmt: skip
 
 
 @template(R, TB, BP, C)
@@ -78,11 +81,10 @@ def attention(
     beat: int32 = l * R.plan.layer_beats
     row: int32 = l * R.plan.layer_rows
     a, a_terms = norm_codes[R.attn, TB, R.plan.inputs](x, w.attn_norm, tables.eps)
-    on_engine[R, BP](a, a_terms, weights, beat, row, E, R.plan.kv.tiles, y)
-    k = take[R.plan.kv.rows // 2](y, 0)
-    v = take[R.plan.kv.rows // 2](y, R.plan.kv.rows // 2)
-    on_engine[R, BP](a, a_terms, weights, beat + R.plan.q.beat, row + R.plan.q.row, E, R.plan.q.tiles, y)
-    q = take[R.plan.q.rows](y, 0)
+    on_engine[R, BP, R.plan.qkv](a, a_terms, weights, beat, row, y)
+    q = take[H * D](y, 0)
+    k = take[C * D](y, H * D)
+    v = take[C * D](y, H * D + C * D)
     cosine, sine = angles[1](tables.cosine, tables.sine, pos)
     q_heads = rope[H](q, cosine, sine)
     k_heads = rope[C](k, cosine, sine)
@@ -92,9 +94,7 @@ def attention(
     v_codes = quantize_static[R.cache](v_heads, w.scales.v_scale)
     mixed = R.heads[R, C](q_codes, k_codes, v_codes, pos, w.scales, cache)
     o, o_terms = quantize_blocks[R.out, TB, R.plan.inputs](mixed)
-    on_engine[R, BP](
-        o, o_terms, weights, beat + R.plan.o.beat, row + R.plan.o.row, R.plan.q.rows, R.plan.o.tiles, y
-    )
+    on_engine[R, BP, R.plan.o](o, o_terms, weights, beat, row, y)
     out = take[E](y, 0)
     z = residual(x, out)
     return z
@@ -108,19 +108,14 @@ def mlp(
     beat: int32 = l * R.plan.layer_beats
     row: int32 = l * R.plan.layer_rows
     a, a_terms = norm_codes[R.mlp, TB, R.plan.inputs](x, w.mlp_norm, eps)
-    on_engine[R, BP](
-        a, a_terms, weights, beat + R.plan.gate.beat, row + R.plan.gate.row, E, R.plan.gate.tiles, y
-    )
+    on_engine[R, BP, R.plan.gate](a, a_terms, weights, beat, row, y)
     gate = take[R.plan.gate.rows](y, 0)
-    on_engine[R, BP](a, a_terms, weights, beat + R.plan.up.beat, row + R.plan.up.row, E, R.plan.up.tiles, y)
+    on_engine[R, BP, R.plan.up](a, a_terms, weights, beat, row, y)
     up = take[R.plan.up.rows](y, 0)
     hidden = swiglu(gate, up)
     turned = R.hadamard(hidden)
     h, h_terms = quantize_blocks[R.down.inner, BP, R.plan.inputs](turned)
-    on_engine[R, BP](
-        h, h_terms, weights, beat + R.plan.down.beat, row + R.plan.down.row, R.plan.up.rows,
-        R.plan.down.tiles, y,
-    )  # fmt: skip
+    on_engine[R, BP, R.plan.down](h, h_terms, weights, beat, row, y)
     down = take[E](y, 0)
     z = residual(x, down)
     return z
@@ -139,9 +134,9 @@ def decode(
         z = attention[R, TB, BP, C](x, l, pos, tables, layers[l], weights, cache[l], y)
         x = mlp[R, TB, BP](z, l, tables.eps, layers[l], weights, y)
     a, terms = norm_codes[R.head, TB, R.plan.inputs](x, vocabulary.final_norm, tables.eps)
-    on_engine[R, BP](
-        a, terms, weights, L * R.plan.layer_beats, L * R.plan.layer_rows, E, R.plan.head.tiles, y
-    )
+    beat: int32 = L * R.plan.layer_beats
+    row: int32 = L * R.plan.layer_rows
+    on_engine[R, BP, R.plan.head](a, terms, weights, beat, row, y)
     value, likely = largest[TOP, BP, V](y)
     chosen: int32 = sample[BP * TOP, TOP](value, pos + 1, sampling)
     return likely[chosen]

@@ -15,7 +15,7 @@ from .model import Model
 
 Array = NDArray[Any]
 
-KINDS = ("kv", "q", "o", "gate", "up", "down", "head")
+KINDS = ("qkv", "o", "gate", "up", "down", "head")
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,27 @@ class Part(Traits):
 
     Attributes:
         rows, columns: of the weight.
+        split: ports that share a row.
         tiles: how often all ports together have rows.
         beat, row: where it begins in its decoder layer, in a port and in the table of terms.
     """
 
     rows: int
     columns: int
+    split: int
     tiles: int
     beat: int
     row: int
+
+    @property
+    def size(self) -> int:
+        """Beats of a tile."""
+        return self.columns // self.split
+
+    @property
+    def second(self) -> int:
+        """The first column of the second half of the ports, if these have columns of their own."""
+        return self.size if self.split == 2 else 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Plan(Traits):
         ports: of weights.
         channels: rows in a beat.
         group: output channels whose terms lie side by side.
+        split: ports that may share a row, at most.
         beats, rows: of a port, and of the table of terms.
         layer_beats, layer_rows: of a decoder layer.
         inputs, outputs: of the largest part, padded.
@@ -51,9 +64,9 @@ class Plan(Traits):
     ports: int
     channels: int
     group: int
+    split: int
     layers: int
-    kv: Part
-    q: Part
+    qkv: Part
     o: Part
     gate: Part
     up: Part
@@ -68,11 +81,11 @@ class Plan(Traits):
 
     @property
     def beats(self) -> int:
-        return self.layers * self.layer_beats + self.head.tiles * self.head.columns
+        return self.layers * self.layer_beats + self.head.tiles * self.head.size
 
     @property
     def rows(self) -> int:
-        return self.layers * self.layer_rows + self.head.tiles * self.ports * self.channels
+        return self.layers * self.layer_rows + self.head.tiles * self.height(self.head)
 
     @property
     def inputs(self) -> int:
@@ -80,28 +93,39 @@ class Plan(Traits):
 
     @property
     def outputs(self) -> int:
-        return max(part.tiles for part in self.parts.values()) * self.ports * self.channels
+        return max(part.tiles * self.height(part) for part in self.parts.values())
+
+    def height(self, part: Part) -> int:
+        """Rows of a tile."""
+        return self.ports * self.channels // part.split
 
 
-def plan(model: Model, channels: int, ports: int = 16, group: int = 1) -> Plan:
-    """The plan of a model; keys and values are one part."""
+def plan(model: Model, channels: int, ports: int = 16, group: int = 1, split: int = 1) -> Plan:
+    """The plan of a model; queries, keys and values are one part."""
     c = model.config
     heads, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     hidden, inner = c.hidden_size, c.intermediate_size
     shapes = [
-        ("kv", 2 * kv, hidden), ("q", heads, hidden), ("o", hidden, heads),
+        ("qkv", heads + 2 * kv, hidden), ("o", hidden, heads),
         ("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner),
     ]  # fmt: skip
+
+    def part(rows: int, columns: int, beat: int, row: int) -> Part:
+        """The smallest of those that a split allows."""
+
+        def beats(n: int) -> int:
+            return -(-rows // (ports * channels // n)) * columns // n
+
+        best = min((n for n in (1, 2) if n <= split), key=beats)
+        return Part(rows, columns, best, -(-rows // (ports * channels // best)), beat, row)
+
     parts: dict[str, Part] = {}
     beat = row = 0
     for kind, rows, columns in shapes:
-        tiles = -(-rows // (ports * channels))
-        parts[kind] = Part(rows, columns, tiles, beat, row)
-        beat, row = beat + tiles * columns, row + tiles * ports * channels
-    head = Part(c.vocab_size, hidden, -(-c.vocab_size // (ports * channels)), 0, 0)
-    return Plan(
-        ports, channels, group, c.num_hidden_layers, **parts, head=head, layer_beats=beat, layer_rows=row
-    )
+        made = parts[kind] = part(rows, columns, beat, row)
+        beat, row = beat + made.tiles * made.size, row + made.tiles * ports * channels // made.split
+    head, layers = part(c.vocab_size, hidden, 0, 0), c.num_hidden_layers
+    return Plan(ports, channels, group, split, layers, **parts, head=head, layer_beats=beat, layer_rows=row)
 
 
 class EngineParts:
@@ -134,7 +158,7 @@ class EngineParts:
 
     def _weight(self, kind: str, what: str, layer: int) -> Array:
         """Codes or terms of a part; all of a kind is read at once, as every port holds some of it."""
-        names = {"kv": ("wk", "wv"), "q": ("wq",), "o": ("wo",)}.get(kind, (f"w_{kind}",))
+        names = {"qkv": ("wq", "wk", "wv"), "o": ("wo",)}.get(kind, (f"w_{kind}",))
         for name in (f"{name}_{what}" for name in names):
             if name not in self._held:
                 pieces = self.parts(name)
@@ -155,14 +179,19 @@ def engine_constants(arrays: dict[str, Any], model: Model, plan: Plan) -> dict[s
 
 def padded(rows: Array, part: Part, plan: Plan) -> Array:
     """Rows, and zeros up to a whole tile."""
-    missing = part.tiles * plan.ports * plan.channels - len(rows)
+    missing = part.tiles * plan.height(part) - len(rows)
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
 
 def beats(codes: Array, part: Part, plan: Plan, port: int) -> Array:
-    """A weight [rows, columns] as beats [tile x column, channel] of a port: rows (n C + c) P + port."""
-    tiles = padded(codes, part, plan).reshape(part.tiles, plan.channels, plan.ports, part.columns)
-    return tiles[:, :, port].transpose(0, 2, 1).reshape(part.tiles * part.columns, plan.channels)
+    """A weight [rows, columns] as beats [tile x column, channel] of a port.
+
+    Rows (n C + c) P + p of C channels on P ports; shared, (n C + c) P / 2 + p of the first or second columns.
+    """
+    ports = plan.ports // part.split
+    half, port = divmod(port, ports)
+    tiles = padded(codes, part, plan).reshape(part.tiles, plan.channels, ports, part.split, part.size)
+    return tiles[:, :, port, half].transpose(0, 2, 1).reshape(part.tiles * part.size, plan.channels)
 
 
 __all__ = ["EngineParts", "Part", "Plan", "engine_constants", "plan"]

@@ -103,6 +103,7 @@ class Decode:
         ports: of weights.
         channels: output channels per cycle and port.
         group: output channels whose terms are read at once.
+        split: ports that share a row where a layer has few rows, at most: 1 or 2.
         block: input channels that are loaded at once, and lanes of the Hadamard transform.
         vector: elements at once in other operators.
         key: keys at once, in each of eight heads, as FlexLLM has them (and its Hadamard transform, for sizes
@@ -113,6 +114,7 @@ class Decode:
     ports: int = 16
     channels: int = 64
     group: int = 1
+    split: int = 1
     block: int = 16
     vector: int = 8
     key: int = 32
@@ -155,7 +157,7 @@ class Decode:
 
     def plan(self, model: Model) -> Plan:
         """Where the weights of a model are in the ports."""
-        return plan(model, self.channels, self.ports, self.group)
+        return plan(model, self.channels, self.ports, self.group, self.split)
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,11 @@ def softmax_heads(s: Schedule) -> None:
     s.pipeline()
 
 
+def dissolved(s: Schedule) -> None:
+    """A part of its caller in hardware: so all linear layers are calls of one function, on one engine."""
+    s.inline()
+
+
 def append_rows(s: Schedule) -> None:
     """Whole words, if the cache is packed."""
     if (words := buffers(s.top_func)["K_0"].words) > 1:
@@ -221,6 +226,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "append_rows": append_rows,
         "attend_rows": processes,
         "candidates": along("i"),
+        **dict.fromkeys(("on_engine", "attention", "mlp"), dissolved),
     }
     return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
 

@@ -14,12 +14,14 @@ from flexllm_allo.runtime.flexllm import decode_design
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 
 
-@pytest.fixture(scope="module", params=[(8, 4, 2), (4, 2, 1)], ids=["8 heads, 4 ports", "4 heads, 2 ports"])
+@pytest.fixture(
+    scope="module", params=[(8, 4, 2, 2), (4, 2, 1, 1)], ids=["8 heads, 4 ports", "4 heads, 2 ports"]
+)
 def design(request):
     """A model, and its decode."""
-    heads, ports, group = request.param
+    heads, ports, group, split = request.param
     model = small_model(heads)
-    size = Decode(ports=ports, channels=4, group=group, block=8, vector=4, key=0, value=0)
+    size = Decode(ports=ports, channels=8, group=group, split=split, block=8, vector=4, key=0, value=0)
     s = decode_design(model, size)
     return model, s, size.constants(model)
 
@@ -69,6 +71,6 @@ def test_the_compiled_cpp_computes_the_same(design):
 
 
 def test_the_full_shape_cannot_stop_for_want_of_a_deep_fifo():
-    size = Decode(ports=32, group=8, block=32, vector=16, key=0, value=0)
+    size = Decode(ports=32, group=8, split=2, block=32, vector=16, key=0, value=0)
     s = decode_design(architecture("llama-3.2-1b", "w4a4kv8", 2048), size)
-    s.check_streams(beat=0, row=0, size=2048, tiles=2, n=41, pos=40, channel=0)
+    s.check_streams(beat=0, channel=0, row=0, size=1024, second=1024, tiles=2, rows=64, n=41, pos=40)

@@ -84,7 +84,7 @@ def test_fifos_of_the_full_shape_cannot_stop_the_design():
     """Of both bitstreams, for lengths that fill no tile."""
     model = architecture("llama-3.2-1b", "w4a4kv8", 2048)
     prefill_design(model).check_streams(pos=0, n=41)
-    decode_design(model).check_streams(beat=0, channel=0, size=2048, tiles=2, n=41)
+    decode_design(model).check_streams(beat=0, channel=0, size=2048, second=0, tiles=2, rows=128, n=41)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 13])

@@ -11,6 +11,9 @@ from ..models.flexllm_model import Decode, Prefill
 from ..schedule.schedule import Schedule
 from ..schedules import flexllm
 
+GAINS = 16
+"""Gains of a norm in a memory word: 512 bits."""
+
 
 def prefill_design(model: Model, size: Prefill | None = None) -> Schedule:
     """The bitstream of prefill, ``prefill(prompt, n_prompt, ...)``."""
@@ -25,7 +28,7 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     """The bitstream of decode, ``decode(token, pos, ...)``."""
     size = size or Decode()
     s = Schedule(size.program(model))
-    flexllm.memory_words(s, size.channels, size.value, size.vector)
+    flexllm.memory_words(s, size.channels, size.value, min(size.vector, GAINS))
     heads = model.config.num_key_value_heads
     flexllm.decode(size.block, size.vector, heads, size.ports).apply(s, [f.name for f in s.program.functions])
     return s
