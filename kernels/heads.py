@@ -10,15 +10,15 @@ from __future__ import annotations
 from flexllm_allo import Bundle, Self, exp, grid, meta_for, params, round, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 
-F, H, C, S, D, Tq, Tc = params("F, H, C, S, D, Tq, Tc")
+B, F, H, C, M, S, D, Tq, Tc = params("B, F, H, C, M, S, D, Tq, Tc")
 SUMS = 4
 """Partial sums of a softmax: as many as a float adder has stages, so that one term is added per cycle."""
 
 
 class HeadCache(Bundle, of="C, S, D"):
-    """Codes of keys and values of every head, in memories of their own."""
+    """Codes of keys and values of every head in memories of their own; keys in turn in `key_ports`."""
 
-    k: Self.cache.dtype[S, D][C]
+    k: Self.cache.dtype[(S + Self.key_ports - 1) // Self.key_ports, D][C * Self.key_ports]
     v: Self.cache.dtype[S, D][C]
 
 
@@ -31,27 +31,29 @@ def read_rows(rows: Tc[S, D], n: int32, out: Stream[Tc[D], 64]):
         out.put(row)
 
 
-@template(Tc, C)
-def score_rows(Q: Tq[H, D], keys: Stream[Tc[D], 64][C], q_scale: float32[H], k_scale: float32[C], n: int32,
-               scores: Stream[float32[H], 64]):  # fmt: skip
-    """Send the scores of all queries with one key after the other."""
+@template(Tc, C, B)
+def score_rows(Q: Tq[H, D], keys: Stream[Tc[D], 64][C * B], q_scale: float32[H], k_scale: float32[C],
+               n: int32, scores: Stream[float32[H], 64]):  # fmt: skip
+    """Send the scores of all queries with one key after the other; a head's come from B ports in turn."""
     step: float32[H]
     for h in range(H, name="step"):
         step[h] = q_scale[h] * k_scale[h // (H // C)]
     q: Tq[H, D]
     for h_q, d_q in grid(H, D, name="load"):
         q[h_q, d_q] = Q[h_q, d_q]
-    for _ in range(n, name="position"):
-        dot: int32[H] = 0
-        with meta_for(C) as c:
-            key: Tc[D] = keys[c].get()
-            for j, d in grid(H // C, D, name="product"):
-                dot[c * (H // C) + j] += q[c * (H // C) + j, d] * key[d]
-        score: float32[H]
-        for h_out in range(H, name="scale"):
-            x: float32 = dot[h_out] * step[h_out]
-            score[h_out] = x * D**-0.5
-        scores.put(score)
+    for s in range((n + B - 1) // B, name="position"):
+        with meta_for(B) as b:
+            if s * B + b < n:
+                dot: int32[H] = 0
+                with meta_for(C) as c:
+                    key: Tc[D] = keys[c * B + b].get()
+                    for j, d in grid(H // C, D, name="product"):
+                        dot[c * (H // C) + j] += q[c * (H // C) + j, d] * key[d]
+                score: float32[H]
+                for h_out in range(H, name="scale"):
+                    x: float32 = dot[h_out] * step[h_out]
+                    score[h_out] = x * D**-0.5
+                scores.put(score)
 
 
 @template(S, H)
@@ -108,27 +110,30 @@ def mix_rows(codes: Stream[uint8[H], 64], values: Stream[Tc[D], 64][C], p_scale:
     return Y
 
 
-@template(C)
-def append_rows(k: Tc[C, D], v: Tc[C, D], pos: int32, K: Tc[S, D][C], V: Tc[S, D][C]):
+@template(C, B)
+def append_rows(k: Tc[C, D], v: Tc[C, D], pos: int32, K: Tc[M, D][C * B], V: Tc[S, D][C]):
     """Keys and values of a position, all heads at once."""
     for d in range(D, name="element"):
         with meta_for(C) as c:
-            K[c][pos, d] = k[c, d]
+            with meta_for(B) as b:
+                if pos % B == b:
+                    K[c * B + b][pos // B, d] = k[c, d]
             V[c][pos, d] = v[c, d]
 
 
-@template(F, C)
+@template(F, C, B)
 def attend_rows(
-    q: Tq[H, D], n: int32, scales: F.Scales[H, C], K: Tc[S, D][C], V: Tc[S, D][C]
+    q: Tq[H, D], n: int32, scales: F.Scales[H, C], K: Tc[M, D][C * B], V: Tc[S, D][C]
 ) -> float32[1, H * D]:
     """Attention of one token over the first n positions, with fixed scales."""
-    keys: Stream[Tc[D], 64][C]
-    values: Stream[Tc[D], 64][C]
+    keys: Stream[Tc[D], 64][C * B]
+    values: Stream[Tc[D], F.prefetch][C]  # may all wait for the first probability
     scores: Stream[float32[H], 64]
     codes: Stream[uint8[H], 64]
     with meta_for(C) as c:
-        read_rows(K[c], n, keys[c])
-    score_rows[Tc, C](q, keys, scales.q_scale, scales.k_scale, n, scores)
+        with meta_for(B) as b:
+            read_rows(K[c * B + b], (n + B - 1 - b) // B, keys[c * B + b])
+    score_rows[Tc, C, B](q, keys, scales.q_scale, scales.k_scale, n, scores)
     softmax_rows[S, H](scores, scales.p_scale, n, codes)
     with meta_for(C) as c_v:
         read_rows(V[c_v], n, values[c_v])
@@ -142,6 +147,6 @@ def attend_heads(
     scales: F.Scales[H, C], cache: F.HeadCache[C, S, D],
 ) -> float32[1, H * D]:  # fmt: skip
     """Append the key and value of a token to the cache, and attend."""
-    append_rows[C](k, v, pos, cache.k, cache.v)
-    mixed = attend_rows[F, C](q, pos + 1, scales, cache.k, cache.v)
+    append_rows[C, F.key_ports](k, v, pos, cache.k, cache.v)
+    mixed = attend_rows[F, C, F.key_ports](q, pos + 1, scales, cache.k, cache.v)
     return mixed

@@ -109,6 +109,8 @@ class Decode:
         key: keys at once, in each of eight heads, as FlexLLM has them (and its Hadamard transform, for sizes
             that are a power of two); 0 for all queries of a head with one key at a time.
         value: elements of a value at once, in FlexLLM's attention.
+        key_ports: memory ports of a head's keys: 1 or 2, where a port does not deliver a key in a cycle.
+        prefetch: values that may wait on the chip for their probabilities; 0 for all of the context.
     """
 
     ports: int = 16
@@ -119,6 +121,8 @@ class Decode:
     vector: int = 8
     key: int = 32
     value: int = 32
+    key_ports: int = 1
+    prefetch: int = 0
 
     def check(self, model: Model) -> None:
         """Refuse a model that the engine does not compute.
@@ -142,7 +146,14 @@ class Decode:
         if self.key:  # FlexLLM's
             own |= {"heads": _packs.attend_packs, "HeadCache": _packs.PackedCache}
             own |= {"hadamard": _lanes.hadamard_lanes}
-        own |= {"plan": self.plan(model), "weight": Int(4), "key": self.key, "value": self.value}
+        own |= {
+            "key_ports": self.key_ports,
+            "prefetch": self.prefetch or model.max_seq_len,
+            "plan": self.plan(model),
+            "weight": Int(4),
+            "key": self.key,
+            "value": self.value,
+        }
         return DecodeOperators(**values, **own)
 
     def program(self, model: Model) -> ir.Program:
@@ -154,6 +165,13 @@ class Decode:
     def constants(self, model: Model) -> dict[str, Any]:
         """What never changes between runs, by parameter name."""
         return engine_constants(constant_arrays(model.weights), model, self.plan(model))
+
+    def cache_shapes(self, head_dim: int, positions: int) -> dict[str, tuple[int, ...]]:
+        """One memory of keys, and one of values, of a layer."""
+        if not self.key:
+            return {"k": (-(-positions // self.key_ports), head_dim), "v": (positions, head_dim)}
+        packs, parts = -(-positions // self.key), head_dim // self.value
+        return {"k": (packs, head_dim, self.key), "v": (parts, positions, self.value)}
 
     def plan(self, model: Model) -> Plan:
         """Where the weights of a model are in the ports."""
@@ -170,6 +188,8 @@ class DecodeOperators(Operators):
         heads: attention of one token, from codes on.
         HeadCache: the cache it takes.
         key, value: neighbours in a word of that cache.
+        key_ports: memories of a head's keys.
+        prefetch: values that wait for their probabilities on the chip.
         hadamard: the transform of one row.
     """
 
@@ -179,6 +199,8 @@ class DecodeOperators(Operators):
     HeadCache: Any = None
     key: int = 0
     value: int = 0
+    key_ports: int = 1
+    prefetch: int = 64
     hadamard: Any = None
 
 

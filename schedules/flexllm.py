@@ -171,9 +171,10 @@ def append_rows(s: Schedule) -> None:
 
 def score_rows(s: Schedule, heads: int, vector: int) -> None:
     """A key of every head meets all queries of its group at once."""
+    ports = buffers(s.top_func)["keys"].shape[0] // heads
     s.partition(s.q, dim=0)
     s.vectorize("d_q", vector)
-    lanes(s, "h_out", *copies(heads, "j", "d"))
+    lanes(s, *copies(ports, "h_out"), *copies(heads * ports, "j", "d"))
 
 
 def softmax_rows(s: Schedule) -> None:
@@ -206,7 +207,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "butterfly": grouped("i", lanes=block // 2),
         "base_product": hadamard.base,
         "take": grouped("i", lanes=block),
-        "swiglu": grouped("i", lanes=min(block, 16)),
+        "swiglu": grouped("i", lanes=max(vector, 16)),
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),

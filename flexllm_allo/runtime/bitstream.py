@@ -196,17 +196,11 @@ def stage_run(model: Model, name: str) -> dict[str, Any]:
 def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
     c, random, positions = model.config, np.random.default_rng(1), model.max_seq_len
-    rows: tuple[int, ...] = (positions, c.head_dim)
-    shapes = {"k": rows, "v": rows}
-    if size.key:
-        shapes = {
-            "k": (-(-positions // size.key), c.head_dim, size.key),
-            "v": (c.head_dim // size.value, positions, size.value),
-        }
+    heads, shapes = c.num_key_value_heads, size.cache_shapes(c.head_dim, positions)
     cache = {
         f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape)).astype(np.int8)
         for kind, shape in shapes.items()
-        for i in range(c.num_key_value_heads)
+        for i in range(heads * (size.key_ports if kind == "k" else 1))
     }
     return {**Sampling().arguments(), **cache, "token": 1, "pos": min(GOLDEN_PROMPT, positions - 1)}
 

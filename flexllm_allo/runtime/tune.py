@@ -52,13 +52,13 @@ DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
 CYCLES = 4
 """The longest time a linear layer may take for a block, in times of the shortest that its port allows."""
-ENGINE_LANES = (8, 16, 32)
+ENGINE_LANES = (16, 32, 64, 128)
 """Elements at once in front of an engine."""
 TERMS = 8
 """Output channels of an engine whose terms are read at once: a word of 512 bits."""
 KNOBS = {
     **dict.fromkeys(("linear", "engine"), "linear"),
-    **dict.fromkeys(("scores", "mix"), "attention"),
+    **dict.fromkeys(("scores", "mix", "score_rows", "mix_rows", "read_rows"), "attention"),
     "weigh": "softmax",
     **dict.fromkeys((*ELEMENTWISE, "butterfly", "hadamard_finish"), "lanes"),
     **dict.fromkeys(("rms_norm_blocks", "quantize_blocks", "take"), "lanes"),
@@ -208,7 +208,7 @@ def _label(candidate: Candidate) -> str:
     """The schedule and what differs: tokens x rows, cycles, lanes of attention, softmax and the rest."""
     p = candidate.parameters
     if candidate.schedule == "engine":
-        return f"engine {p['ports']}x{p['channels']} {p['block']}/{p['vector']}"
+        return f"engine {p['ports']}x{p['channels']} {p['split']}/{p['key_ports']}/{p['block']}"
     tokens = f"{p['token_parallel']}x" if "token_parallel" in p else ""
     rest = f"{p['dot_parallel']}/{p['head_parallel']}/{p['lanes']}"
     return f"{candidate.schedule} {tokens}{p['weight_parallel']} in {p['cycles']:,} {rest}"
@@ -261,9 +261,11 @@ class _Search:
 
     def _engine_knobs(self) -> Knobs:
         """Ports of weights, up to one for every channel; elements at once in front of the engine."""
-        ports = [n for n in _powers(self.card.memory.channels) if n >= TERMS]
+        most = _powers(self.card.memory.channels)[-1]
+        ports = [(n, split) for n, split in ((most // 2, 1), (most, 1), (most, 2)) if n >= TERMS]
         return {
-            "linear": [{"ports": n, "group": TERMS} for n in ports[-3:]],
+            "linear": [{"ports": n, "group": TERMS, "split": split} for n, split in ports],
+            "attention": [{"key_ports": n} for n in (1, 2)],
             "lanes": [{"block": n, "vector": n // 2} for n in ENGINE_LANES],
         }
 
