@@ -21,9 +21,8 @@ def base(s: Schedule) -> None:
 
 def rows(s: Schedule, lanes: int) -> None:
     """Elements of a row come and go on `lanes` lanes; on one, while the rows before and after are at work."""
-    if lanes > 1:
-        s.vectorize("i_in", lanes)
-        s.vectorize("i", lanes)
-    else:
+    if lanes == 1:
         s.dataflow("r")
+    s.vectorize("i_in", lanes)
+    s.vectorize("i", lanes)
     s.pipeline()
