@@ -11,6 +11,7 @@ from flexllm_allo import Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Lanes, Schedules, Stage
+from flexllm_allo.schedule.tiles import in_tiles
 
 from . import attention, hadamard, linear
 from .parallelism import Parallelism
@@ -76,7 +77,10 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loop="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
-        made |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
+        made |= {kernel: partial(stream, names=name) for kernel, name in joined.items()}
+    if spatial and p.lanes > 1:
+        tiles = partial(in_tiles, outer="t", along="i", size=p.weight_parallel)
+        made |= {"swiglu": tiles, "swiglu_quantize": processes}
     return made
 
 
@@ -85,22 +89,25 @@ def processes(s: Schedule) -> None:
     with suppress(StreamError):
         s.duplicate()
         s.dataflow()
+    stream(s, "gate up")
     s.pipeline()
 
 
 def overlap(s: Schedule, loop: str) -> None:
     """The next iteration begins as soon as the first process of the loop is done with the one before."""
     s.dataflow(loop)
+    stream(s, "x y z")
     s.pipeline()
 
 
-def stream(s: Schedule, buffer: str) -> None:
-    """Join the calls that write and read a buffer by a FIFO, so that they run at the same time.
+def stream(s: Schedule, names: str) -> None:
+    """Join the calls that write and read an array by a FIFO, so that they run at the same time.
 
-    A buffer stays an array where lanes share it, or where it is read in another order than it is written or
-    more than once. (The last of the Hadamard stages has none behind it.)
+    An array stays one where lanes share it, or where it is read in another order than it is written or
+    more than once. (Not all functions have all of them.)
     """
-    found = buffers(s.top_func).get(buffer)
-    if found and not found.banks:
-        with suppress(StreamError):
-            s.to(getattr(s, buffer), depth=16)
+    for name in names.split():
+        found = buffers(s.top_func).get(name)
+        if found and not found.banks:
+            with suppress(StreamError):
+                s.to(name, depth=16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .names import find_loop
+from .nests import extent
 from .schedule import Schedule
 from .trace import MockBuffer
 
@@ -42,4 +44,13 @@ def use_tiles(
     s.dataflow(f"{used}.{along}.outer")
 
 
-__all__ = ["sum_tiles", "use_tiles"]
+def in_tiles(s: Schedule, outer: str, along: str, size: int) -> None:
+    """Elements in the order in which `use_tiles` leaves them, where there are several whole tiles."""
+    lines, channels = (extent(find_loop(s.program, s.top_func_name, loop).loop) for loop in (outer, along))
+    if lines and channels and lines > 1 and size < channels and channels % size == 0:
+        s.split(along, size)
+        s.reorder(f"{along}.outer", outer)
+    s.pipeline()
+
+
+__all__ = ["in_tiles", "sum_tiles", "use_tiles"]
