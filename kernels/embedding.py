@@ -18,10 +18,13 @@ class LearnedTables(Bundle):
 @template(T, N, V, E)
 def embedding(tokens: int32[N], at: int32, n: int32, table: float32[V, E]) -> float32[T, E]:
     """Rows of the table for tokens at .. at + n - 1, as a block of T tokens; padding rows are zero."""
-    X: float32[T, E] = 0.0
-    for t in range(n, name="token"):
+    X: float32[T, E]
+    for t in range(T, name="token"):
         for e in range(E, name="element"):
-            X[t, e] = table[tokens[at + t], e]
+            x: float32 = 0.0
+            if t < n:
+                x = table[tokens[at + t], e]
+            X[t, e] = x
     return X
 
 
@@ -36,16 +39,21 @@ def add_positions(X: float32[T, E], n: int32, pos: int32, table: float32[S, E]):
 @template(T, S, E)
 def load_rows(stream: float32[S, E], n: int32, pos: int32) -> float32[T, E]:
     """Rows pos .. pos + n - 1, as a block of T tokens; padding rows are zero."""
-    X: float32[T, E] = 0.0
-    for t in range(n, name="token"):
+    X: float32[T, E]
+    for t in range(T, name="token"):
         for e in range(E, name="element"):
-            X[t, e] = stream[pos + t, e]
+            x: float32 = 0.0
+            if t < n:
+                x = stream[pos + t, e]
+            X[t, e] = x
     return X
 
 
 @template(T, S, E)
 def store_rows(X: float32[T, E], n: int32, pos: int32, stream: float32[S, E]):
     """Write the first n tokens of a block to the rows from `pos` on."""
-    for t in range(n, name="token"):
+    for t in range(T, name="token"):
         for e in range(E, name="element"):
-            stream[pos + t, e] = X[t, e]
+            x: float32 = X[t, e]
+            if t < n:
+                stream[pos + t, e] = x

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from flexllm_allo import Bundle, grid, params, sqrt, template
 from flexllm_allo.ir.types import float32
 
 A, F, T, E, H, W, D = params("A, F, T, E, H, W, D")
+
+
+SUMS = 4
+"""Tokens whose sums take turns, at most: the latency of an adder."""
 
 
 class NoNorm(Bundle, of="E"):
@@ -27,18 +33,22 @@ class LayerNorm(Bundle, of="E"):
 
 @template(T, E)
 def rms_norm(X: float32[T, E], gamma: float32[E], eps: float32) -> float32[T, E]:
-    """Y = X / sqrt(mean(X**2) + eps) * gamma per token; the sum runs in index order."""
+    """Y = X / sqrt(mean(X**2) + eps) * gamma per token; the sum runs in index order.
+
+    The sums of a few tokens take turns, so that none waits for its adder.
+    """
     Y: float32[T, E]
-    for t in range(T, name="token"):
-        row: float32[E]
-        total: float32 = 0.0
-        for e_sum in range(E, name="square"):
-            x: float32 = X[t, e_sum]
-            row[e_sum] = x
-            total += x * x
-        inverse: float32 = 1.0 / sqrt(total / E + eps)
-        for e_out in range(E, name="normalize"):
-            Y[t, e_out] = row[e_out] * inverse * gamma[e_out]
+    for t in range(T // gcd(T, SUMS), name="token"):
+        row: float32[gcd(T, SUMS), E]
+        total: float32[gcd(T, SUMS)] = 0.0
+        for e_sum, i_sum in grid(E, gcd(T, SUMS), name="square"):
+            x: float32 = X[t * gcd(T, SUMS) + i_sum, e_sum]
+            row[i_sum, e_sum] = x
+            total[i_sum] += x * x
+        for i in range(gcd(T, SUMS), name="inverse"):
+            inverse: float32 = 1.0 / sqrt(total[i] / E + eps)
+            for e_out in range(E, name="normalize"):
+                Y[t * gcd(T, SUMS) + i, e_out] = row[i, e_out] * inverse * gamma[e_out]
     return Y
 
 

@@ -11,6 +11,7 @@ from flexllm_allo import Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Lanes, Schedules, Stage
+from flexllm_allo.schedule.tiles import in_tiles
 
 from . import attention, hadamard, linear
 from .parallelism import Parallelism
@@ -24,6 +25,8 @@ ELEMENTWISE = {
     **dict.fromkeys(("rms_norm", "layer_norm"), "e_out"),
 }
 """The loop of every such kernel whose iterations may run side by side."""
+PROCESSES = "self_attention mlp attend attend_static norm_quantize swiglu_quantize linear_add".split()
+"""Functions whose calls are processes where blocks overlap."""
 PAIRS = 8
 """Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
@@ -46,8 +49,9 @@ def stage(
         p = numbers(*args, **named)
         made = kernels(p, streams, spatial)
         if overlapped:
-            made |= dict.fromkeys(("self_attention", "mlp", "attend", "attend_static"), processes)
-            made |= {"prefill": partial(overlap, loop="b")}
+            tiles = "gate up" if p.lanes > 1 else ""  # which come in the order that they are used in
+            made |= dict.fromkeys(PROCESSES, partial(processes, joined=f"{tiles} normed hidden Y"))
+            made |= {"prefill": partial(overlap, loops="e b")}
         return Stage(name, p.token_parallel, made, Schedule.pipeline)
 
     return shaped
@@ -73,34 +77,39 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         if not (spatial and loop == "i"):  # its stages take an element per cycle
             made[kernel] = {loop: p.lanes}
     if streams:
-        made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loop="g"))
+        made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loops="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
-        made |= {kernel: partial(stream, buffer=buffer) for kernel, buffer in joined.items()}
+        made |= {kernel: partial(stream, names=name) for kernel, name in joined.items()}
+    if spatial and p.lanes > 1:
+        made["swiglu"] = partial(in_tiles, outer="t", along="i", size=p.weight_parallel)
     return made
 
 
-def processes(s: Schedule) -> None:
+def processes(s: Schedule, joined: str) -> None:
     """The calls of a function as processes, unless one changes an array in place: they take turns then."""
     with suppress(StreamError):
         s.duplicate()
         s.dataflow()
+    stream(s, joined)
     s.pipeline()
 
 
-def overlap(s: Schedule, loop: str) -> None:
-    """The next iteration begins as soon as the first process of the loop is done with the one before."""
-    s.dataflow(loop)
+def overlap(s: Schedule, loops: str) -> None:
+    """The next iteration begins as soon as the first process of a loop is done with the one before."""
+    for loop in loops.split():
+        s.dataflow(loop)
     s.pipeline()
 
 
-def stream(s: Schedule, buffer: str) -> None:
-    """Join the calls that write and read a buffer by a FIFO, so that they run at the same time.
+def stream(s: Schedule, names: str) -> None:
+    """Join the calls that write and read an array by a FIFO, so that they run at the same time.
 
-    A buffer stays an array where lanes share it, or where it is read in another order than it is written or
-    more than once. (The last of the Hadamard stages has none behind it.)
+    An array stays one where lanes share it, or where it is read in another order than it is written or
+    more than once. (Not all functions have all of them.)
     """
-    found = buffers(s.top_func).get(buffer)
-    if found and not found.banks:
-        with suppress(StreamError):
-            s.to(getattr(s, buffer), depth=16)
+    for name in names.split():
+        found = buffers(s.top_func).get(name)
+        if found and not found.banks:
+            with suppress(StreamError):
+                s.to(name, depth=16)

@@ -5,25 +5,21 @@ from __future__ import annotations
 from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
 
-BASE_LANES = 32
-"""Most adders of the stage for sizes that are no power of two."""
-
 
 def base(s: Schedule) -> None:
-    """Adders for the Paley matrix.
+    """Adders for the Paley matrix, at most 32.
 
     A quarter of the sums are updated per cycle, so that a sum waits four cycles, the latency of an
     adder, for its next term.
     """
-    s.vectorize("b", min(BASE_LANES, buffers(s.top_func)["total"].shape[0] // 4))
+    s.vectorize("b", min(32, buffers(s.top_func)["total"].shape[0] // 4))
     s.pipeline()
 
 
 def rows(s: Schedule, lanes: int) -> None:
     """Elements of a row come and go on `lanes` lanes; on one, while the rows before and after are at work."""
-    if lanes > 1:
-        s.vectorize("i_in", lanes)
-        s.vectorize("i", lanes)
-    else:
+    if lanes == 1:
         s.dataflow("r")
+    s.vectorize("i_in", lanes)
+    s.vectorize("i", lanes)
     s.pipeline()

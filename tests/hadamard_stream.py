@@ -64,6 +64,6 @@ def streamed(rows: int, size: int) -> allo.Schedule:
         stage.pipeline("i", initiation_interval=2)
         stage.pipeline("i_late")
     for name in s.instances("hadamard_stages"):
-        s.function(name).apply(stream, buffer="half")
+        s.function(name).apply(stream, names="half")
     s.function(s.instances("hadamard_finish")[0]).pipeline()
     return s

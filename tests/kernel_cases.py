@@ -527,7 +527,7 @@ CASES = {
 }  # fmt: skip
 
 COMPOSED = {
-    "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=4),
+    "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=24),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
     "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
     "attention": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),

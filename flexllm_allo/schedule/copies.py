@@ -48,8 +48,10 @@ def duplicate(program: ir.Program, func: str, target: Target | None = None) -> i
             A_0: int32[10]
             A_1: int32[10]
             for A_d0 in range(10, name="duplicate_A"):
-                A_0[A_d0] = A[A_d0]
-                A_1[A_d0] = A[A_d0]
+                A_element: int32
+                A_element = A[A_d0]
+                A_0[A_d0] = A_element
+                A_1[A_d0] = A_element
             for i in range(10, name="S_i_0"):
                 C[i] = A_0[i] * A_0[i]
             for i in range(10, name="S_i_1"):
@@ -83,7 +85,8 @@ def _duplicated(program: ir.Program, function: ir.Function, buffer: ir.Buffer) -
         renamed[at] = rename_buffers(body[at], {buffer.name: copy.name})  # pyright: ignore
     split = max(writers) + 1 if writers else 0
     rest = [renamed.get(i, body[i]) for i in range(split, len(body))]
-    made = [*(ir.Alloc(c, span=buffer.span) for c in copies), _nest(buffer, copies)]
+    element = ir.Buffer(fresh(f"{buffer.name}_element", taken), buffer.dtype, span=buffer.span)
+    made = [*(ir.Alloc(c, span=buffer.span) for c in copies), _nest(buffer, copies, element)]
     return program.with_function(replace_body(function, region, (*body[:split], *made, *rest)))
 
 
@@ -115,14 +118,19 @@ def _check_order(
         )  # fmt: skip
 
 
-def _nest(buffer: ir.Buffer, copies: list[ir.Buffer]) -> ir.Stmt:
-    """Loops over the array that store each element to every copy; dimensions in banks are inside."""
+def _nest(buffer: ir.Buffer, copies: list[ir.Buffer], element: ir.Buffer) -> ir.Stmt:
+    """Loops over the array that read each element once, for every copy; dimensions in banks are inside."""
     names = [f"{buffer.name}_d{d}" for d in range(len(buffer.shape))]
     indices = tuple(ir.LoopVar(n, span=buffer.span) for n in names)
     load = ir.Load(buffer.name, indices, buffer.dtype, buffer.span)
     banked = {b.dim - 1 for b in buffer.banks if b.kind == "complete" and b.dim}
     order = sorted(range(len(names)), key=lambda d: (d in banked, d))
-    body: tuple[ir.Stmt, ...] = tuple(ir.Store(c.name, indices, load, buffer.span) for c in copies)
+    value = ir.Load(element.name, (), buffer.dtype, buffer.span)
+    body: tuple[ir.Stmt, ...] = (
+        ir.Alloc(element, span=buffer.span),
+        ir.Store(element.name, (), load, buffer.span),
+        *(ir.Store(c.name, indices, value, buffer.span) for c in copies),
+    )
     for d in reversed(order):
         band = f"duplicate_{buffer.name}" if d == order[0] else None
         attrs = ir.LoopAttrs(unroll=0 if d in banked else None)

@@ -15,7 +15,7 @@ from ..ir.printer import print_program
 from ..ir.walk import buffers
 from ..lowering import lower
 from . import compose as composing
-from . import computing, copies, loops, memory, multipliers, packing, reshaping, reuse, spatial
+from . import computing, copies, loops, memory, multipliers, packing, reshaping, reuse, spatial, storing
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
@@ -302,6 +302,10 @@ class Schedule(Description):
     @primitive(memory.buffer_at)
     def buffer_at(self, target: Target, axis: Axis) -> None:
         self._set(memory.buffer_at(self.program, self.top_func_name, target, axis))
+
+    @primitive(storing.store_at)
+    def store_at(self, target: Target, axis: Axis) -> None:
+        self._set(storing.store_at(self.program, self.top_func_name, target, axis))
 
     @primitive(reuse.reuse_at)
     def reuse_at(self, target: Target, axis: Axis) -> MockBuffer:
