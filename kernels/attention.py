@@ -78,6 +78,9 @@ def scores(
         at: int32 = 0
         with meta_if(B > 1):
             at = s
+        terms: float32[P]
+        for p in range(P, name="terms"):
+            terms[p] = k_terms[at, p]
         row: Tc[D]
         for d_row in range(D, name="row"):
             row[d_row] = K[s, d_row]
@@ -86,9 +89,9 @@ def scores(
             dot[t, j] += q[t, j, d] * row[d]
         for t_s, j_s in grid(T, G, name="scale"):
             r: int32 = t_s * (R // T) + group * G + j_s
-            x: float32 = dot[t_s, j_s] * (q_terms[r, 0] * k_terms[at, 0])
+            x: float32 = dot[t_s, j_s] * (q_terms[r, 0] * terms[0])
             with meta_if(P == 2):
-                x += (q_sums[r] * q_terms[r, 0]) * k_terms[at, 1]
+                x += (q_sums[r] * q_terms[r, 0]) * terms[1]
             x = x * D**-0.5
             score[s, t_s, j_s] = x
             before: int32 = -1

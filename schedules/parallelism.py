@@ -13,7 +13,8 @@ class Parallelism:
         token_parallel: tokens in a block, all of which meet a weight at once.
         weight_parallel: output channels of a linear layer.
         block_parallel: input channels of a linear layer.
-        dot_parallel: elements of a head, in attention.
+        dot_parallel: elements of a head, in attention: of all query heads of a group for a token; for a
+            block, where whole heads are taken, of one query or, as a multiple of the head size, of several.
         head_parallel: query heads of a group, in softmax.
         macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
         lanes: elements of what works element by element: scales, norms, quantizers, activations.

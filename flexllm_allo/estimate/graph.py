@@ -60,6 +60,7 @@ class GraphBuilder:
         self.addresses = Addresses(buffers, places)
         self.forwards: dict[tuple[str, str], Value] = {}
         self.guards: list[Value] = []
+        self.pinned: frozenset[str] = frozenset()
         self.streams: dict[str, int] = {}
 
     def build(self, body: tuple[ir.Stmt, ...]) -> Graph:
@@ -145,13 +146,16 @@ class GraphBuilder:
         self.guards.append(condition)
         after: list[dict[str, Value]] = []
         changed: set[str] = set()
+        pinned = self.pinned
         for body in (stmt.then, stmt.otherwise):
             self.current, self.exprs, self.known = dict(before), dict(exprs), dict(known)
+            self.pinned = pinned | (_pinned(stmt.condition) if body is stmt.then else frozenset())
             for inner in body:
                 self._stmt(inner)
             changed |= {n for n, v in self.current.items() if before.get(n) != v}
             after.append(self.current)
         self.guards.pop()
+        self.pinned = pinned
         self.current, self.exprs, self.known = before, exprs, known
         for name in sorted(changed):
             sides = [side.get(name) or self._scalar(name) for side in after]
@@ -250,6 +254,7 @@ class GraphBuilder:
         place = self.places[load.buffer]
         shared = ("load", *key, len(self.stores.get(load.buffer, ())))
         if shared in self.shared:
+            self._unpin(self.shared[shared])
             return self.shared[shared]
         access = self._access(load.buffer, load.indices, vars_, write=False)
         operator = Operator(f'read of "{load.buffer}"', place.read_latency)
@@ -261,6 +266,12 @@ class GraphBuilder:
                 self.graph.links.append(Link(store, made.op))
         self.shared[shared] = made
         return made
+
+    def _unpin(self, value: Value) -> None:
+        """What is read under two conditions happens when either holds."""
+        access = self.graph.ops[value.op].access if value.op is not None else None
+        if access is not None:
+            access.pinned &= self.pinned
 
     def _store(self, stmt: ir.Store) -> None:
         vars_ = self._variables(stmt.indices)
@@ -350,7 +361,8 @@ class GraphBuilder:
         self, buffer: str, indices: tuple[ir.Expr, ...], vars_: frozenset[str], write: bool
     ) -> Access:
         linear = tuple(self._inlined(i) for i in indices)
-        found = Access(buffer, write, indices, self._copies(vars_), affine=linear)
+        pinned = self.pinned - self.unrolled.keys()
+        found = Access(buffer, write, indices, self._copies(vars_), affine=linear, pinned=pinned)
         self.addresses.find(found, self.known, self.current.keys())
         return found
 
@@ -459,6 +471,17 @@ def _below_casts(expr: ir.Expr) -> ir.Expr:
 def _through(node: ir.Binary) -> Iterator[ir.Expr]:
     yield _below_casts(node.left)
     yield _below_casts(node.right)
+
+
+def _pinned(condition: ir.Expr) -> frozenset[str]:
+    """Loop variables that must have one value for a condition to hold."""
+    match condition:
+        case ir.Logic("and", left, right):
+            return _pinned(left) | _pinned(right)
+        case ir.Binary("==", ir.LoopVar(name), ir.Const()):
+            return frozenset({name})
+        case _:
+            return frozenset()
 
 
 def _variables(expr: ir.Expr) -> set[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..errors import ScheduleError
 from .schedule import Schedule
 
 Lanes = Mapping[str, int]
@@ -41,8 +43,20 @@ class Stage:
                 schedule.function(name).apply(chosen)
 
 
-def vectorized(s: Schedule, lanes: Lanes) -> None:
-    """Run iterations of those loops side by side and pipeline what is left."""
+def vectorized(s: Schedule, lanes: Lanes, pairs: str = "", flat: str = "") -> None:
+    """Run iterations of those loops side by side and pipeline what is left.
+
+    Args:
+        pairs: the loop, an innermost one, whose lanes share multipliers two by two where their types allow.
+        flat: the loop that becomes one nest, and so one pipeline, with the loops inside.
+    """
     for loop, count in lanes.items():
-        s.vectorize(loop, count)
+        around = s.vectorize(loop, count)
+        if loop == pairs:
+            pairs = f"{loop}.inner" if around else loop
+    if pairs:
+        with suppress(ScheduleError):
+            s.pack_products(pairs)
+    if flat:
+        s.flatten(flat)
     s.pipeline()
