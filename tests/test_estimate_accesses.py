@@ -83,7 +83,7 @@ def test_masks_and_fields_of_a_word_are_wires() -> None:
 
 
 def test_a_row_that_many_queries_meet_is_read_once() -> None:
-    """A query of a block per cycle; what one iteration in 32 reads of the cache needs a 32nd of the bandwidth."""
+    """What one iteration in 32 reads of the cache takes a 32nd of the bandwidth."""
     sizes = dict(L=0, G=4, T=8, R=64, S=256, D=64, P=1, B=1, Tq=int8, Tc=int8, Ta=int32)
     s = allo.customize(scores, instantiate=sizes)
     s.pack(s.K, factor=64, dim=2)
