@@ -111,7 +111,7 @@ def weigh(
     With them their step as codes of type `Tp`, and the offsets of the values weighted by the probabilities.
     The values have terms each (B = S) or one for all (B = 1).
     """
-    e: float32[S, T, G]
+    weight: float32[S, T, G]
     total: float32[T, G] = 0.0
     first: int32 = 0
     with meta_if(L > 0):
@@ -124,9 +124,8 @@ def weigh(
             y: float32 = 0.0
             if s_e > before and s_e <= pos + t_e:
                 y = exp(score[s_e, t_e, j_e] - top[t_e, j_e])
-            e[s_e, t_e, j_e] = y
+            weight[s_e, t_e, j_e] = y
             total[t_e, j_e] += y
-    weight: float32[S, T, G]
     peak: float32[T, G] = 0.0
     offset: float32[T, G] = 0.0
     for s in range(first, pos + n, name="scaled"):
@@ -134,7 +133,7 @@ def weigh(
             at: int32 = 0
             with meta_if(B > 1):
                 at = s
-            p: float32 = e[s, t, j] / total[t, j]
+            p: float32 = weight[s, t, j] / total[t, j]
             w: float32 = p * v_terms[at, 0]
             with meta_if(P == 2):
                 offset[t, j] += p * v_terms[at, 1]

@@ -16,15 +16,15 @@ from .parallelism import Parallelism
 def products(s: Schedule, p: Parallelism, once: tuple[str, str], lanes: Lanes) -> None:
     """`scores` and `mix`: `dot_parallel` elements of a row of K or V meet all queries of a token per cycle.
 
-    For a block of tokens these are whole rows times as many queries: one pipeline takes every row, which
-    comes in its first cycle, through all queries. What is done `once` per row and query keeps up with whole
-    rows. Two queries share a multiplier, if several products may. Other loops have so many `lanes`.
+    In a block of tokens a whole row meets `head_parallel` of them: one pipeline takes every row, which comes
+    in its first cycle, through all queries. What is done `once` per row and query keeps up with whole rows.
+    Two queries share a multiplier, if several products may. Other loops have so many `lanes`.
     """
     size = buffers(s.top_func)
     tokens, group, width = size["q" if "q" in size else "acc"].shape
-    elements, queries = (width, max(1, p.dot_parallel // width)) if tokens > 1 else (p.dot_parallel, group)
+    elements, queries = (width, p.head_parallel) if tokens > 1 else (p.dot_parallel, group)
     rows, many = max(elements, *(b.words for b in size.values())), queries // group or 1
-    wide = {"d_row": rows, once[0]: many, once[1]: queries, "t": many, "j": queries, "d": elements, **lanes}
+    wide = {"d_row": rows, once[1]: queries, once[0]: many, "j": queries, "t": many, "d": elements, **lanes}
     vectorized(s, wide, pairs="j" if p.macs_per_dsp > 1 else "", flat="s" if tokens > 1 else "")
 
 

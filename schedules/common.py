@@ -55,7 +55,8 @@ def stage(
 
 def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | Schedules]:
     """The schedule of every kernel that has one of its own, most as lanes of loops (0: all iterations)."""
-    along, heads, pairs = p.weight_parallel * p.block_parallel, p.head_parallel, max(PAIRS, p.lanes)
+    along, pairs = p.weight_parallel * p.block_parallel, max(PAIRS, p.lanes)
+    heads = p.head_parallel * (2 if p.token_parallel > 1 else 1)
     made: dict[str, Lanes | Schedules] = {
         "linear": partial(linear.linear, p=p),
         **{kernel: {"k": along, "t": 0} for kernel in GROUPED},
