@@ -83,14 +83,14 @@ def test_masks_and_fields_of_a_word_are_wires() -> None:
 
 
 def test_a_row_that_many_queries_meet_is_read_once() -> None:
-    """What one iteration in 32 reads of the cache takes a 32nd of the bandwidth."""
-    sizes = dict(L=0, G=4, T=8, R=64, S=256, D=64, P=1, B=1, Tq=int8, Tc=int8, Ta=int32)
+    """What one iteration in 256 reads of the cache takes little of the bandwidth."""
+    sizes = dict(L=0, G=4, T=64, R=256, S=256, D=64, P=1, B=1, Tq=int8, Tc=int8, Ta=int32)
     s = allo.customize(scores, instantiate=sizes)
     s.pack(s.K, factor=64, dim=2)
     p = Parallelism(dot_parallel=64, macs_per_dsp=2)
     attention.products(s, p, once=("t_s", "j_s"), lanes={"p": 0, "d_q": 8})
-    found = s.estimate("u280", pos=120, n=8, group=0)
+    found = s.estimate("u280", pos=64, n=64, group=0)
     row = next(row for stage in found.stages for row in stage.loops if row.loop == "s/t_s/j_s")
-    assert (row.trips, row.ii, row.reason) == (128 * 32, 1, "as scheduled")
+    assert (row.trips, row.ii, row.reason) == (128 * 256, 1, "as scheduled")
     assert row.depth is not None
     assert row.cycles < row.trips + row.depth + 8

@@ -22,7 +22,7 @@ from ..ir.printer import expr_text
 from ..ir.simplify import const
 from ..ir.walk import children, rewrite, walk
 from .addresses import MAX_DEPTH, Addresses
-from .carried import distance
+from .carried import distance, flattened
 from .evaluate import value_of
 from .operators import WIRE, Operator, Operators
 from .ops import Access, Graph, IrregularBody, Link, Op, Value, chain
@@ -37,7 +37,7 @@ class GraphBuilder:
         buffers: of the function.
         places: where they lie.
         loop: the pipelined loop whose body it is; None for straight-line code.
-        around: loops around, whose variables keep their value.
+        around: loops around that are flattened into it, outermost first.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class GraphBuilder:
         buffers: dict[str, ir.Buffer],
         places: dict[str, Storage],
         loop: ir.For | None = None,
+        around: tuple[ir.For, ...] = (),
     ) -> None:
         self.operators, self.buffers, self.places, self.loop = operators, buffers, places, loop
+        self.around = around
         self.graph = Graph()
         self.unrolled: dict[str, int] = {}
         self.known: dict[str, Any] = {}
@@ -419,7 +421,10 @@ class GraphBuilder:
         assert self.loop is not None
         if self.places[write.buffer].kind == "fifo":
             return
-        apart, fixed = distance(write.affine, read.affine, self.loop, self.unrolled_ranges(), written)
+        ranges, nest = self.unrolled_ranges(), (*self.around, self.loop)
+        apart, fixed = distance(write.affine, read.affine, self.loop, ranges, written)
+        if apart is None and self.around:
+            apart = flattened(write.affine, read.affine, nest, ranges, written)
         if apart is None:
             return
         if fixed and write.misses(read):
