@@ -66,8 +66,8 @@ def flattened(
 ) -> int | None:
     """The least number of iterations of a flattened nest between a write and a read of one element.
 
-    The loops around the innermost one carry what it does not; None where none does, or where an index does not
-    tell.
+    The loops around the innermost one carry what it does not; None where none does, or where an index does
+    not tell.
 
     Args:
         write, read: the indices.
@@ -144,7 +144,7 @@ def _differences(write: Affine, read: Affine, loop: ir.For, unrolled: Mapping[st
 
 
 def _ends(write: Affine, read: Affine, loop: ir.For, unrolled: Mapping[str, Range]) -> Range | None:
-    """The range of what two indices differ by in the same iteration; None where more than copies decide it."""
+    """The range of what two indices differ by in an iteration; None where more than copies decide it."""
     low = high = write.constant - read.constant
     fixed = Affine.of({}, 0)
     for form, sign in ((write, 1), (read, -1)):
