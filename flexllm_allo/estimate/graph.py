@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.recurrence import flattened
 from ..analysis.reductions import reduction
 from ..errors import Span
 from ..ir import nodes as ir
@@ -22,7 +23,7 @@ from ..ir.printer import expr_text
 from ..ir.simplify import const
 from ..ir.walk import children, rewrite, walk
 from .addresses import MAX_DEPTH, Addresses
-from .carried import distance, flattened
+from .carried import distance
 from .evaluate import value_of
 from .operators import WIRE, Operator, Operators
 from .ops import Access, Graph, IrregularBody, Link, Op, Value, chain
@@ -424,7 +425,7 @@ class GraphBuilder:
         ranges, nest = self.unrolled_ranges(), (*self.around, self.loop)
         apart, fixed = distance(write.affine, read.affine, self.loop, ranges, written)
         if apart is None and self.around:
-            apart = flattened(write.affine, read.affine, nest, ranges, written)
+            apart = flattened(write.affine, read.affine, nest, ranges, written) or None
         if apart is None:
             return
         if fixed and write.misses(read):
