@@ -13,7 +13,7 @@ from flexllm_allo.schedule.stage import Lanes, vectorized
 from .parallelism import Parallelism
 
 
-def products(s: Schedule, p: Parallelism, once: tuple[str, str], lanes: Lanes) -> None:
+def products(s: Schedule, p: Parallelism, once: str, lanes: Lanes) -> None:
     """`scores` and `mix`: `dot_parallel` elements of a row of K or V meet all queries of a token per cycle.
 
     In a block of tokens a whole row meets `head_parallel` of them: one pipeline takes every row, which comes
@@ -23,8 +23,8 @@ def products(s: Schedule, p: Parallelism, once: tuple[str, str], lanes: Lanes) -
     size = buffers(s.top_func)
     tokens, group, width = size["q" if "q" in size else "acc"].shape
     elements, queries = (width, p.head_parallel) if tokens > 1 else (p.dot_parallel, group)
-    rows, many = max(elements, *(b.words for b in size.values())), queries // group or 1
-    wide = {"d_row": rows, once[1]: queries, once[0]: many, "j": queries, "t": many, "d": elements, **lanes}
+    rows = max(elements, *(b.words for b in size.values()))
+    wide = {"d_row": rows, once: queries, "t j": queries, "d": elements, **lanes}
     vectorized(s, wide, pairs="j" if p.macs_per_dsp > 1 else "", flat="s" if tokens > 1 else "")
 
 

@@ -88,7 +88,7 @@ def test_a_row_that_many_queries_meet_is_read_once() -> None:
     s = allo.customize(scores, instantiate=sizes)
     s.pack(s.K, factor=64, dim=2)
     p = Parallelism(dot_parallel=64, macs_per_dsp=2)
-    attention.products(s, p, once=("t_s", "j_s"), lanes={"p": 0, "d_q": 8})
+    attention.products(s, p, once="t_s j_s", lanes={"p": 0, "d_q": 8})
     found = s.estimate("u280", pos=64, n=64, group=0)
     row = next(row for stage in found.stages for row in stage.loops if row.loop == "s/t_s/j_s")
     assert (row.trips, row.ii, row.reason) == (128 * 256, 1, "as scheduled")
