@@ -161,7 +161,10 @@ def mix(
     n: int32,
     Y: float32[T, W],
 ):
-    """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y."""
+    """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y.
+
+    Rows past n are zero.
+    """
     acc: Ta[T, G, D] = 0
     first: int32 = 0
     with meta_if(L > 0):
@@ -179,11 +182,13 @@ def mix(
                 code[t_c, j_c] = int(min(rounded, 2.0 ** (Tp.bits - Tp.signed) - 1.0))
         for t, j, d in grid(T, G, D, name="mac"):
             acc[t, j, d] += code[t, j] * row[d]
-    for t_y in range(n, name="token"):
+    for t_y in range(T, name="token"):
         for j_y, d_y in grid(G, D, name="out"):
-            y: float32 = acc[t_y, j_y, d_y] * scale[t_y, j_y]
-            with meta_if(P == 2):
-                y += offset[t_y, j_y]
+            y: float32 = 0.0
+            if t_y < n:
+                y = acc[t_y, j_y, d_y] * scale[t_y, j_y]
+                with meta_if(P == 2):
+                    y += offset[t_y, j_y]
             Y[t_y, (group * G + j_y) * D + d_y] = y
 
 
@@ -253,8 +258,8 @@ def attention(
     key times the sum of the query, those of the values weighted by the probabilities. Rows past n are
     zero.
     """
-    Y: float32[T, H * D] = 0.0
-    q_sums: accumulator(Tq, Tc)[T * H] = 0
+    Y: float32[T, H * D]
+    q_sums: accumulator(Tq, Tc)[T * H]
     with meta_if(P == 2):
         q_sums = row_sums[accumulator(Tq, Tc)](Q)
     for g in range(KV, name="head"):
@@ -287,8 +292,8 @@ def attention_static(
 
     Probabilities become unsigned 8-bit codes round(p / p_scale), clamped above.
     """
-    Y: float32[T, H * D] = 0.0
-    q_sums: int32[T * H] = 0
+    Y: float32[T, H * D]
+    q_sums: int32[T * H]
     q_terms: float32[T * H, 1]
     for t, h in grid(T, H, name="query"):
         q_terms[t * H + h, 0] = q_scale[h] * k_scale[h // (H // KV)]
