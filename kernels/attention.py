@@ -78,6 +78,9 @@ def scores(
         at: int32 = 0
         with meta_if(B > 1):
             at = s
+        terms: float32[P]
+        for p in range(P, name="terms"):
+            terms[p] = k_terms[at, p]
         row: Tc[D]
         for d_row in range(D, name="row"):
             row[d_row] = K[s, d_row]
@@ -86,9 +89,9 @@ def scores(
             dot[t, j] += q[t, j, d] * row[d]
         for t_s, j_s in grid(T, G, name="scale"):
             r: int32 = t_s * (R // T) + group * G + j_s
-            x: float32 = dot[t_s, j_s] * (q_terms[r, 0] * k_terms[at, 0])
+            x: float32 = dot[t_s, j_s] * (q_terms[r, 0] * terms[0])
             with meta_if(P == 2):
-                x += (q_sums[r] * q_terms[r, 0]) * k_terms[at, 1]
+                x += (q_sums[r] * q_terms[r, 0]) * terms[1]
             x = x * D**-0.5
             score[s, t_s, j_s] = x
             before: int32 = -1
@@ -108,7 +111,7 @@ def weigh(
     With them their step as codes of type `Tp`, and the offsets of the values weighted by the probabilities.
     The values have terms each (B = S) or one for all (B = 1).
     """
-    e: float32[S, T, G]
+    weight: float32[S, T, G]
     total: float32[T, G] = 0.0
     first: int32 = 0
     with meta_if(L > 0):
@@ -121,9 +124,8 @@ def weigh(
             y: float32 = 0.0
             if s_e > before and s_e <= pos + t_e:
                 y = exp(score[s_e, t_e, j_e] - top[t_e, j_e])
-            e[s_e, t_e, j_e] = y
+            weight[s_e, t_e, j_e] = y
             total[t_e, j_e] += y
-    weight: float32[S, T, G]
     peak: float32[T, G] = 0.0
     offset: float32[T, G] = 0.0
     for s in range(first, pos + n, name="scaled"):
@@ -131,7 +133,7 @@ def weigh(
             at: int32 = 0
             with meta_if(B > 1):
                 at = s
-            p: float32 = e[s, t, j] / total[t, j]
+            p: float32 = weight[s, t, j] / total[t, j]
             w: float32 = p * v_terms[at, 0]
             with meta_if(P == 2):
                 offset[t, j] += p * v_terms[at, 1]
@@ -159,7 +161,10 @@ def mix(
     n: int32,
     Y: float32[T, W],
 ):
-    """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y."""
+    """Codes round(weight / step) of type `Tp`, clamped above, times values: a group's columns of Y.
+
+    Rows past n are zero.
+    """
     acc: Ta[T, G, D] = 0
     first: int32 = 0
     with meta_if(L > 0):
@@ -177,11 +182,13 @@ def mix(
                 code[t_c, j_c] = int(min(rounded, 2.0 ** (Tp.bits - Tp.signed) - 1.0))
         for t, j, d in grid(T, G, D, name="mac"):
             acc[t, j, d] += code[t, j] * row[d]
-    for t_y in range(n, name="token"):
+    for t_y in range(T, name="token"):
         for j_y, d_y in grid(G, D, name="out"):
-            y: float32 = acc[t_y, j_y, d_y] * scale[t_y, j_y]
-            with meta_if(P == 2):
-                y += offset[t_y, j_y]
+            y: float32 = 0.0
+            if t_y < n:
+                y = acc[t_y, j_y, d_y] * scale[t_y, j_y]
+                with meta_if(P == 2):
+                    y += offset[t_y, j_y]
             Y[t_y, (group * G + j_y) * D + d_y] = y
 
 
@@ -251,8 +258,8 @@ def attention(
     key times the sum of the query, those of the values weighted by the probabilities. Rows past n are
     zero.
     """
-    Y: float32[T, H * D] = 0.0
-    q_sums: accumulator(Tq, Tc)[T * H] = 0
+    Y: float32[T, H * D]
+    q_sums: accumulator(Tq, Tc)[T * H]
     with meta_if(P == 2):
         q_sums = row_sums[accumulator(Tq, Tc)](Q)
     for g in range(KV, name="head"):
@@ -285,8 +292,8 @@ def attention_static(
 
     Probabilities become unsigned 8-bit codes round(p / p_scale), clamped above.
     """
-    Y: float32[T, H * D] = 0.0
-    q_sums: int32[T * H] = 0
+    Y: float32[T, H * D]
+    q_sums: int32[T * H]
     q_terms: float32[T * H, 1]
     for t, h in grid(T, H, name="query"):
         q_terms[t * H + h, 0] = q_scale[h] * k_scale[h // (H // KV)]

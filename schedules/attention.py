@@ -1,33 +1,33 @@
-"""Attention: a row of K or V meets all tokens of the block and all query heads of its group at once.
+"""Attention: rows of K and V meet the queries of their group, all or some of them per cycle.
 
-Dot products with keys are trees over the elements of a head, sums of values as many running totals; prefill
-has them for every token of its block, decode for its one.
+Dot products with keys are trees over the elements of a head, sums of values as many running totals. Decode
+has them for all queries of its token; prefill for some at a time, in one pipeline over all rows and queries.
 """
 
 from __future__ import annotations
 
 from flexllm_allo import Schedule
 from flexllm_allo.ir.walk import buffers
+from flexllm_allo.schedule.stage import Lanes, vectorized
 
 from .parallelism import Parallelism
 
 
-def products(s: Schedule, p: Parallelism, once: tuple[str, str]) -> None:
-    """`scores` and `mix`: `dot_parallel` elements of a row of K or V meet all queries of the group per cycle.
+def products(s: Schedule, p: Parallelism, once: str, lanes: Lanes) -> None:
+    """`scores` and `mix`: `dot_parallel` elements of a row of K or V meet all queries of a token per cycle.
 
-    Where that is a whole row, what is done `once` per row and query keeps up with it; else that is done for
-    all queries of the group and `lanes` tokens at a time. A row comes word by word, if the cache is packed.
+    In a block of tokens a whole row meets `head_parallel` of them: one pipeline takes every row, which comes
+    in its first cycle, through all queries. What is done `once` per row and query keeps up with whole rows.
+    Two queries share a multiplier, if several products may. Other loops have so many `lanes`.
     """
-    s.vectorize("d_row", max(p.dot_parallel, *(b.words for b in buffers(s.top_func).values())))
-    whole = s.vectorize("d", p.dot_parallel) is None
-    for loop in (once[1], "t", "j"):
-        s.vectorize(loop)
-    s.vectorize(once[0], 0 if whole else p.lanes)
-    s.pipeline()
+    size = buffers(s.top_func)
+    tokens, group, width = size["q" if "q" in size else "acc"].shape
+    elements, queries = (width, p.head_parallel) if tokens > 1 else (p.dot_parallel, group)
+    rows = max(elements, *(b.words for b in size.values()))
+    wide = {"d_row": rows, once: queries, "t j": queries, "d": elements, **lanes}
+    vectorized(s, wide, pairs="j" if p.macs_per_dsp > 1 else "", flat="s" if tokens > 1 else "")
 
 
 def append(s: Schedule) -> None:
     """A word of the cache per cycle, or an element where it is not packed."""
-    if buffers(s.top_func)["cache"].words > 1:
-        s.vectorize("d.inner")
-    s.pipeline()
+    vectorized(s, {"d.inner": 0} if buffers(s.top_func)["cache"].words > 1 else {})

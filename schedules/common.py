@@ -59,14 +59,15 @@ def stage(
 
 def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | Schedules]:
     """The schedule of every kernel that has one of its own, most as lanes of loops (0: all iterations)."""
-    along, heads, pairs = p.weight_parallel * p.block_parallel, p.head_parallel, max(PAIRS, p.lanes)
+    along, pairs = p.weight_parallel * p.block_parallel, max(PAIRS, p.lanes)
+    heads = p.head_parallel * (2 if p.token_parallel > 1 else 1)
     made: dict[str, Lanes | Schedules] = {
         "linear": partial(linear.linear, p=p),
         **{kernel: {"k": along, "t": 0} for kernel in GROUPED},
         "linear_sparse": {"q": max(1, along // 4), "t": 0},
-        "scores": partial(attention.products, p=p, once=("t_s", "j_s")),
-        "weigh": {"t_e": 0, "j_e": heads, "t": 0, "j": heads},
-        "mix": partial(attention.products, p=p, once=("t_c", "j_c")),
+        "scores": partial(attention.products, p=p, once="t_s j_s", lanes={"p": 0, "d_q": p.lanes}),
+        "weigh": {"t_e j_e": heads, "t j": heads},
+        "mix": partial(attention.products, p=p, once="t_c j_c", lanes={"d_y": p.lanes}),
         "append_codes": attention.append,
         "candidates": {"i": 0},
         "butterfly": {"i": pairs},

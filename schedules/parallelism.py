@@ -13,8 +13,10 @@ class Parallelism:
         token_parallel: tokens in a block, all of which meet a weight at once.
         weight_parallel: output channels of a linear layer.
         block_parallel: input channels of a linear layer.
-        dot_parallel: elements of a head, in attention.
-        head_parallel: query heads of a group, in softmax.
+        dot_parallel: elements of a head that meet all queries of a token in attention; a block takes whole
+            heads.
+        head_parallel: query heads of a group, in softmax; for a block, in the products of attention, whose
+            softmax, which reads all scores twice, takes two times as many.
         macs_per_dsp: products of narrow integers that share a multiplier, at most: 1, 2 or 4.
         lanes: elements of what works element by element: scales, norms, quantizers, activations.
         cycles: that a linear layer may take for a block: one that needs fewer output channels at once to

@@ -202,3 +202,33 @@ def refused(s: Schedule, call, kind: type[FlexError] = ScheduleError) -> str:
         call(s)
     assert (s.program, s.trace) == before
     return str(caught.value).replace(HERE, "KERNELS")
+
+
+def rows(A: int32[6, 4], n: int32) -> int32[6, 4]:
+    B: int32[6, 4] = 0
+    for i in range(n, name="row"):
+        scale: int32 = A[i, 0]
+        double: int32[4]
+        for j in range(4):
+            double[j] = A[i, j] * 2
+        for k in range(4):
+            B[i, k] = double[k] * scale
+    return B
+
+
+def dots(Q: int8[4, 6], K: int8[5, 6]) -> int32[6, 4]:
+    Y: int32[6, 4]
+    top: int32[4] = -100000
+    for s in range(5, name="key"):
+        key: int8[6]
+        for d_row in range(6):
+            key[d_row] = K[s, d_row]
+        dot: int32[4] = 0
+        for d, q in allo.grid(6, 4):
+            dot[q] += Q[q, d] * key[d]
+        for q_out in range(4):
+            Y[s, q_out] = dot[q_out]
+            top[q_out] = max(top[q_out], dot[q_out])
+    for q_top in range(4):
+        Y[5, q_top] = top[q_top]
+    return Y

@@ -15,8 +15,8 @@ from flexllm_allo.schedule.schedule import Schedule
 PAGE = Path(__file__).parents[1] / "docs" / "schedules.md"
 
 GROUPS = {
-    "Loops": "split reorder fuse unroll vectorize pack_products pipeline parallel reassociate inline "
-    "compute_at",
+    "Loops": "split reorder fuse unroll vectorize pack_products flatten pipeline parallel reassociate "
+    "inline compute_at",
     "Memory": "partition bind_storage buffer_at store_at reuse_at reshape pack unpack",
     "Dataflow": "dataflow to duplicate size_fifos unfold",
     "Schedules of several kernels": "compose",

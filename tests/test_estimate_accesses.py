@@ -7,7 +7,7 @@ import pytest
 import flexllm_allo as allo
 from flexllm_allo.estimate.result import LoopTiming, Module
 from flexllm_allo.ir.types import Int, UInt, int8, int32
-from flexllm_allo.kernels.attention import append_codes
+from flexllm_allo.kernels.attention import append_codes, scores
 from flexllm_allo.kernels.linear import linear
 from flexllm_allo.schedule.schedule import Schedule
 from flexllm_allo.schedules import attention
@@ -80,3 +80,17 @@ def test_masks_and_fields_of_a_word_are_wires() -> None:
     s.pack(s.cache, factor=64, dim=2)
     attention.append(s)
     assert s.estimate("u280", head=0, pos=0, n=4).modules[0].resources.lut < 2_000
+
+
+def test_a_row_that_many_queries_meet_is_read_once() -> None:
+    """What one iteration in 256 reads of the cache takes little of the bandwidth."""
+    sizes = dict(L=0, G=4, T=64, R=256, S=256, D=64, P=1, B=1, Tq=int8, Tc=int8, Ta=int32)
+    s = allo.customize(scores, instantiate=sizes)
+    s.pack(s.K, factor=64, dim=2)
+    p = Parallelism(dot_parallel=64, macs_per_dsp=2)
+    attention.products(s, p, once="t_s j_s", lanes={"p": 0, "d_q": 8})
+    found = s.estimate("u280", pos=64, n=64, group=0)
+    row = next(row for stage in found.stages for row in stage.loops if row.loop == "s/t_s/j_s")
+    assert (row.trips, row.ii, row.reason) == (128 * 256, 1, "as scheduled")
+    assert row.depth is not None
+    assert row.cycles < row.trips + row.depth + 8

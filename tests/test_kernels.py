@@ -95,6 +95,29 @@ def test_compiled_hls_keeps_every_bit(name: str, data: Any) -> None:
     same(expected, run(CSimModule(program), arguments))
 
 
+def queries_at_once(name: str, data: Any, module: Callable[[ir.Program], Any], heads: int) -> None:
+    """An attention of blocks on lanes of heads and tokens, whose products share multipliers."""
+    case = CASES[name]
+    sizes, arguments = draw_case(case, data, lambda b: b["T"] > 1 and not_tiny(b))
+    expected = run(Interpreter(allo.customize(case.kernel, instantiate=sizes).program), arguments)
+    stage = prefill.overlapped(sizes["T"], 4, head_parallel=heads, macs_per_dsp=4, lanes=4)
+    same(expected, run(module(scheduled(case.kernel, sizes, stage)), arguments))
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("att")])
+@FEW
+@given(data=st.data(), heads=st.integers(1, 4))
+def test_queries_at_once_keep_every_bit(name: str, data: Any, heads: int) -> None:
+    queries_at_once(name, data, LLVMModule, heads)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("att")])
+@settings(FEW, max_examples=1)
+@given(data=st.data())
+def test_queries_at_once_keep_every_bit_as_compiled_hls(name: str, data: Any) -> None:
+    queries_at_once(name, data, CSimModule, 2)
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if n.startswith(("linear", "attention"))])
 @FEW
 @given(data=st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import hls_programs as programs
@@ -127,3 +128,28 @@ def test_every_build_checks_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (vitis_project, tapa_project, HLSModule):
         with pytest.raises(BackendError, match="line 3 of the C\\+\\+ has a directive for 'lost'"):
             make(program)
+
+
+def test_what_outer_loops_of_a_nest_carry_is_said_to_be_so_far_apart() -> None:
+    """Vitis sees the innermost loop; a bound that holds for every pair of accesses, or nothing."""
+
+    def sums(X: int32[8, 6], at: int32[6]) -> int32[6]:
+        near: int32[6] = 0
+        other: int32[6] = 0
+        far: int32[3, 6] = 0
+        for k in range(8):
+            for r in range(3):
+                for i in range(6):
+                    near[i] += X[k, i]
+                    far[r, i] += X[k, i]
+                    other[at[i]] += X[k, i]
+        for o in range(6):
+            near[o] += far[2, o] + other[o]
+        return near
+
+    s = allo.customize(sums)
+    s.pipeline("i")
+    found = re.findall(r"dependence variable=(\w+) (.*)", emit(s.program))
+    rest = "type=inter direction=RAW distance={} dependent=true"
+    assert found == [("far", rest.format(18)), ("near", rest.format(6))]
+    assert emit(s.program).index("pipeline II=1") < emit(s.program).index("dependence")

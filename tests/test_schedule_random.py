@@ -12,11 +12,13 @@ from schedule_kernels import (
     blur,
     conv2d,
     convolution,
+    dots,
     double,
     fork,
     gemm,
     gemm_f,
     producer_consumer,
+    rows,
     same_result,
     shift,
     stencil,
@@ -34,6 +36,7 @@ from flexllm_allo.schedule import (
     computing,
     copies,
     dataflow,
+    flatten,
     lanes,
     loops,
     memory,
@@ -58,6 +61,7 @@ _PRIMITIVES = [
     "pipeline",
     "reuse_at",
     "compute_at",
+    "flatten",
     "reshape",
     "unfold",
 ]
@@ -66,7 +70,7 @@ _PRIMITIVES = [
 @st.composite
 def random_schedules(draw):
     """A kernel and a list of primitives by position; those refused are skipped when applied."""
-    kernels = [gemm, gemm_f, stencil, triangle, convolution, shift, strided, blur, conv2d, two_stages]
+    kernels = [gemm, gemm_f, stencil, triangle, convolution, shift, strided, blur, conv2d, two_stages, dots]
     kernel = draw(st.sampled_from(kernels))
     steps = draw(
         st.lists(
@@ -92,7 +96,7 @@ def apply_steps(s: Schedule, steps) -> None:
         inside = next((b for b in arrays if b not in s.top_func.params), array)
         args = {
             "split": (a, factor), "vectorize": (a, factor), "reorder": (a, b), "fuse": (a, b),
-            "pipeline": (a, factor),
+            "pipeline": (a, factor), "flatten": (a,),
             "buffer_at": (buffer, a), "reuse_at": (array.name, a), "compute_at": (a, b),
             "reshape": (inside.name, (prod(inside.shape),)), "unfold": (a.rpartition(".")[0], [factor - 1]),
         }[name]  # fmt: skip
@@ -120,13 +124,26 @@ def test_random_schedules_keep_every_bit(case):
 
 @pytest.mark.parametrize(
     "module",
-    [loops, lanes, memory, multipliers, packing, dataflow, computing, reshaping, reuse, spatial, copies],
-)
+    [
+        loops,
+        lanes,
+        memory,
+        multipliers,
+        packing,
+        dataflow,
+        computing,
+        reshaping,
+        reuse,
+        spatial,
+        copies,
+        flatten,
+    ],
+)  # fmt: skip
 def test_docstring_examples(module):
     names = {
         "allo": allo, "gemm": gemm, "vadd": vadd, "double": double,
         "producer_consumer": producer_consumer, "Partition": Partition, "total": total, "blur": blur,
-        "fork": fork,
+        "fork": fork, "rows": rows,
     }  # fmt: skip
     found = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 2

@@ -32,7 +32,7 @@ DESIGNS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "shared": (prefill.spatial(3, 4), decode.temporal(4), dict(mode="shared")),
     "shared, temporal": (prefill.temporal(4, 4), decode.spatial(4), dict(mode="shared")),
     "overlapped": (
-        prefill.overlapped(4, 8, dot_parallel=4, macs_per_dsp=4, lanes=4, cycles=300),
+        prefill.overlapped(4, 8, head_parallel=2, macs_per_dsp=4, lanes=4, cycles=300),
         decode.overlapped(4, macs_per_dsp=2, lanes=2, cycles=300),
         {},
     ),

@@ -50,7 +50,7 @@ class Addresses:
         """
         if self.places[access.buffer].kind == "fifo" or access.copies > MAX_COPIES:
             return
-        numbers = [self._number(index, known, changed) for index in access.indices]
+        numbers = [self._number(index, known, changed) for index in access.affine or access.indices]
         if any(n is None for n in numbers):
             return
         shape = np.broadcast_shapes(*(np.shape(n) for n in numbers), (SAMPLES,) + (1,) * MAX_DEPTH)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import ceil, floor
 from typing import Any
 
 import numpy as np
 
-from ..analysis.affine import Affine, Quotient, affine
+from ..analysis.affine import Affine, affine
+from ..analysis.recurrence import Range, differences, gaps
 from ..ir import nodes as ir
 from .evaluate import names_in, value_of
-
-Range = tuple[int, int]
 
 TRIED = 16
 """Iterations that an index without a linear form is followed over: more apart, a dependence costs little."""
@@ -61,30 +59,11 @@ def _bounds(
     write: Affine, read: Affine, loop: ir.For, unrolled: Mapping[str, Range]
 ) -> tuple[int, int | None] | None:
     """Distances that one dimension allows: (least, most); None if it says nothing."""
-    step = dict(write.terms).get(loop.var, 0)
-    if dict(read.terms).get(loop.var, 0) != step:
-        return None
-    low = high = write.constant - read.constant
-    fixed = Affine.of({}, 0)
-    for form, sign in ((write, 1), (read, -1)):
-        for term, c in form.terms:
-            if term == loop.var:
-                continue
-            inside = term.value.variables() if isinstance(term, Quotient) else {term}
-            if isinstance(term, str) and term in unrolled:
-                ends = [sign * c * v for v in unrolled[term]]
-                low, high = low + min(ends), high + max(ends)
-            elif inside & {loop.var, *unrolled}:
-                return None
-            else:
-                fixed = fixed + Affine.of({term: c * sign}, 0)
-    if not fixed.is_constant:
-        return None
-    step *= loop.step
-    if step == 0:
-        return (1, None) if low <= 0 <= high else (1, 0)
-    ends = sorted((low / step, high / step))
-    return max(1, ceil(ends[0])), floor(ends[1])
+    if dict(write.terms).get(loop.var, 0) == dict(read.terms).get(loop.var, 0) == 0:
+        ends = gaps(write, read, loop, unrolled)
+        return None if ends is None else (1, None) if ends[0] <= 0 <= ends[1] else (1, 0)
+    found = differences(write, read, loop, unrolled)
+    return None if found is None else (max(1, found[0]), found[1])
 
 
 def _by_values(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.recurrence import flattened
 from ..analysis.reductions import reduction
 from ..errors import Span
 from ..ir import nodes as ir
@@ -37,7 +38,7 @@ class GraphBuilder:
         buffers: of the function.
         places: where they lie.
         loop: the pipelined loop whose body it is; None for straight-line code.
-        around: loops around, whose variables keep their value.
+        around: loops around that are flattened into it, outermost first.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class GraphBuilder:
         buffers: dict[str, ir.Buffer],
         places: dict[str, Storage],
         loop: ir.For | None = None,
+        around: tuple[ir.For, ...] = (),
     ) -> None:
         self.operators, self.buffers, self.places, self.loop = operators, buffers, places, loop
+        self.around = around
         self.graph = Graph()
         self.unrolled: dict[str, int] = {}
         self.known: dict[str, Any] = {}
@@ -60,6 +63,7 @@ class GraphBuilder:
         self.addresses = Addresses(buffers, places)
         self.forwards: dict[tuple[str, str], Value] = {}
         self.guards: list[Value] = []
+        self.pinned: frozenset[str] = frozenset()
         self.streams: dict[str, int] = {}
 
     def build(self, body: tuple[ir.Stmt, ...]) -> Graph:
@@ -145,13 +149,16 @@ class GraphBuilder:
         self.guards.append(condition)
         after: list[dict[str, Value]] = []
         changed: set[str] = set()
+        pinned = self.pinned
         for body in (stmt.then, stmt.otherwise):
             self.current, self.exprs, self.known = dict(before), dict(exprs), dict(known)
+            self.pinned = pinned | (_pinned(stmt.condition) if body is stmt.then else frozenset())
             for inner in body:
                 self._stmt(inner)
             changed |= {n for n, v in self.current.items() if before.get(n) != v}
             after.append(self.current)
         self.guards.pop()
+        self.pinned = pinned
         self.current, self.exprs, self.known = before, exprs, known
         for name in sorted(changed):
             sides = [side.get(name) or self._scalar(name) for side in after]
@@ -250,6 +257,7 @@ class GraphBuilder:
         place = self.places[load.buffer]
         shared = ("load", *key, len(self.stores.get(load.buffer, ())))
         if shared in self.shared:
+            self._unpin(self.shared[shared])
             return self.shared[shared]
         access = self._access(load.buffer, load.indices, vars_, write=False)
         operator = Operator(f'read of "{load.buffer}"', place.read_latency)
@@ -261,6 +269,12 @@ class GraphBuilder:
                 self.graph.links.append(Link(store, made.op))
         self.shared[shared] = made
         return made
+
+    def _unpin(self, value: Value) -> None:
+        """What is read under two conditions happens when either holds."""
+        access = self.graph.ops[value.op].access if value.op is not None else None
+        if access is not None:
+            access.pinned &= self.pinned
 
     def _store(self, stmt: ir.Store) -> None:
         vars_ = self._variables(stmt.indices)
@@ -350,7 +364,8 @@ class GraphBuilder:
         self, buffer: str, indices: tuple[ir.Expr, ...], vars_: frozenset[str], write: bool
     ) -> Access:
         linear = tuple(self._inlined(i) for i in indices)
-        found = Access(buffer, write, indices, self._copies(vars_), affine=linear)
+        pinned = self.pinned - self.unrolled.keys()
+        found = Access(buffer, write, indices, self._copies(vars_), affine=linear, pinned=pinned)
         self.addresses.find(found, self.known, self.current.keys())
         return found
 
@@ -407,7 +422,10 @@ class GraphBuilder:
         assert self.loop is not None
         if self.places[write.buffer].kind == "fifo":
             return
-        apart, fixed = distance(write.affine, read.affine, self.loop, self.unrolled_ranges(), written)
+        ranges, nest = self.unrolled_ranges(), (*self.around, self.loop)
+        apart, fixed = distance(write.affine, read.affine, self.loop, ranges, written)
+        if apart is None and self.around:
+            apart = flattened(write.affine, read.affine, nest, ranges, written) or None
         if apart is None:
             return
         if fixed and write.misses(read):
@@ -459,6 +477,17 @@ def _below_casts(expr: ir.Expr) -> ir.Expr:
 def _through(node: ir.Binary) -> Iterator[ir.Expr]:
     yield _below_casts(node.left)
     yield _below_casts(node.right)
+
+
+def _pinned(condition: ir.Expr) -> frozenset[str]:
+    """Loop variables that must have one value for a condition to hold."""
+    match condition:
+        case ir.Logic("and", left, right):
+            return _pinned(left) | _pinned(right)
+        case ir.Binary("==", ir.LoopVar(name), ir.Const()):
+            return frozenset({name})
+        case _:
+            return frozenset()
 
 
 def _variables(expr: ir.Expr) -> set[str]:

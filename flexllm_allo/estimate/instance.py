@@ -80,8 +80,8 @@ class Instance:
         """The blocks asked for so far."""
         return (body for _, body in self._blocks.values())
 
-    def _builder(self, loop: ir.For | None) -> GraphBuilder:
-        return GraphBuilder(self.operators, self.buffers, self.places, loop)
+    def _builder(self, loop: ir.For | None, around: tuple[ir.For, ...] = ()) -> GraphBuilder:
+        return GraphBuilder(self.operators, self.buffers, self.places, loop, around)
 
     def _plan(self, loop: ir.For) -> LoopPlan:
         attrs = loop.attrs
@@ -97,12 +97,18 @@ class Instance:
         if inner is not None:
             below = self.plan(inner)
             if below.kind == "pipelined" and below.body and not below.body.once and _is_constant(below.nest):
-                return replace(below, nest=(loop, *below.nest))
+                return self._flattened((loop, *below.nest), below)
             return LoopPlan("outer", (loop,))
         if any(isinstance(n, ir.For | ir.While | ir.Call) for n in walk(loop.body)):
             return LoopPlan("outer", (loop,))
         # Vitis HLS pipelines innermost loops by itself (config_compile -pipeline_loops, UG1399).
         return self._pipelined(loop, 1)
+
+    def _flattened(self, nest: tuple[ir.For, ...], inner: LoopPlan) -> LoopPlan:
+        """The plan of a nest; what one of its outer loops carries may hold up its pipeline."""
+        graph = self._builder(nest[-1], nest[:-1]).build(nest[-1].body)
+        body = pipelined(graph, self.places, nest[-1].attrs.pipeline or 1)
+        return replace(inner, nest=nest, body=body)
 
     def _pipelined(self, loop: ir.For, requested: int) -> LoopPlan:
         try:

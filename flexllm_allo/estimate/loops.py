@@ -16,7 +16,6 @@ from .demand import Demand
 from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
-from .pipeline import Body
 from .ports import bank_counts
 from .uses import Use, Uses
 
@@ -244,7 +243,8 @@ class _Walker:
         assert body is not None
         interval: float = body.interval
         bound: dict[str, float] = {}
-        for name, words in body.words.items():
+        moved = {name: self._per_iteration(name, plan) for name in body.words}
+        for name, words in moved.items():
             ports = prod(bank_counts(self.instance.buffers[name]))
             least = max(words) * self._word_bytes(name) / self.timing.port_bytes / ports
             if least > interval:
@@ -254,12 +254,19 @@ class _Walker:
         cost = Cost(
             (body.depth + again if trips else 0) + LOOP_OVERHEAD,
             body.operations * trips,
-            words=_words(body, trips),
+            words=_words(moved, body.once, trips),
             tokens={n: (first + 1, again + last + 1) for n, (first, last) in body.tokens.items() if trips},
             bound=bound,
         )
         self._count(self.running, cost, trips)
         return cost
+
+    def _per_iteration(self, name: str, plan: LoopPlan) -> tuple[float, float]:
+        """Words of a buffer that an iteration reads and writes on average."""
+        assert plan.body is not None
+        (read, written), pinned = plan.body.words[name], plan.body.pinned[name]
+        often = max(1, self._trips(tuple(loop for loop in plan.nest if loop.var in pinned)))
+        return read / often, written / often
 
     def _word_bytes(self, name: str) -> float:
         return self.instance.buffers[name].dtype.bits / 8
@@ -430,9 +437,11 @@ def _passed(call: ir.Call) -> set[str]:
     return {a.buffer for a in call.args if isinstance(a, ir.View) and not a.indices}
 
 
-def _words(body: Body, trips: int) -> dict[str, tuple[float, float]]:
-    found: dict[str, tuple[float, float]] = {n: (r * trips, w * trips) for n, (r, w) in body.words.items()}
-    for name, (read, written) in body.once.items() if trips else ():
+def _words(
+    moved: Mapping[str, tuple[float, float]], once: Mapping[str, tuple[int, int]], trips: int
+) -> dict[str, tuple[float, float]]:
+    found = {name: (read * trips, written * trips) for name, (read, written) in moved.items()}
+    for name, (read, written) in once.items() if trips else ():
         before = found.get(name, (0, 0))
         found[name] = before[0] + read, before[1] + written
     return found

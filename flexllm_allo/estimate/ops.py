@@ -29,6 +29,7 @@ class Access:
         banks: of the different elements that all copies touch, for every sample; None: not known.
         elements: that all copies touch, for every sample; None: not known.
         held: its element is the same in every iteration, and waits in a register.
+        pinned: variables of loops around the body of which one value alone lets it happen.
     """
 
     buffer: str
@@ -39,6 +40,7 @@ class Access:
     elements: list[Any] | None = None
     held: bool = False
     affine: tuple[ir.Expr, ...] = ()
+    pinned: frozenset[str] = frozenset()
 
     def misses(self, other: Access) -> bool:
         """Whether the two never touch one element in the same iteration."""

@@ -23,6 +23,7 @@ class Body:
         depth: cycles of one iteration.
         reason: why the interval is what it is.
         words: accesses to off-chip memory in an iteration, by buffer: (read, written).
+        pinned: loops around of which only one iteration has them, by buffer.
         once: the same for elements that wait in a register while the loop runs, in all of a run.
         tokens: when in an iteration each FIFO is accessed first and last.
         operations: arithmetic on data in an iteration.
@@ -35,6 +36,7 @@ class Body:
     depth: int
     reason: str
     words: Mapping[str, tuple[int, int]]
+    pinned: Mapping[str, frozenset[str]]
     once: Mapping[str, tuple[int, int]]
     tokens: Mapping[str, tuple[int, int]]
     operations: int
@@ -74,6 +76,7 @@ def _body(graph: Graph, places: Mapping[str, Storage], found: Pipeline, reason: 
         _depth(ops, starts),
         reason,
         words=_words(ops, places, held=False),
+        pinned=_pinned(ops, places),
         once=_words(ops, places, held=True),
         tokens=_tokens(ops, places, starts),
         operations=operations,
@@ -187,6 +190,14 @@ def _words(ops: Iterable[Op], places: Mapping[str, Storage], held: bool) -> dict
             read, written = found.get(access.buffer, (0, 0))
             more = (0, access.copies) if access.write else (access.copies, 0)
             found[access.buffer] = read + more[0], written + more[1]
+    return found
+
+
+def _pinned(ops: Iterable[Op], places: Mapping[str, Storage]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for access in (op.access for op in ops if op.access):
+        if access.buffer in places and places[access.buffer].kind == "memory":
+            found[access.buffer] = found.get(access.buffer, access.pinned) & access.pinned
     return found
 
 

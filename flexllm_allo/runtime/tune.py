@@ -300,7 +300,7 @@ class _Search:
         cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
         lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
-        dots = _divisors(config.head_dim, min(config.head_dim, 4 if tokens > 1 else 16))
+        dots = _divisors(config.head_dim, config.head_dim if tokens > 1 else min(config.head_dim, 16))
         return {
             "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
             if stage == "prefill"  # where layers work at the same time, all may take as long as the largest

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..analysis.accesses import Access, accesses, allocated
+from ..analysis.accesses import Access
 from ..analysis.dependence import conflicts, largest_delay
 from ..analysis.syntax import same_expr
 from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
 from ..ir.dtypes import BOOL
 from ..ir.simplify import binary, const, simplify, value_of
-from ..ir.walk import Node, rewrite, substitute, walk
-from .buffers import shared_parameters
+from ..ir.walk import substitute
 from .loops import Axis
-from .names import LoopSite, Path, find_loop, fresh, replace_at, statement_at
-from .nests import chain
+from .names import LoopSite, Path, find_loop, replace_at, statement_at
+from .nests import chain, clear_of, uses
 
 
 def compute_at(program: ir.Program, func: str, from_loop: Axis, target_loop: Axis) -> ir.Program:
@@ -164,22 +163,13 @@ def _outer(source: LoopSite, depth: int) -> tuple[ir.For, ...]:
 # ---------------------------------------------------------------------------------------- legality
 
 
-def _uses(program: ir.Program, function: ir.Function, stmt: ir.Stmt) -> list[Access]:
-    shared = shared_parameters(program, function)
-    return [
-        replace(a, buffer=shared[a.buffer], indices=()) if a.buffer in shared else a
-        for a in accesses((stmt,), program)
-        if a.buffer not in allocated((stmt,))
-    ]
-
-
 def _check_between(program: ir.Program, pair: _Pair) -> None:
     """The producer moves past the statements before the consumer."""
     function = pair.source.function
     body = pair.body(function)
-    mine = _uses(program, function, body[pair.first])
+    mine = uses(program, function, body[pair.first])
     for stmt in body[pair.first + 1 : pair.second]:
-        for other in _uses(program, function, stmt):
+        for other in uses(program, function, stmt):
             clash = next((a for a in mine if conflicts(a, other)), None)
             if clash is not None:
                 raise ScheduleError(
@@ -195,8 +185,8 @@ def _delays(program: ir.Program, pair: _Pair) -> tuple[int, ...]:
     function = pair.source.function
     body = pair.body(function)
     producer, consumer = body[pair.first], body[pair.second]
-    before = _uses(program, function, producer)
-    after = _uses(program, function, consumer)
+    before = uses(program, function, producer)
+    after = uses(program, function, consumer)
     changing = {a.buffer for a in (*before, *after) if a.write}
     pairs = [(a, b) for a in before for b in after if conflicts(a, b)]
     delays: list[int] = []
@@ -249,7 +239,7 @@ def _fused(pair: _Pair, delays: Sequence[int]) -> ir.For:
     """The consumer's nest with the producer inside."""
     loops = list(zip(pair.producer, pair.consumer, strict=True))
     joined: dict[str, ir.Expr] = {p.var: ir.LoopVar(c.var) for p, c in loops}
-    moved = _producer_body(pair)
+    moved = clear_of(pair.producer[-1].body, {c.var for c in pair.consumer})
     first = simplify(substitute(moved, joined))
     late: dict[str, ir.Expr] = {
         c.var: binary("-", ir.LoopVar(c.var, span=c.span), d)
@@ -268,29 +258,6 @@ def _fused(pair: _Pair, delays: Sequence[int]) -> ir.For:
     (new,) = body
     assert isinstance(new, ir.For)
     return new
-
-
-def _producer_body(pair: _Pair) -> tuple[ir.Stmt, ...]:
-    """What is left of the producer, its loops renamed where the consumer has loops of that name."""
-    outer = {c.var for c in pair.consumer}
-    body = pair.producer[-1].body
-    taken = outer | {n.var for n in walk(body) if isinstance(n, ir.For)}
-    names: dict[str, str] = {}
-    for n in walk(body):
-        if isinstance(n, ir.For) and n.var in outer and n.var not in names:
-            names[n.var] = fresh(n.var, taken)
-            taken.add(names[n.var])
-
-    def visit(node: Node) -> Node | None:
-        match node:
-            case ir.For() if node.var in names:
-                return replace(node, var=names[node.var])
-            case ir.LoopVar() if node.name in names:
-                return replace(node, name=names[node.name])
-            case _:
-                return None
-
-    return rewrite(body, visit)
 
 
 def _joined_bounds(

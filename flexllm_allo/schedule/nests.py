@@ -12,9 +12,9 @@ from ..analysis.inlining import inlined
 from ..errors import Place, ScheduleError
 from ..ir import nodes as ir
 from ..ir.simplify import value_of
-from ..ir.walk import walk
+from ..ir.walk import Node, rewrite, walk
 from .buffers import shared_parameters
-from .names import LoopSite
+from .names import LoopSite, fresh
 
 
 def extent(loop: ir.For) -> int | None:
@@ -121,6 +121,40 @@ def nest_accesses(site: LoopSite, program: ir.Program) -> list[Access]:
         for a in accesses(body, program, site.outer)
         if a.buffer not in private
     ]
+
+
+def uses(program: ir.Program, function: ir.Function, stmt: ir.Stmt) -> list[Access]:
+    """Accesses of a statement to buffers that are there before it and after it.
+
+    Parameters that some call binds to one array count as one buffer, any element of which may be meant.
+    """
+    shared = shared_parameters(program, function)
+    return [
+        replace(a, buffer=shared[a.buffer], indices=()) if a.buffer in shared else a
+        for a in accesses((stmt,), program)
+        if a.buffer not in allocated((stmt,))
+    ]
+
+
+def clear_of(body: tuple[ir.Stmt, ...], names: set[str]) -> tuple[ir.Stmt, ...]:
+    """The statements, with other names for those of their loops that have one of `names`."""
+    taken = names | {n.var for n in walk(body) if isinstance(n, ir.For)}
+    new: dict[str, str] = {}
+    for n in walk(body):
+        if isinstance(n, ir.For) and n.var in names and n.var not in new:
+            new[n.var] = fresh(n.var, taken)
+            taken.add(new[n.var])
+
+    def visit(node: Node) -> Node | None:
+        match node:
+            case ir.For() if node.var in new:
+                return replace(node, var=new[node.var])
+            case ir.LoopVar() if node.name in new:
+                return replace(node, name=new[node.name])
+            case _:
+                return None
+
+    return rewrite(body, visit) if new else body
 
 
 def conflicting_pairs(found: Sequence[Access]) -> Iterator[tuple[Access, Access]]:

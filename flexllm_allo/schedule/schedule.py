@@ -20,6 +20,7 @@ from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
 from .description import Description
+from .flatten import flatten as _flatten
 from .lanes import vectorize as _vectorize
 from .loops import Axis
 from .memory import Partition
@@ -251,6 +252,10 @@ class Schedule(Description):
     @primitive(computing.compute_at)
     def compute_at(self, from_loop: Axis, target_loop: Axis) -> None:
         self._set(computing.compute_at(self.program, self.top_func_name, from_loop, target_loop))
+
+    @primitive(_flatten)
+    def flatten(self, axis: Axis) -> None:
+        self._set(_flatten(self.program, self.top_func_name, axis))
 
     @primitive(loops.unroll)
     def unroll(self, axis: Axis, factor: int = 0) -> None:

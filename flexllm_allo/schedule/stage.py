@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..errors import ScheduleError
+from .names import find_loop
+from .nests import extent
 from .schedule import Schedule
 
 Lanes = Mapping[str, int]
-"""Loops of a kernel and how many of their iterations run side by side, 0 for all; the rest is pipelined."""
+"""Loops of a kernel and how many of their iterations run side by side, 0 for all; the rest is pipelined.
+
+Of a nest, such as ``"t j"``, the innermost loop has as many of them as it can, then the next one.
+"""
 
 Schedules = Callable[[Schedule], None]
 
@@ -41,8 +48,23 @@ class Stage:
                 schedule.function(name).apply(chosen)
 
 
-def vectorized(s: Schedule, lanes: Lanes) -> None:
-    """Run iterations of those loops side by side and pipeline what is left."""
-    for loop, count in lanes.items():
-        s.vectorize(loop, count)
+def vectorized(s: Schedule, lanes: Lanes, pairs: str = "", flat: str = "") -> None:
+    """Run iterations of those loops side by side and pipeline what is left.
+
+    Args:
+        pairs: the loop, an innermost one, whose lanes share multipliers two by two where their types allow.
+        flat: the loop that becomes one nest, and so one pipeline, with the loops inside.
+    """
+    for nest, count in lanes.items():
+        for loop in reversed(nest.split()):
+            size = extent(find_loop(s.program, s.top_func_name, loop).loop) or 1
+            around = s.vectorize(loop, count)
+            count = count and max(1, count // size)
+            if loop == pairs:
+                pairs = f"{loop}.inner" if around else loop
+    if pairs:
+        with suppress(ScheduleError):
+            s.pack_products(pairs)
+    if flat:
+        s.flatten(flat)
     s.pipeline()

@@ -18,7 +18,7 @@ from ...schedule.trace import Primitive
 from ..effects import Effects, split_processes
 
 _DIRECTIVE = re.compile(
-    r"^\s*#pragma HLS (?:array_partition|bind_storage|stream|interface).*?(?:variable|port)=(\w+)"
+    r"^\s*#pragma HLS (?:array_partition|bind_storage|dependence|stream|interface).*?(?:variable|port)=(\w+)"
 )
 _FUNCTION = re.compile(r"^(?:void|static void) (\w+)\($")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...analysis.overlap import in_flight
+from ...analysis.recurrence import recurrences, trips_of
 from ...ir import nodes as ir
 from ...ir.dtypes import DType
 from ...ir.walk import walk
@@ -26,6 +27,7 @@ class Body:
         self.instances, self.instance, self.scope, self.out = instances, instance, scope, out
         self.changed = _changed_buffers(self.function)
         self.in_flight = in_flight(instances.program, self.function)
+        self.nest: tuple[ir.For, ...] = ()
         self.undeclared: set[str] = set()  # scalars whose declaration waits for their first value
 
     def statements(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -111,10 +113,25 @@ class Body:
         step = f"{name}++" if stmt.step == 1 else f"{name} += {stmt.step}"
         test = v.compare("<", index, upper).text
         head = f"for (int {name} = {lower.text}; {test}; {step})"
+        around, self.nest = self.nest, _nest(self.nest, stmt)
         with self.out.block(self._label(stmt) + head):
             loop_pragmas(stmt.attrs, self.out)
+            if stmt.attrs.pipeline is not None and len(self.nest) > 1:
+                self._recurrences()
             self.statements(stmt.body)
+        self.nest = around
         self.scope.leave(stmt.var, outer)
+
+    def _recurrences(self) -> None:
+        """How far apart the flattened iterations are in which an array is changed again.
+
+        Vitis HLS sees the innermost loop, and takes what the others carry to come in the next iteration.
+        """
+        for name, apart in recurrences(self.nest).items():
+            variable = self.scope.variable(name)
+            if variable.kind == "array" and apart > 1:
+                what = f"variable={variable.name} type=inter direction=RAW distance={apart}"
+                self.out.pragma(f"dependence {what} dependent=true")
 
     def _label(self, stmt: ir.For) -> str:
         if stmt.hidden:
@@ -145,6 +162,12 @@ class Body:
                 args.append(stored(arg, parameter.dtype, self.scope))
         note = f" // {stmt.label}" if stmt.label not in ("", callee.name) else ""
         self.out.line(f"{callee.name}({', '.join(args)});{note}")
+
+
+def _nest(around: tuple[ir.For, ...], loop: ir.For) -> tuple[ir.For, ...]:
+    """The loops that Vitis flattens into a loop, and the loop: a perfect nest, constant but for the first."""
+    beside = [s for s in around[-1].body if not isinstance(s, ir.Alloc) or s.init] if around else []
+    return (*around, loop) if len(beside) == 1 and trips_of(loop) is not None else (loop,)
 
 
 def _as_declared(address: str, parameter: ir.Buffer, extern: ir.Extern, flat: bool) -> str:
