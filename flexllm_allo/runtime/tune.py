@@ -231,7 +231,8 @@ class _Search:
         mode: Mode,
         on_step: OnStep,
     ) -> None:
-        self.model, self.card, self.mhz, self.mode, self.on_step = model, card, mhz, mode, on_step
+        self.model, self.card, self.mhz, self.on_step = model, card, mhz, on_step
+        self.mode: Mode = mode
         self.prompt, self.new_tokens, self.tried = prompt, new_tokens, 0
         self._lowered: dict[int, ir.Program] = {}
         self.found = {"prefill": list(self._prefill()), "decode": list(self._decode())}
