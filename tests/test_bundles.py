@@ -169,3 +169,98 @@ def test_a_record_is_written_the_same_in_every_process():
         "Activation(dtype=int8, quantize=quantize_outliers, Site=OutlierSite, outliers=3, "
         "inner=Activation(dtype=int8, quantize=quantize))"
     )
+
+
+# ---------------------------------------------------------------------------------- lists of arrays
+
+P = params("P")[0]
+
+
+def total(x: T[N]) -> T:
+    y: T = 0
+    for i in range(N):
+        y += x[i]
+    return y
+
+
+@template(P, N)
+def weighted(W: int32[N][P], b: int32[N]) -> int32:
+    r: int32 = 0
+    with allo.meta_for(P) as p:
+        for i in range(N):
+            r += W[p][i] * b[i]
+        r += total(W[p])
+    W[P - 1][0] = 7
+    return r
+
+
+class Ports(Bundle):
+    w: int32[N][P]
+    start: int32
+
+
+@template(P, N)
+def from_ports(ports: Ports) -> int32:
+    r: int32 = ports.start
+    with allo.meta_for(P) as p:
+        r += total(ports.w[p])
+    r += weighted[P, N](ports.w, ports.w[0])
+    return r
+
+
+@template(P, N, L)
+def from_stacks(ports: Ports[L]) -> int32:
+    r: int32 = 0
+    for l in range(L):
+        r += from_ports[P, N](ports[l])
+    return r
+
+
+def test_a_list_is_one_parameter_per_array():
+    s = allo.customize(weighted, instantiate=[3, 4])
+    assert [(b.name, b.shape) for b in s.top_func.inputs] == [
+        *((f"W_{p}", (4,)) for p in range(3)),
+        ("b", (4,)),
+    ]
+    arrays, b = [np.arange(4, dtype=np.int32) + p for p in range(3)], np.array([1, 2, 3, 4], np.int32)
+    expected = sum(int(a @ b + a.sum()) for a in arrays)
+    assert s.build()(*arrays, b) == expected
+    assert arrays[2][0] == 7
+
+
+def test_a_list_in_a_bundle_is_passed_on_whole_or_by_array():
+    s = allo.customize(from_stacks, instantiate=[2, 3, 2])
+    names = ["w_0", "w_1", "start"]
+    assert [(b.name, b.shape) for b in s.top_func.inputs] == list(
+        zip(names, [(2, 3), (2, 3), (2,)], strict=True)
+    )
+    w, start = [np.arange(6, dtype=np.int32).reshape(2, 3) + p for p in range(2)], np.array([5, 6], np.int32)
+    expected = sum(
+        int(start[l] + sum(a[l].sum() for a in w) + sum(a[l] @ w[0][l] + a[l].sum() for a in w))
+        for l in range(2)
+    )
+    assert s.build()(*w, start) == expected
+
+
+def test_which_array_of_a_list_is_known_when_the_kernel_is_compiled():
+    def runtime(W: int32[4][2]) -> int32:
+        r: int32 = 0
+        for i in range(2):
+            r += W[i][0]
+        return r
+
+    with pytest.raises(FrontendError, match="W is a list: which array of it is not known") as caught:
+        allo.customize(runtime)
+    assert caught.value.code == "FX113"
+    assert "meta_for" in caught.value.hint
+    span = caught.value.places[0].span
+    assert (span.col, span.end_col) == (17, 18)
+
+
+def test_an_array_that_a_list_lacks():
+    def beyond(W: int32[4][2]) -> int32:
+        return W[2][0]
+
+    with pytest.raises(FrontendError, match="the list W has no array 2") as caught:
+        allo.customize(beyond)
+    assert caught.value.code == "FX106"
