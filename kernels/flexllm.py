@@ -23,7 +23,7 @@ class Array(Traits):
 
     Attributes:
         dtype: of a weight.
-        linear: ``linear[channels, word](x, x_terms, *weight) -> float32[T, N]``.
+        linear: ``linear[ports, channels, word](x, x_terms, *weight) -> float32[T, N]``.
         Weight: the arrays of a weight [N, K].
         ports: memory ports that weights come from.
         channels: output channels per port and cycle.
@@ -42,27 +42,10 @@ class Array(Traits):
         return -(-size // (self.ports * self.channels)) * self.word
 
 
-class OnePort(Bundle, of="N, K"):
-    """Tiles that one port reads."""
+class Tiles(Bundle, of="N, K"):
+    """A weight as its ports read it."""
 
-    codes_0: Self.dtype[Self.rows(N), K]
-    terms: float32[N, 2]
-
-
-class TwoPorts(Bundle, of="N, K"):
-    """Tiles of two parts."""
-
-    codes_0: Self.dtype[Self.rows(N), K]
-    codes_1: Self.dtype[Self.rows(N), K]
-    terms: float32[N, 2]
-
-
-class ThreePorts(Bundle, of="N, K"):
-    """Tiles of three parts."""
-
-    codes_0: Self.dtype[Self.rows(N), K]
-    codes_1: Self.dtype[Self.rows(N), K]
-    codes_2: Self.dtype[Self.rows(N), K]
+    codes: Self.dtype[Self.rows(N), K][Self.ports]
     terms: float32[N, 2]
 
 
@@ -119,41 +102,15 @@ def multiply(
     return Y
 
 
-@template(C, D, T, N)
-def linear_1(X: Tx[T, K], x_terms: float32[T, 2], W: Tw[M, K], w_terms: float32[N, 2]) -> float32[T, N]:
-    """A linear layer whose weights come from one port."""
-    beats: Stream[Tw[C], 16][1]
-    pairs: Stream[float32[2], 64][1]
-    read_beats[C, D](W, beats[0])
-    read_terms[1, C](w_terms, pairs)
-    Y = multiply[Tx, Tw, T, N, K, 1, C](X, x_terms, beats, pairs)
-    return Y
-
-
-@template(C, D, T, N)
-def linear_2(
-    X: Tx[T, K], x_terms: float32[T, 2], W0: Tw[M, K], W1: Tw[M, K], w_terms: float32[N, 2]
+@template(P, C, D, T, N)
+def linear_ports(
+    X: Tx[T, K], x_terms: float32[T, 2], W: Tw[M, K][P], w_terms: float32[N, 2]
 ) -> float32[T, N]:
-    """A linear layer whose weights come from two ports."""
-    beats: Stream[Tw[C], 16][2]
-    pairs: Stream[float32[2], 64][2]
-    read_beats[C, D](W0, beats[0])
-    read_beats[C, D](W1, beats[1])
-    read_terms[2, C](w_terms, pairs)
-    Y = multiply[Tx, Tw, T, N, K, 2, C](X, x_terms, beats, pairs)
-    return Y
-
-
-@template(C, D, T, N)
-def linear_3(
-    X: Tx[T, K], x_terms: float32[T, 2], W0: Tw[M, K], W1: Tw[M, K], W2: Tw[M, K], w_terms: float32[N, 2]
-) -> float32[T, N]:
-    """A linear layer whose weights come from three ports."""
-    beats: Stream[Tw[C], 16][3]
-    pairs: Stream[float32[2], 64][3]
-    read_beats[C, D](W0, beats[0])
-    read_beats[C, D](W1, beats[1])
-    read_beats[C, D](W2, beats[2])
-    read_terms[3, C](w_terms, pairs)
-    Y = multiply[Tx, Tw, T, N, K, 3, C](X, x_terms, beats, pairs)
+    """A linear layer whose weights come from P ports."""
+    beats: Stream[Tw[C], 16][P]
+    pairs: Stream[float32[2], 64][P]
+    with meta_for(P) as p:
+        read_beats[C, D](W[p], beats[p])
+    read_terms[P, C](w_terms, pairs)
+    Y = multiply[Tx, Tw, T, N, K, P, C](X, x_terms, beats, pairs)
     return Y

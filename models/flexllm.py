@@ -78,8 +78,8 @@ class Mlp(Bundle):
 def keys_values(x: float32[T, E], n: int32, pos: int32, tables: Tables, w: Attention, cache: Cache):
     """The first pass over a block: its keys and values go to the cache."""
     a, a_terms = norm_quantize[R, R.attn](x, w.attn_norm, tables.eps, w.attn)
-    k = R.wk.linear[R.wk.channels, R.wk.word](a, a_terms, w.wk)
-    v = R.wv.linear[R.wv.channels, R.wv.word](a, a_terms, w.wv)
+    k = R.wk.linear[R.wk.ports, R.wk.channels, R.wk.word](a, a_terms, w.wk)
+    v = R.wv.linear[R.wv.ports, R.wv.channels, R.wv.word](a, a_terms, w.wv)
     cosine, sine = angles[T](tables.cosine, tables.sine, pos)
     k_heads = rope[C](k, cosine, sine)
     v_heads = split_heads[C](v)
@@ -116,21 +116,21 @@ def layer(
     after: Stream[float32[T], 8 * E]
     first = keep_lanes(x, around)
     a, a_terms = norm_quantize[R, R.attn](first, w.attn_norm, tables.eps, w.attn)
-    q = R.wq.linear[R.wq.channels, R.wq.word](a, a_terms, w.wq)
+    q = R.wq.linear[R.wq.ports, R.wq.channels, R.wq.word](a, a_terms, w.wq)
     cosine, sine = angles[T](tables.cosine, tables.sine, pos)
     q_heads = rope[W // D](q, cosine, sine)
     mixed = attend[R, T, KP, VP](q_heads, pos, n, w.scales, cache)
     o, o_terms = R.out.quantize[R.out](mixed, w.out)
-    attended = R.wo.linear[R.wo.channels, R.wo.word](o, o_terms, w.wo)
+    attended = R.wo.linear[R.wo.ports, R.wo.channels, R.wo.word](o, o_terms, w.wo)
     summed = add_kept(around, attended)
     y = keep_lanes(summed, after)
     b, b_terms = norm_quantize[R, R.mlp](y, m.mlp_norm, tables.eps, m.mlp)
-    gate = R.w_gate.linear[R.w_gate.channels, R.w_gate.word](b, b_terms, m.w_gate)
-    up = R.w_up.linear[R.w_up.channels, R.w_up.word](b, b_terms, m.w_up)
+    gate = R.w_gate.linear[R.w_gate.ports, R.w_gate.channels, R.w_gate.word](b, b_terms, m.w_gate)
+    up = R.w_up.linear[R.w_up.ports, R.w_up.channels, R.w_up.word](b, b_terms, m.w_up)
     hidden = swiglu(gate, up)
     turned = hadamard_lanes(hidden)
     h, h_terms = R.down.inner.quantize[R.down.inner](turned, m.down)
-    down = R.w_down.linear[R.w_down.channels, R.w_down.word](h, h_terms, m.w_down)
+    down = R.w_down.linear[R.w_down.ports, R.w_down.channels, R.w_down.word](h, h_terms, m.w_down)
     z = add_kept(after, down)
     return z
 

@@ -46,7 +46,7 @@ class Prefill:
     Attributes:
         token: tokens in a block.
         attention: output channels per cycle of q, k, v and o, from words of `attention_word` rows.
-        mlp: the same of gate, up and down, from each of `mlp_ports`, of which there are one to three.
+        mlp: the same of gate, up and down, from each of `mlp_ports` ports.
         key: keys at once.
         value: elements of a value at once.
     """
@@ -267,9 +267,7 @@ def tiles(codes: NDArray[Any], array: Any) -> list[NDArray[Any]]:
 
 
 def _array(ports: int, channels: int, word: int) -> Any:
-    kernels = ((_arrays.linear_1, _arrays.OnePort), (_arrays.linear_2, _arrays.TwoPorts))
-    linear, weight = (*kernels, (_arrays.linear_3, _arrays.ThreePorts))[ports - 1]
-    return _arrays.Array(Int(4), linear, weight, ports, channels, word)
+    return _arrays.Array(Int(4), _arrays.linear_ports, _arrays.Tiles, ports, channels, word)
 
 
 def _vectors(site: Activation) -> Activation:

@@ -93,7 +93,7 @@ KERNELS: dict[str, Callable[[Schedule], None]] = {
     "softmax": softmax,
     "read_values": along("j"),
     "mix_values": along("t_in", "t_0", "j_0", "t", "j", "t_out"),
-    **dict.fromkeys(("linear_1", "linear_2", "linear_3", "keys_values", "attend", "layer"), processes),
+    **dict.fromkeys(("linear_ports", "keys_values", "attend", "layer"), processes),
     "norm_quantize": processes,
     "prefill": blocks,
 }
