@@ -47,7 +47,7 @@ def test_report_page_and_json_say_the_same(over):
     assert "inf" not in text.partition("phase ")[0]
     assert "inf%" not in page
     for reason in over.fit.reasons:
-        assert f"  {reason}\n" in text
+        assert f"  {reason}.\n" in text
         assert reason in page
     assert data["fit"]["fits"] is False
     (dsp,) = (row for row in data["fit"]["exceeded"] if row["what"] == "DSP")
@@ -97,7 +97,7 @@ def test_a_memory_that_is_too_small_is_said():
     (longest,) = re.findall(r"\(it fits with max_seq_len (\d+)\)", why)
     assert found.channels == ()
     assert "the bandwidth of channels is not known, for the memory does not hold the design" in found.notes
-    assert f"  {why}\n" in estimate_text(found)
+    assert f"  {why}.\n" in estimate_text(found)
     shorter = estimate_model(Path("llama-3.2-3b"), "kv260", 64, 8, recipe="w4a4kv8", max_seq_len=int(longest))
     assert not shorter.fit.unplaced
     assert shorter.channels

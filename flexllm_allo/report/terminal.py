@@ -58,7 +58,7 @@ def _fit(estimate: Estimate) -> Iterable[str]:
     if fit:
         return
     yield f"It does not fit the {device(estimate.device).name}:"
-    yield from (f"  {reason}" for reason in fit.reasons)
+    yield from (f"  {reason}." for reason in fit.reasons)
     yield from fit.advice
 
 
