@@ -12,9 +12,10 @@ from ..hardware.devices import Device, Resources
 from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
-from .channels import channels
+from .channels import Placement, busiest, channels
+from .fit import Excess, Fit
 from .hardware_copies import copies
-from .limits import total, utilization
+from .limits import Demand, excesses, total, utilization
 from .loops import Timing
 from .operators import Operators
 from .phases import Run, off_chip, runs
@@ -33,7 +34,7 @@ def estimate(
     trips: Mapping[str, int] | None = None,
     operators: Mapping[str, Mapping[str, Any]] | None = None,
     trace: Iterable[Primitive] = (),
-    placement: Mapping[str, Sequence[str]] | None = None,
+    placement: Placement | None = None,
     reconfigured: bool = False,
     on_chip: bool = False,
     design: str = "",
@@ -73,16 +74,20 @@ def estimate(
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)
     found = runs(timing, scalars, new_tokens, on_chip)
-    modules = _modules(timing, found)
-    if reconfigured:
-        modules = max((_modules(timing, [run]) for run in found), key=lambda m: _fullest(card, m))
+    loads = {run.name: _modules(timing, [run]) for run in found} if reconfigured else {}
+    modules = max(loads.values(), key=lambda m: _fullest(card, m)) if loads else _modules(timing, found)
     used, main = total(m.resources for m in modules), found[-1]
-    phases = {run.name: run.phase(mhz) for run in found}
     rows = _rows(timing, found, ScheduleLines(program, trace))
     notes = [
         f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
         "FIFOs are taken to be deep enough",
     ]
+    phases, shared = {run.name: run.phase(mhz) for run in found}, dict[str, str]()
+    for run in found:
+        phase, reason = _as_fast_as_memory(card, run, phases[run.name], mhz, placement or {})
+        if reason:
+            phases[run.name], shared[run.name] = phase, reason
+            notes.append(f"{run.name}: {reason}")
     return Estimate(
         design=design or program.top,
         device=card.key,
@@ -90,12 +95,37 @@ def estimate(
         phases=phases,
         modules=tuple(modules),
         utilization=utilization(used, card.available) if card.available else {},
-        channels=channels(card, main, mhz, placement or {}),
+        channels=channels(card, main, mhz, placement or {}, phases[main.name].seconds),
         power_w=_power(card, used, mhz, phases[main.name], notes),
-        binds=binding([row for row in rows if row.phase == main.name], main.cost),
+        binds=shared.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
         stages=tuple(rows),
         notes=tuple(notes),
+        fit=Fit(tuple(_exceeded(card, loads or {"": modules}))),
     )
+
+
+def _as_fast_as_memory(
+    card: Device, run: Run, phase: Phase, mhz: float, placement: Placement
+) -> tuple[Phase, str]:
+    """A phase whose ports together ask for more than a channel gives takes as long as the channel.
+
+    Returns:
+        The phase, and why it is longer than its loops; nothing where it is not.
+    """
+    channel, seconds, rate = busiest(card, run, placement)
+    if seconds <= phase.seconds * (1 + 1e-9):
+        return phase, ""
+    reason = (
+        f"bandwidth of {channel}: its ports together ask for {rate * seconds / phase.seconds:,.1f} GB/s, "
+        f"and it gives {rate:,.1f}; that takes {seconds / phase.seconds:.1f} times as long as the loops"
+    )
+    return replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds), reason
+
+
+def _exceeded(card: Device, loads: Mapping[str, Sequence[Module]]) -> Iterable[Excess]:
+    """The limits that are exceeded by what is on the device at one time, by its name."""
+    for name, modules in loads.items() if card.available else ():
+        yield from (replace(excess, where=name) for excess in excesses(Demand(modules), card))
 
 
 def _rows(timing: Timing, found: Sequence[Run], lines: ScheduleLines) -> list[StageTiming]:

@@ -9,8 +9,9 @@ from functools import reduce
 from operator import add
 
 from ..errors import EstimateError
-from ..hardware.devices import RESOURCES, Caps, Device, Resources, devices
-from .result import Module
+from ..hardware.devices import RESOURCES, Caps, Device, Resources, device, devices
+from .fit import Excess, Fit
+from .result import Estimate, Module
 
 Setting = Mapping[str, int]
 """Parameters of a schedule by name, such as ``token_parallel``."""
@@ -40,30 +41,6 @@ class Demand:
         """The resources of the modules that are placed, by super logic region."""
         placed = sorted({module.slr for module in self.modules if module.slr})
         return {slr: total(m.resources for m in self.modules if m.slr == slr) for slr in placed}
-
-
-@dataclass(frozen=True, slots=True)
-class Excess:
-    """One limit that is exceeded; `cap` is the share that is allowed of `there_are`, None for channels."""
-
-    what: str
-    used: int
-    there_are: int
-    cap: float | None = None
-
-    @property
-    def limit(self) -> int:
-        return self.there_are if self.cap is None else int(self.cap * self.there_are + 1e-6)
-
-    @property
-    def over(self) -> int:
-        return self.used - self.limit
-
-    def __str__(self) -> str:
-        if self.cap is None:
-            return f"{self.what} {self.used:,} of {self.there_are:,}, {self.over:,} over"
-        allowed = f"{self.cap:.0%} of {self.there_are:,}"
-        return f"{self.what} {self.used:,} of {self.limit:,} ({allowed}), {self.over:,} over"
 
 
 def total(parts: Iterable[Resources]) -> Resources:
@@ -102,6 +79,20 @@ def excesses(demand: Demand, card: Device, caps: Caps | None = None) -> list[Exc
     return found
 
 
+def demand_of(estimate: Estimate) -> Demand:
+    """What an estimated design asks for: its modules, and the channels it uses."""
+    kinds = [channel.name.partition("[")[0] for channel in estimate.channels]
+    return Demand(estimate.modules, {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)})
+
+
+def fit_of(estimate: Estimate) -> Fit:
+    """What the estimator says, or else the limits that the modules and channels of the estimate exceed."""
+    card = device(estimate.device)
+    if not estimate.fit or card.available is None:
+        return estimate.fit
+    return Fit(tuple(excesses(demand_of(estimate), card)))
+
+
 def check_fits(
     demand: Demand,
     card: Device,
@@ -132,7 +123,7 @@ def check_fits(
     if setting is not None and choices and evaluate:
         near = nearest(setting, choices, lambda s: not excesses(evaluate(s), card, caps))
         hint = _setting_hint(setting, near)
-    raise EstimateError("FX910", message, hint=hint or _other_cards(demand, card, found))
+    raise EstimateError("FX910", message, hint=hint or other_cards([demand], card, found))
 
 
 def nearest(
@@ -194,13 +185,14 @@ def _setting_hint(asked: Setting, near: Setting | None) -> str:
     return "the nearest setting that fits: " + ", ".join(changed)
 
 
-def _other_cards(demand: Demand, card: Device, found: Sequence[Excess]) -> str:
-    """The cards it fits, and what this one has instead of a memory that it lacks."""
+def other_cards(demands: Sequence[Demand], card: Device, found: Sequence[Excess]) -> str:
+    """The cards that several bitstreams fit, and what this one has instead of a memory that it lacks."""
     parts: list[str] = []
     missing = [excess for excess in found if excess.what.endswith("channels") and not excess.there_are]
     if missing:
         has = ", ".join(f"{m.channels} {m.kind}" for m in card.memories)
         parts.append(f"its memory is {has} channel{'s' if card.memory.channels > 1 else ''}")
-    others = [c.key for c in devices() if c.available and c.key != card.key and not excesses(demand, c)]
+    known = [c for c in devices() if c.available and c.key != card.key]
+    others = [c.key for c in known if not any(excesses(demand, c) for demand in demands)]
     parts.append(f"it fits {', '.join(others)}" if others else "it fits no card of the database")
     return "; ".join(parts)

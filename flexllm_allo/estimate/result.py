@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import Span
 from ..hardware.devices import Resources
+from .fit import Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class Estimate:
         binds: the one thing that limits it, in words.
         stages: in the order of the timeline.
         notes: assumptions a reader should know.
+        fit: whether the device holds it.
     """
 
     design: str
@@ -136,6 +138,7 @@ class Estimate:
     binds: str
     stages: tuple[StageTiming, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    fit: Fit = field(default_factory=Fit)
 
     @property
     def prefill_s(self) -> float | None:
@@ -200,6 +203,7 @@ class Estimate:
             "modules": [_plain(module) for module in self.modules],
             "channels": [_plain(channel) for channel in self.channels],
             "notes": list(self.notes),
+            "fit": self.fit.to_dict(),
         }
 
     def to_json(self) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from ..errors import Span, source_line
-from ..estimate.limits import Demand, excesses, utilization
+from ..estimate.limits import fit_of, utilization
 from ..estimate.power import TOLERANCE, fitted_static_w, power
 from ..estimate.result import Estimate, LoopTiming, StageTiming
 from ..estimate.roofline import Roofline, roofline
@@ -74,17 +75,12 @@ def _figures(estimate: Estimate) -> dict[str, str]:
 
 
 def _verdict(estimate: Estimate, card: Device) -> str:
-    over = excesses(_demand(estimate), card) if card.available else []
     cards = [html.card("What binds", html.paragraph(estimate.binds), kind="good")]
-    if over:
-        lines = [html.paragraph(str(excess)) for excess in over]
+    fit = fit_of(estimate)
+    if not fit:
+        lines = [html.paragraph(text) for text in (*fit.reasons, *fit.advice)]
         cards.append(html.card(f"It does not fit the {card.name}", *lines, kind="alert"))
     return html.section("In short", *cards)
-
-
-def _demand(estimate: Estimate) -> Demand:
-    kinds = [channel.name.partition("[")[0] for channel in estimate.channels]
-    return Demand(estimate.modules, {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)})
 
 
 def _timelines(estimate: Estimate) -> Iterable[str]:
@@ -140,7 +136,7 @@ def _resources(estimate: Estimate, card: Device) -> str:
                 {m.name: float(n) for m in heaviest if (n := getattr(m.resources, name))},
                 card.caps.share(name) * getattr(card.available, name),
                 float(getattr(card.available, name)),
-                f"{shares[name]:.1%}",
+                f"{shares[name]:.1%}" if isfinite(shares[name]) else "none on this part",
             )
             for name, label in RESOURCES.items()
         ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
-from ..estimate.limits import utilization
+from ..estimate.limits import fit_of, utilization
 from ..estimate.result import Estimate
 from ..hardware.devices import RESOURCES, device
 
@@ -19,6 +20,7 @@ def estimate_text(estimate: Estimate) -> str:
         [f"{estimate.design} on {card.name} at {estimate.clock_mhz:g} MHz, estimated"],
         list(_phases(estimate)),
         list(_resources(estimate)),
+        list(_fit(estimate)),
         list(_stages(estimate)),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -45,8 +47,19 @@ def _resources(estimate: Estimate) -> Iterable[str]:
     for (name, label), used in zip(RESOURCES.items(), estimate.resources.counts(), strict=True):
         cap = card.caps.share(name)
         over = "  over" if shares[name] > cap else ""
-        rows.append([label, f"{used:,}", bar(shares[name], cap), f"{shares[name]:.1%} (cap {cap:.0%}){over}"])
+        share = f"{shares[name]:.1%} (cap {cap:.0%}){over}" if isfinite(shares[name]) else "none on this part"
+        rows.append([label, f"{used:,}", bar(shares[name], cap), share])
     yield from columns(rows)
+
+
+def _fit(estimate: Estimate) -> Iterable[str]:
+    """What exceeds by how much, and what would fit; nothing where it fits."""
+    fit = fit_of(estimate)
+    if fit:
+        return
+    yield f"It does not fit the {device(estimate.device).name}:"
+    yield from (f"  {reason}." for reason in fit.reasons)
+    yield from fit.advice
 
 
 def _stages(estimate: Estimate) -> Iterable[str]:

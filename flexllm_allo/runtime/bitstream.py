@@ -26,6 +26,8 @@ Array = NDArray[Any]
 GOLDEN_PROMPT = 11
 """Tokens of the test bench's prompt: no multiple of a block, so that the last block is short."""
 GOLDEN_TOKENS = 6
+BLOCK = 8
+"""Tokens of a block of prefill, where only the other stage is wanted."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,22 @@ def prefill_bitstream(
         word_rows: rows of a weight in a memory word.
         uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
     """
-    s = Schedule(reachable(model.program(stage.token_parallel), "prefill"))
+    return staged(model, "prefill", stage, word_rows, uram_depth)
+
+
+def staged(
+    model: Model, name: str, stage: Stage, word_rows: int = WORD_ROWS, uram_depth: int = 0
+) -> Bitstream:
+    """``prefill`` or ``decode`` of a model by itself, as a stage schedules it; arguments as above."""
+    block = stage.token_parallel if name == "prefill" else BLOCK  # which a decode does not see
+    s = Schedule(reachable(model.program(block), name))
     known = {b.name for b in s.top_func.params}
-    for name, words in weight_words(model, word_rows).items():
-        if name in known:
-            pack_words(s, name, words)
+    for weight, words in weight_words(model, word_rows).items():
+        if weight in known:
+            pack_words(s, weight, words)
     stage.apply(s, [f.name for f in s.program.functions])
     store_in_uram(s, uram_depth)
-    return _stage(model, s, s.program, "prefill")
+    return _stage(model, s, s.program, name)
 
 
 def flexllm_prefill(model: Model, size: Prefill) -> Bitstream:
@@ -207,5 +217,5 @@ def engine_run(model: Model, size: Decode) -> dict[str, Any]:
 
 __all__ = [
     "GOLDEN_PROMPT", "GOLDEN_TOKENS", "Bitstream", "decode_bitstream", "flexllm_prefill", "golden_arguments",
-    "prefill_bitstream", "run_arguments", "stage_of", "whole",
+    "prefill_bitstream", "run_arguments", "stage_of", "staged", "whole",
 ]  # fmt: skip

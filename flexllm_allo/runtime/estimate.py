@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import BackendError, UsageError
+from ..estimate.fit import Fit
 from ..estimate.result import Estimate
 from ..hardware.devices import Device
 from ..hardware.devices import device as find_device
@@ -99,13 +101,7 @@ def estimate_preset(
     made = preset_bitstreams(preset, model)
     late = 0 if made["prefill"].makes_token else 1  # the last token of the prompt is left to decode
     first, rest = (
-        made[name].schedule.estimate(
-            card.key,
-            clock_mhz=(clock := mhz or preset.clock_of(name)),
-            placement=placement(made[name], card, clock),
-            design=design,
-            **lengths,
-        )
+        estimate_placed(made[name], card, mhz or preset.clock_of(name), design, **lengths)
         for name, lengths in (
             ("prefill", {"n_prompt": prompt}),
             ("decode", {"n_prompt": prompt - late, "new_tokens": new_tokens + late}),
@@ -117,11 +113,18 @@ def estimate_preset(
 def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
     """One answer for two bitstreams: what is on the device, and its power, are decode's."""
     note = f"prefill is a bitstream of its own, at {prefill.clock_mhz:g} MHz: {shares(prefill.utilization)}"
+    waits = [line for line in prefill.notes if line.startswith("prefill: ")]
+    fits = (("prefill", prefill.fit), ("decode", decode.fit))
+    fit = Fit(
+        tuple(replace(excess, where=name) for name, fit in fits for excess in fit.exceeded),
+        tuple(f"{name}: {line}" for name, fit in fits for line in fit.unplaced),
+    )
     return replace(
         decode,
         phases={"prefill": replace(prefill.phases["prefill"], tokens=prompt), **decode.phases},
         stages=(*prefill.stages, *decode.stages),
-        notes=(*decode.notes, note),
+        notes=(*decode.notes, *waits, note),
+        fit=fit,
     )
 
 
@@ -134,23 +137,39 @@ def estimate_top(
     top: HybridTop, card: Device, prompt: int, new_tokens: int, mhz: float, design: str
 ) -> Estimate:
     """The estimate of a run on a design, with its arrays placed in the memory of the card."""
-    return top.schedule.estimate(
-        card.key,
-        clock_mhz=mhz,
-        new_tokens=new_tokens,
-        n_prompt=prompt,
-        placement=placement(top, card, mhz),
-        reconfigured=top.mode == "reconfigured",
-        design=design,
+    lengths = {"n_prompt": prompt, "new_tokens": new_tokens}
+    return estimate_placed(top, card, mhz, design, reconfigured=top.mode == "reconfigured", **lengths)
+
+
+def estimate_placed(
+    made: HybridTop | Bitstream, card: Device, mhz: float, design: str, **options: Any
+) -> Estimate:
+    """The estimate of what is on the device at one time; it says so if its arrays cannot be placed.
+
+    Args:
+        options: of `estimate`.
+    """
+    try:
+        places, unplaced = placement(made, card, mhz), ()
+    except BackendError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        places, unplaced = {}, (f"{error.message}{hint}",)
+    found = made.schedule.estimate(card.key, clock_mhz=mhz, placement=places, design=design, **options)
+    note = ("the bandwidth of channels is not known, for the memory does not hold the design",)
+    return replace(
+        found,
+        fit=replace(found.fit, unplaced=unplaced),
+        notes=(*found.notes, *(note if unplaced else ())),
     )
 
 
-def placement(top: HybridTop | Bitstream, card: Device, mhz: float) -> dict[str, list[str]]:
-    """The channels of every argument; nothing where the memory is not known to hold the design."""
-    try:
-        plan = memory_map(top, card, mhz, ())
-    except BackendError:
-        return {}
+def placement(made: HybridTop | Bitstream, card: Device, mhz: float) -> dict[str, list[str]]:
+    """The channels of every argument.
+
+    Raises:
+        BackendError: FX402, the memory of the card does not hold the design, or has too few ports.
+    """
+    plan = memory_map(made, card, mhz, ())
     return {
         name: [f"{p.slot.memory}[{p.slot.first + i}]" for i in range(p.slot.channels)]
         for name, p in plan.placements.items()

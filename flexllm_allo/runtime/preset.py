@@ -30,6 +30,7 @@ from .bitstream import (
     flexllm_prefill,
     prefill_bitstream,
     stage_of,
+    staged,
     whole,
 )
 from .storage import store_in_uram
@@ -191,6 +192,18 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
     return {name: stage_of(top, name) if name in SCHEDULES else whole(top) for name in preset.bitstreams}
 
 
+def stage_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
+    """One stage of a preset by itself, wherever the stages of the preset are.
+
+    Raises:
+        UsageError: FX703, the kernels of the preset do not compute this model.
+    """
+    chosen: StagePreset = getattr(preset, name)
+    if chosen.schedule in ALONE:
+        return _alone(preset, model, name)
+    return staged(model, name, preset_stage(name, chosen), preset.word_rows, preset.uram_depth)
+
+
 def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
     """A stage of a preset whose stages have no program in common."""
     chosen: StagePreset = getattr(preset, name)
@@ -277,4 +290,5 @@ __all__ = [
     "preset_to_toml",
     "preset_top",
     "presets",
+    "stage_bitstream",
 ]

@@ -1,0 +1,271 @@
+"""The nearest setting of a preset that fits a card: fewest halvings of what its stages do at once.
+
+An estimate takes a second, and there are thousands of settings. So every parameter is estimated once at its
+smallest, what lies between is interpolated, and only settings that should fit are estimated themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from operator import add
+
+from ..errors import FlexError
+from ..estimate.limits import NOTHING, Demand, excesses, nearest
+from ..estimate.result import Estimate, Module
+from ..hardware.devices import Device, Resources
+from ..models import Model
+from .estimate import estimate_preset, placement
+from .preset import ALONE, SCHEDULES, Preset, StagePreset, stage_bitstream
+
+OnStep = Callable[[int, int | None], None]
+Setting = Mapping[str, int]
+"""Parameters of both stages, such as ``prefill.token_parallel``."""
+
+Stages = tuple[str, ...]
+"""Those that are on the card together."""
+
+SECONDS = 20.0
+"""That a search may take before it begins its last estimate."""
+HALVINGS = 4
+"""Of a parameter, at most."""
+TRIES = 50_000
+FIXED = ("macs_per_dsp", "group", "key", "value")
+"""Parameters that say how, not how much at once."""
+LEAST = {"token_parallel": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """What a search found.
+
+    Attributes:
+        preset: that fits.
+        changes: its fields that differ: as asked, and as they are.
+        estimate: of it.
+    """
+
+    preset: Preset
+    changes: Mapping[str, tuple[int | str, int | str]]
+    estimate: Estimate
+
+    def __str__(self) -> str:
+        changed = ", ".join(f"{name} = {now} (not {asked})" for name, (asked, now) in self.changes.items())
+        rate = self.estimate.tokens_per_second
+        speed = f"prefill {self.estimate.prefill_s:.3g} s, decode {rate:.3g} tokens/s" if rate else ""
+        return f"the nearest setting that fits: {changed}" + (f"; it makes {speed}" if speed else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a stage takes, and how much of it are the ports it shares with the other one."""
+
+    resources: Resources
+    ports: Resources
+
+
+def nearest_preset(
+    preset: Preset,
+    model: Model,
+    card: Device,
+    prompt: int,
+    new_tokens: int,
+    mhz: float | None = None,
+    seconds: float = SECONDS,
+    on_step: OnStep = lambda _done, _total: None,
+) -> Near | None:
+    """The nearest setting that fits; None where none was found in that time.
+
+    First with the schedules as they are, then with operators that take turns; then the same with stages that
+    take turns on the card.
+
+    Args:
+        prompt, new_tokens: lengths of the run that it is estimated for.
+        mhz: the clock of both stages; by default that of the preset.
+        seconds: after which no estimate is begun.
+        on_step: called with (estimates done, None).
+    """
+    search = _Search(model, card, time.monotonic() + seconds, on_step)
+    plain = preset
+    if card.available is not None and not card.available.uram:
+        plain = preset.model_copy(update={"uram_depth": 0})
+    for mode in dict.fromkeys((preset.mode, "reconfigured")):
+        found = search.of_mode(plain.model_copy(update={"mode": mode}))
+        if found is None:
+            continue
+        whole = estimate_preset(found, model, card, prompt, new_tokens, mhz, f"{preset.name}, nearest")
+        if whole.fit:
+            return Near(found, _changes(preset, found), whole)
+    return None
+
+
+def _temporal(chosen: StagePreset) -> StagePreset:
+    return chosen if chosen.schedule in ALONE else chosen.model_copy(update={"schedule": "temporal"})
+
+
+class _Search:
+    """Estimates of stages, remembered."""
+
+    def __init__(self, model: Model, card: Device, deadline: float, on_step: OnStep) -> None:
+        self.model, self.card, self.deadline, self.on_step = model, card, deadline, on_step
+        self.needs: dict[str, Need | None] = {}
+
+    def of_mode(self, preset: Preset) -> Preset | None:
+        """The nearest setting of a preset whose stages stay where they are."""
+        for together in [tuple(SCHEDULES)] if preset.mode != "reconfigured" else [(n,) for n in SCHEDULES]:
+            turns = {name: _temporal(getattr(preset, name)) for name in together}
+            found = self._nearest(preset, together)
+            found = found or self._nearest(preset.model_copy(update=turns), together)
+            if found is None:
+                return None
+            preset = found
+        return preset
+
+    def _nearest(self, preset: Preset, together: Stages) -> Preset | None:
+        """The nearest setting of what is on the card together."""
+        asked = {f"{stage}.{name}": n for stage in SCHEDULES for name, n in _of(preset, stage).items()}
+        choices = {
+            name: list(values)
+            for name, n in asked.items()
+            if name.startswith(together) and (values := _choices(name, n))
+        }
+        smallest = {name: values[-1] for name, values in choices.items()}
+        if self._fits(preset, asked, together):
+            return preset
+        if not self._fits(preset, {**asked, **smallest}, together):
+            return None
+        models = {stage: self._interpolated(preset, stage, asked, smallest) for stage in together}
+        scale = dict.fromkeys(models, (1.0,) * 5)
+
+        def fits(setting: Setting) -> bool:
+            guessed = [_times(guess(setting), scale[name]) for name, guess in models.items()]
+            if not self._hold(guessed):
+                return False
+            if self._fits(preset, setting, together):
+                return True
+            for stage, guess in models.items():  # what was guessed too low here is so beside it, too
+                real = self._need(preset, stage, setting)
+                if real is not None:
+                    scale[stage] = _ratio(real.resources, guess(setting))
+            return False
+
+        found = nearest(asked, choices, fits, TRIES)
+        return _with(preset, found) if found else None
+
+    def _interpolated(
+        self, preset: Preset, stage: str, asked: Setting, smallest: Setting
+    ) -> Callable[[Setting], Resources]:
+        """The resources of a stage by its setting: each parameter scales a part of them, as a line."""
+        base = self._need(preset, stage, asked)
+        known = base.resources if base else NOTHING
+        shares: dict[str, tuple[float, ...]] = {}
+        for name, least in smallest.items():
+            if name.startswith(stage) and time.monotonic() < self.deadline:
+                found = self._need(preset, stage, {**asked, name: least})
+                shares[name] = _ratio(found.resources, known) if found else (1.0,) * 5
+
+        def guess(setting: Setting) -> Resources:
+            factors = [
+                [1 + (share - 1) * _way(name, asked[name], setting[name], smallest[name]) for share in ratio]
+                for name, ratio in shares.items()
+            ]
+            return _times(known, tuple(prod(column) for column in zip((1.0,) * 5, *factors, strict=True)))
+
+        return guess
+
+    def _fits(self, preset: Preset, setting: Setting, together: Stages) -> bool:
+        """Whether a setting fits, by estimates."""
+        needs = [need for stage in together if (need := self._need(preset, stage, setting))]
+        return len(needs) == len(together) and self._hold([n.resources for n in needs], needs[0].ports)
+
+    def _hold(self, needs: list[Resources], ports: Resources = NOTHING) -> bool:
+        """Whether the card holds what is on it together; two stages share ports."""
+        load = reduce(add, needs) if len(needs) == 1 else _less(reduce(add, needs), ports)
+        return not excesses(Demand([Module("stages", load)]), self.card)
+
+    def _need(self, preset: Preset, stage: str, setting: Setting) -> Need | None:
+        """What a stage takes; None if there is no such design, its arrays have no place, or time is up."""
+        chosen = _with(preset, setting)
+        key = f"{stage} {chosen.uram_depth} {getattr(chosen, stage)}"
+        if key not in self.needs:
+            if time.monotonic() > self.deadline:
+                return None
+            self.needs[key] = self._estimated(chosen, stage)
+            self.on_step(len(self.needs), None)
+        return self.needs[key]
+
+    def _estimated(self, preset: Preset, stage: str) -> Need | None:
+        lengths = {"n_prompt": 64, "new_tokens": 2} if stage == "decode" else {"n_prompt": 64}
+        mhz = preset.clock_of(stage)
+        try:
+            made = stage_bitstream(preset, self.model, stage)
+            placement(made, self.card, mhz)
+            found = made.schedule.estimate(self.card.key, clock_mhz=mhz, **lengths)
+        except FlexError:
+            return None
+        return Need(found.resources, found.modules[-1].resources)
+
+
+def _of(preset: Preset, stage: str) -> dict[str, int]:
+    chosen: StagePreset = getattr(preset, stage)
+    return chosen.parameters
+
+
+def _choices(name: str, value: int) -> list[int]:
+    """The values that a parameter may have, from the one it has to that of the smallest design."""
+    parameter = name.partition(".")[2]
+    if parameter in FIXED:
+        return []
+    if parameter == "cycles":  # that a layer may take: the more, the fewer multipliers
+        return [value << n for n in range(HALVINGS)] if value else []
+    found = [value]
+    while len(found) <= HALVINGS and found[-1] % 2 == 0 and found[-1] // 2 >= LEAST.get(parameter, 1):
+        found.append(found[-1] // 2)
+    return found if len(found) > 1 else []
+
+
+def _way(name: str, asked: int, value: int, least: int) -> float:
+    """How far a parameter is on its way from what was asked (0) to its smallest (1)."""
+    a, b, c = (1 / n if name.endswith(".cycles") else n for n in (asked, value, least))
+    return (a - b) / (a - c)
+
+
+def _with(preset: Preset, setting: Setting) -> Preset:
+    """The preset with other parameters."""
+    update: dict[str, StagePreset] = {}
+    for stage in SCHEDULES:
+        chosen: StagePreset = getattr(preset, stage)
+        own = {name.partition(".")[2]: n for name, n in setting.items() if name.startswith(f"{stage}.")}
+        update[stage] = StagePreset(schedule=chosen.schedule, clock_mhz=chosen.clock_mhz, **own)
+    return preset.model_copy(update=update)
+
+
+def _changes(asked: Preset, found: Preset) -> dict[str, tuple[int | str, int | str]]:
+    """Fields that differ."""
+    pairs: dict[str, tuple[int | str, int | str]] = {
+        name: (getattr(asked, name), getattr(found, name)) for name in ("mode", "uram_depth")
+    }
+    for stage in SCHEDULES:
+        before: StagePreset = getattr(asked, stage)
+        after: StagePreset = getattr(found, stage)
+        pairs[f"{stage}.schedule"] = before.schedule, after.schedule
+        pairs |= {f"{stage}.{n}": (v, after.parameters[n]) for n, v in before.parameters.items()}
+    return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
+
+
+def _ratio(a: Resources, b: Resources) -> tuple[float, ...]:
+    return tuple(x / y if y else 1.0 for x, y in zip(a.counts(), b.counts(), strict=True))
+
+
+def _times(a: Resources, factors: tuple[float, ...]) -> Resources:
+    return Resources(*(round(n * factor) for n, factor in zip(a.counts(), factors, strict=True)))
+
+
+def _less(a: Resources, b: Resources) -> Resources:
+    return Resources(*(x - y for x, y in zip(a.counts(), b.counts(), strict=True)))
+
+
+__all__ = ["Near", "nearest_preset"]
