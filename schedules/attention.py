@@ -18,14 +18,15 @@ def products(s: Schedule, p: Parallelism, once: str, lanes: Lanes) -> None:
 
     In a block of tokens a whole row meets `head_parallel` of them: one pipeline takes every row, which comes
     in its first cycle, through all queries. What is done `once` per row and query keeps up with whole rows.
-    Two queries share a multiplier, if several products may. Other loops have so many `lanes`.
+    A cache that is not packed keeps to `dot_parallel` elements, and to a pipeline per row. Two queries share
+    a multiplier, if several products may. Other loops have so many `lanes`.
     """
     size = buffers(s.top_func)
     tokens, group, width = size["q" if "q" in size else "acc"].shape
     elements, queries = (width, p.head_parallel) if tokens > 1 else (p.dot_parallel, group)
-    rows = max(elements, *(b.words for b in size.values()))
+    rows = width if any(b.words > 1 for b in size.values()) else p.dot_parallel
     wide = {"d_row": rows, once: queries, "t j": queries, "d": elements, **lanes}
-    vectorized(s, wide, pairs="j" if p.macs_per_dsp > 1 else "", flat="s" if tokens > 1 else "")
+    vectorized(s, wide, pairs="j" if p.macs_per_dsp > 1 else "", flat="s")
 
 
 def append(s: Schedule) -> None:

@@ -14,6 +14,7 @@ from flexllm_allo.ir.types import UInt, int8, int32
 from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.schedule import Schedule
+from flexllm_allo.schedule.stage import vectorized
 
 
 def banks(s: Schedule, name: str, func: str | None = None) -> list[tuple[str, int, int]]:
@@ -249,6 +250,26 @@ def test_pipeline_without_a_loop_takes_those_that_hold_only_lanes() -> None:
     s.pipeline()
     assert marks(s) == {"k": "pipeline"}
     assert marks(s.function("twice")) == {"i": ""}  # another function
+
+
+@pytest.mark.parametrize(
+    ("lanes", "expected"),
+    [
+        (1, {"r": "", "c": "pipeline"}),
+        (2, {"r": "", "c.outer": "pipeline", "c.inner": "unroll"}),
+        (8, {"r.outer": "pipeline", "r.inner": "unroll", "c": "unroll"}),
+        (0, {"r": "unroll", "c": "unroll"}),
+    ],
+)
+def test_lanes_of_a_nest_take_the_innermost_loop_first(lanes: int, expected: dict[str, str]) -> None:
+    def twofold(A: int32[6, 4]) -> int32[6, 4]:
+        B: int32[6, 4]
+        for r, c in allo.grid(6, 4):
+            B[r, c] = A[r, c] * 2
+        return B
+
+    s = same_result(twofold, lambda s: vectorized(s, {"r c": lanes}))
+    assert marks(s) == expected
 
 
 def test_fills_of_registers_take_no_turns() -> None:

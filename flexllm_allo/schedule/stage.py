@@ -53,7 +53,7 @@ def vectorized(s: Schedule, lanes: Lanes, pairs: str = "", flat: str = "") -> No
 
     Args:
         pairs: the loop, an innermost one, whose lanes share multipliers two by two where their types allow.
-        flat: the loop that becomes one nest, and so one pipeline, with the loops inside.
+        flat: the loop that becomes one nest, and so one pipeline, with those inside where it can.
     """
     for nest, count in lanes.items():
         for loop in reversed(nest.split()):
@@ -66,5 +66,6 @@ def vectorized(s: Schedule, lanes: Lanes, pairs: str = "", flat: str = "") -> No
         with suppress(ScheduleError):
             s.pack_products(pairs)
     if flat:
-        s.flatten(flat)
+        with suppress(ScheduleError):
+            s.flatten(flat)
     s.pipeline()
