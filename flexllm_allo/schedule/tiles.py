@@ -53,4 +53,10 @@ def in_tiles(s: Schedule, outer: str, along: str, size: int) -> None:
     s.pipeline()
 
 
-__all__ = ["in_tiles", "sum_tiles", "use_tiles"]
+def wide(s: Schedule, loop: str, lanes: int) -> None:
+    """A loop on `lanes` lanes, for every 4,096 iterations that it has."""
+    s.vectorize(loop, lanes * max(1, (extent(find_loop(s.program, s.top_func_name, loop).loop) or 0) // 4096))
+    s.pipeline()
+
+
+__all__ = ["in_tiles", "sum_tiles", "use_tiles", "wide"]
