@@ -40,7 +40,7 @@ def stage(
         name: how reports call it.
         numbers: gives how much of everything is done at once.
         streams: whether operators work at the same time, joined by FIFOs, or take turns.
-        spatial: the same for the stages of the Hadamard transform.
+        spatial: the same for the rows of a Hadamard transform.
         overlapped: whether a layer takes in the next block while it works on those before.
     """
 
