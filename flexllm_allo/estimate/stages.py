@@ -87,7 +87,7 @@ def stages(
 
 
 def _own_cycles(instance: Instance, loops: Iterable[tuple[LoopPlan, Count]], count: Count) -> float | None:
-    """Cycles spent in the function itself, no more than it runs; None for one that only hands on to others."""
+    """Cycles spent in the function itself, at most all; None for one that only hands on to others."""
     if not calls(instance.function):
         return count.cycles
     own = sum(n.cycles for plan, n in loops if plan.body is not None)
