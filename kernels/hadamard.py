@@ -9,12 +9,13 @@ from flexllm_allo.paley import hadamard_base, hadamard_matrix
 K, M, R, N = params("K, M, R, N")
 
 
-@template(N)
+@template(R, N)
 def butterfly(X: float32[N], Y: float32[N]):
     """Sums of neighbours to the first half of Y, their differences to the second.
 
     Each stage moves one bit of the index from the lowest place to the highest, so that the partners of
-    the next stage are neighbours again: all stages are one kernel.
+    the next stage are neighbours again: all stages are one kernel. `R` keeps the engine for blocks of R rows
+    apart from others.
     """
     for i in range(N // 2, name="pair"):
         a: float32 = X[2 * i]
@@ -23,7 +24,7 @@ def butterfly(X: float32[N], Y: float32[N]):
         Y[N // 2 + i] = a - b
 
 
-@template(K, N)
+@template(K, R, N)
 def butterflies(X: float32[N]) -> float32[N]:
     """K stages, which take turns: each reads one of two buffers and writes the other."""
     Y: float32[N]
@@ -32,14 +33,14 @@ def butterflies(X: float32[N]) -> float32[N]:
         for i in range(N, name="copy"):
             Y[i] = X[i]
     with meta_elif(K % 2 == 1):
-        butterfly(X, Y)
+        butterfly[R](X, Y)
     with meta_else():
-        butterfly(X, other)
-        butterfly(other, Y)
+        butterfly[R](X, other)
+        butterfly[R](other, Y)
     with meta_if(K > 2):
         for _ in range((K - 1) // 2, name="stage"):
-            butterfly(Y, other)
-            butterfly(other, Y)
+            butterfly[R](Y, other)
+            butterfly[R](other, Y)
     return Y
 
 
@@ -75,7 +76,7 @@ def hadamard(X: float32[R, N]) -> float32[R, N]:
         row: float32[N]
         for i_in in range(N, name="load"):
             row[i_in] = X[r, i_in]
-        sums = butterflies[hadamard_base(N)[1]](row)
+        sums = butterflies[hadamard_base(N)[1], R](row)
         with meta_if(hadamard_base(N)[0] == 1):
             for i in range(N, name="scale"):
                 Y[r, i] = sums[i] * N**-0.5

@@ -11,7 +11,7 @@ from flexllm_allo import Schedule
 from flexllm_allo.errors import StreamError
 from flexllm_allo.ir.walk import buffers
 from flexllm_allo.schedule.stage import Lanes, Schedules, Stage
-from flexllm_allo.schedule.tiles import in_tiles
+from flexllm_allo.schedule.tiles import in_tiles, wide
 
 from . import attention, hadamard, linear
 from .parallelism import Parallelism
@@ -40,7 +40,7 @@ def stage(
         name: how reports call it.
         numbers: gives how much of everything is done at once.
         streams: whether operators work at the same time, joined by FIFOs, or take turns.
-        spatial: the same for the stages of the Hadamard transform.
+        spatial: the same for the rows of a Hadamard transform.
         overlapped: whether a layer takes in the next block while it works on those before.
     """
 
@@ -59,7 +59,7 @@ def stage(
 
 def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | Schedules]:
     """The schedule of every kernel that has one of its own, most as lanes of loops (0: all iterations)."""
-    along, pairs = p.weight_parallel * p.block_parallel, max(PAIRS, p.lanes)
+    along, pairs = p.weight_parallel * p.block_parallel, max(PAIRS, 2 * p.lanes)
     heads = p.head_parallel * (2 if p.token_parallel > 1 else 1)
     made: dict[str, Lanes | Schedules] = {
         "linear": partial(linear.linear, p=p),
@@ -72,11 +72,11 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         "candidates": {"i": 0},
         "butterfly": {"i": pairs},
         "base_product": hadamard.base,
-        "hadamard": partial(hadamard.rows, lanes=1 if spatial else 2 * pairs),
+        "hadamard": partial(hadamard.rows, lanes=(min(2, p.lanes), 1) if spatial else (2 * pairs, 2 * pairs)),
     }
     for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
         if not (spatial and loop == "i"):  # its stages take an element per cycle
-            made[kernel] = {loop: p.lanes}
+            made[kernel] = partial(wide, loop=loop, lanes=p.lanes)
     if streams:
         made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loops="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}

@@ -22,7 +22,7 @@ temporal = stage("decode", numbers, streams=True, spatial=False)
 """One engine per layer shape, reused by all layers, and one for all stages of a Hadamard transform."""
 
 spatial = stage("decode", numbers, streams=True, spatial=True)
-"""The same, with the stages of a Hadamard transform as processes of their own."""
+"""The same, with a Hadamard transform that takes an element per cycle, as they come."""
 
 overlapped = stage("decode", numbers, streams=True, spatial=False, overlapped=True)
 """Projections of one input that work at the same time: of queries, keys and values, of gate and up."""

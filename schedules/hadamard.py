@@ -16,10 +16,10 @@ def base(s: Schedule) -> None:
     s.pipeline()
 
 
-def rows(s: Schedule, lanes: int) -> None:
-    """Elements of a row come and go on `lanes` lanes; on one, while the rows before and after are at work."""
-    if lanes == 1:
+def rows(s: Schedule, lanes: tuple[int, int]) -> None:
+    """Elements of a row come and go on so many lanes; if they go one by one, while the next row comes."""
+    if lanes[1] == 1:
         s.dataflow("r")
-    s.vectorize("i_in", lanes)
-    s.vectorize("i", lanes)
+    s.vectorize("i_in", lanes[0])
+    s.vectorize("i", lanes[1])
     s.pipeline()

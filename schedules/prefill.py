@@ -9,10 +9,10 @@ from __future__ import annotations
 from .common import Parallelism, stage
 
 spatial = stage("prefill", Parallelism, streams=True, spatial=True, overlapped=True)
-"""Operators, and stages of the Hadamard transform, that work at the same time, each on another block."""
+"""Operators that work at the same time, each on another block; so do rows of a Hadamard transform."""
 
 temporal = stage("prefill", Parallelism, streams=False, spatial=False)
-"""Operators, and stages of the Hadamard transform, that take turns."""
+"""Operators, and rows of a Hadamard transform, that take turns."""
 
 overlapped = stage("prefill", Parallelism, streams=True, spatial=False, overlapped=True)
-"""As `spatial`, with one engine for all stages of a Hadamard transform."""
+"""As `spatial`, with rows of a Hadamard transform that take turns, each on several lanes."""

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "schedules.md"
 GROUPS = {
     "Loops": "split reorder fuse unroll vectorize pack_products flatten pipeline parallel reassociate "
     "inline compute_at",
-    "Memory": "partition bind_storage buffer_at store_at reuse_at reshape pack unpack",
+    "Memory": "partition bind_storage buffer_at store_at narrow reuse_at reshape pack unpack",
     "Dataflow": "dataflow to duplicate size_fifos unfold",
     "Schedules of several kernels": "compose",
 }

@@ -51,15 +51,15 @@ def test_a_sum_that_all_copies_share_still_waits() -> None:
 
 
 def test_tiles_keep_few_sums_in_banks() -> None:
-    """Sums in registers need a bank per row; without, they need one per row and token."""
+    """Sums in registers need a bank per row of a tile; without, they need one per row and token."""
 
     def design(s: Schedule) -> Module:
         return s.estimate("u280").modules[0]
 
     apart, tiled = (design(engine(lanes, 16, 4)) for lanes in (1, 4))
-    assert (apart.lutram > 0, tiled.lutram) == (True, 0)
-    assert tiled.resources.bram18 == 64
-    assert tiled.resources.lut < apart.resources.lut
+    assert 0 < tiled.lutram < apart.lutram / 2
+    assert tiled.resources.bram18 == 0
+    assert tiled.resources.lut < apart.resources.lut / 2
 
 
 def test_layers_take_the_cycles_they_may() -> None:

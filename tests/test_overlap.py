@@ -94,6 +94,38 @@ def test_an_array_that_passes_processes_by_has_a_buffer_for_each() -> None:
     assert stages(program, call) == 2
 
 
+def test_processes_joined_by_a_fifo_are_at_work_at_the_same_time() -> None:
+    """In `inner` both on one block; and `inner` with `add_one`, whose result it takes element by element."""
+    s = overlapped()
+    s.function("inner").to("first", depth=4)
+    assert in_flight(s.program, s.program.function("residual"))["X_1"] == 2 + 2
+    s.function("residual").to("a", depth=4)
+    assert in_flight(s.program, s.program.function("residual")) == {"X_0": 2, "X_1": 2 + 1, "b": 2}
+    np.testing.assert_array_equal(s.build()(DATA), DATA + (DATA + 3))
+
+
+def later(X: int32[4, 6], Y: int32[4, 6]) -> int32[4, 6]:
+    first = add_one(Y)
+    second = add(X, first)
+    return second
+
+
+def deep(X: int32[4, 6]) -> int32[4, 6]:
+    a = add_one(X)
+    c = later(X, a)
+    return c
+
+
+def test_an_array_waits_inside_a_process_too() -> None:
+    s = allo.customize(deep)
+    for name in ("later", "deep"):
+        part = s.function(name)
+        part.duplicate()
+        part.dataflow()
+    # X_1 waits for add_one, and for the one inside `later`.
+    assert in_flight(s.program, s.program.function("deep")) == {"X_0": 2, "X_1": 2 + 2, "a": 2}
+
+
 def test_vitis_is_told_how_many() -> None:
     text = str(overlapped().build(target="vhls"))
     assert text.count("type=pipo") == 1

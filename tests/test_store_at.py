@@ -45,6 +45,18 @@ def written(A: int32[6, 8]) -> int32[6, 8]:
     return C
 
 
+def shifted(A: int32[6, 8]) -> int32[6, 8]:
+    """An iteration begins in the middle of the array."""
+    B: int32[10, 8] = 0
+    C: int32[6, 8]
+    for i in range(6):
+        for j in range(8):
+            B[3 + i, j] += A[i, j]
+        for k in range(8):
+            C[i, k] = B[3 + i, k] + B[i + 3, 7 - k]
+    return C
+
+
 def shared(A: int32[6, 8]) -> int32[6, 8]:
     B: int32[7, 8] = 1
     C: int32[6, 8]
@@ -98,7 +110,8 @@ def fills(s: Schedule) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "shape", "left"), [(filled, (1, 8), 2), (written, (2, 8), 0), (picked, (1, 8), 2)]
+    ("kernel", "shape", "left"),
+    [(filled, (1, 8), 2), (written, (2, 8), 0), (picked, (1, 8), 2), (shifted, (1, 8), 2)],
 )
 def test_an_iteration_keeps_its_part(kernel, shape: tuple[int, ...], left: int) -> None:
     A = np.arange(48, dtype=np.int32).reshape(6, 8)

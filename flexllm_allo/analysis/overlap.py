@@ -51,37 +51,65 @@ def _of_region(program: ir.Program, body: Body) -> dict[str, int]:
         writers = [i for i, w in enumerate(chains.writes) if name in w]
         readers = [i for i, r in enumerate(chains.reads) if name in r and i not in writers]
         if writers and readers:
-            found[name] = 2 + chains.between(max(writers), max(readers))
+            last = chains.processes[max(readers)]
+            found[name] = 2 + chains.between(max(writers), max(readers)) + _behind_first(program, last, name)
     return found
+
+
+def _behind_first(program: ir.Program, stmt: ir.Stmt, name: str) -> int:
+    """Stages of a process that are done with a block before one reads an array."""
+    callee = program.function(stmt.func) if isinstance(stmt, ir.Call) else None
+    if not isinstance(stmt, ir.Call) or callee is None or not callee.dataflow:
+        return 0
+    passed = zip(callee.params, stmt.args, strict=True)
+    inside = {p.name for p, arg in passed if isinstance(arg, ir.View) and arg.buffer == name}
+    chains = _Chains(program, callee.body)
+    return max(
+        (way for way, read in zip(chains.ways(), chains.reads, strict=True) if read & inside), default=0
+    )
 
 
 class _Chains:
     """The processes of a region and which of them feed which."""
 
     def __init__(self, program: ir.Program, body: Body) -> None:
-        processes = [s for s in body if not isinstance(s, ir.Alloc)]
+        self.processes = [s for s in body if not isinstance(s, ir.Alloc)]
         self.reads: list[set[str]] = []
         self.writes: list[set[str]] = []
+        self.fifos: list[set[str]] = []
         self.weights: list[int] = []
-        for stmt in processes:
+        streams = {s.buffer.name for s in body if isinstance(s, ir.Alloc) and s.buffer.is_stream}
+        for stmt in self.processes:
             uses = list(accesses((stmt,), program))
-            self.reads.append({a.buffer for a in uses if not a.write})
-            self.writes.append({a.buffer for a in uses if a.write})
+            self.reads.append({a.buffer for a in uses if not a.write} - streams)
+            self.writes.append({a.buffer for a in uses if a.write} - streams)
+            self.fifos.append({a.buffer for a in uses} & streams)
             self.weights.append(stages(program, stmt))
+
+    def _behind(self, i: int, j: int) -> int | None:
+        """How many stages process j begins behind process i; None if it needs nothing of it.
+
+        Who reads an array waits for the end of its writer, who reads a FIFO is at work with the last of its
+        writer's stages.
+        """
+        if self.writes[i] & self.reads[j]:
+            return self.weights[i]
+        return self.weights[i] - 1 if self.fifos[i] & self.fifos[j] else None
 
     def ways(self) -> list[int]:
         """Stages on the longest way into each process, without its own."""
         found: list[int] = []
         for j in range(len(self.weights)):
-            feeding = [i for i in range(j) if self.writes[i] & self.reads[j]]
-            found.append(max((found[i] + self.weights[i] for i in feeding), default=0))
+            behind = [(found[i], self._behind(i, j)) for i in range(j)]
+            found.append(max((way + own for way, own in behind if own is not None), default=0))
         return found
 
     def between(self, producer: int, consumer: int) -> int:
         """Stages on the longest way from the one to the other, both left out."""
         ways: dict[int, int] = {producer: 0}
         for j in range(producer + 1, consumer + 1):
-            feeding = [i for i in ways if self.writes[i] & self.reads[j]]
-            if feeding:
-                ways[j] = max(ways[i] + (self.weights[i] if i != producer else 0) for i in feeding)
+            behind = [(i, way, self._behind(i, j)) for i, way in ways.items()]
+            found = [way + (own if i != producer else 0) for i, way, own in behind if own is not None]
+            if found:
+                ways[j] = max(found)
         return ways.get(consumer, 0)

@@ -87,11 +87,11 @@ def stages(
 
 
 def _own_cycles(instance: Instance, loops: Iterable[tuple[LoopPlan, Count]], count: Count) -> float | None:
-    """Cycles spent in the function itself; None for one that only hands on to others."""
+    """Cycles spent in the function itself, at most all; None for one that only hands on to others."""
     if not calls(instance.function):
         return count.cycles
     own = sum(n.cycles for plan, n in loops if plan.body is not None)
-    return own if own > 0 and not instance.function.dataflow else None
+    return min(own, count.cycles) if own > 0 and not instance.function.dataflow else None
 
 
 def _row(instance: Instance, plan: LoopPlan, count: Count, lines: ScheduleLines, share: float) -> LoopTiming:

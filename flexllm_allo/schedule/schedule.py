@@ -15,7 +15,19 @@ from ..ir.printer import print_program
 from ..ir.walk import buffers
 from ..lowering import lower
 from . import compose as composing
-from . import computing, copies, loops, memory, multipliers, packing, reshaping, reuse, spatial, storing
+from . import (
+    computing,
+    copies,
+    loops,
+    memory,
+    multipliers,
+    narrowing,
+    packing,
+    reshaping,
+    reuse,
+    spatial,
+    storing,
+)
 from . import dataflow as streams
 from .buffers import Target
 from .callers import caller_span
@@ -311,6 +323,10 @@ class Schedule(Description):
     @primitive(storing.store_at)
     def store_at(self, target: Target, axis: Axis) -> None:
         self._set(storing.store_at(self.program, self.top_func_name, target, axis))
+
+    @primitive(narrowing.narrow)
+    def narrow(self, target: Target) -> None:
+        self._set(narrowing.narrow(self.program, self.top_func_name, target))
 
     @primitive(reuse.reuse_at)
     def reuse_at(self, target: Target, axis: Axis) -> MockBuffer:

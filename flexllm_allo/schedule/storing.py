@@ -171,10 +171,7 @@ def _moved(node: Node, origin: dict[str, ir.Expr], name: str, parts: Sequence[_P
         simplify(binary("-", substitute(index, origin), part.first)) if part.moves else index
         for index, part in zip(node.indices, parts, strict=True)
     )
-    if isinstance(node, ir.Load):
-        return replace(node, indices=indices)
-    value = rewrite(node.value, lambda inner: _moved(inner, origin, name, parts))
-    return replace(node, indices=indices, value=value)
+    return replace(node, indices=indices)
 
 
 def _resized(fill: ir.Stmt, local: ir.Buffer) -> ir.Stmt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.walk import buffers
 from .names import find_loop
 from .nests import extent
 from .schedule import Schedule
@@ -9,7 +10,7 @@ from .trace import MockBuffer
 
 
 def sum_tiles(s: Schedule, array: MockBuffer, nest: str, outer: str, along: str, size: int) -> None:
-    """Hold `size` elements of the array along a loop in registers while they are summed up.
+    """Hold `size` elements along a loop in registers, no wider than needed, while they are summed up.
 
     All that is done to a tile becomes one statement, so that it can be a process. The nest's other loops
     may be vectorized behind this; `use_tiles` comes last.
@@ -20,6 +21,8 @@ def sum_tiles(s: Schedule, array: MockBuffer, nest: str, outer: str, along: str,
     s.split(f"{nest}.{along}", size)
     s.reorder(f"{nest}.{along}.outer", f"{nest}.{outer}")
     s.buffer_at(array, f"{nest}.{along}.outer")
+    if not buffers(s.top_func)[array.name].dtype.is_float:
+        s.narrow(f"{array.name}_buf")
     s.split(f"{nest}.{along}.outer", 1)
     s.pipeline(f"{outer}_init")
     s.pipeline(f"{outer}_back")
@@ -53,4 +56,10 @@ def in_tiles(s: Schedule, outer: str, along: str, size: int) -> None:
     s.pipeline()
 
 
-__all__ = ["in_tiles", "sum_tiles", "use_tiles"]
+def wide(s: Schedule, loop: str, lanes: int) -> None:
+    """A loop on `lanes` lanes, for every 4,096 iterations that it has."""
+    s.vectorize(loop, lanes * max(1, (extent(find_loop(s.program, s.top_func_name, loop).loop) or 0) // 4096))
+    s.pipeline()
+
+
+__all__ = ["in_tiles", "sum_tiles", "use_tiles", "wide"]
