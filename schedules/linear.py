@@ -31,7 +31,7 @@ def linear(s: Schedule, p: Parallelism) -> None:
         rows = min(rows, -(-n_rows * n_columns // (columns * p.cycles)))
         rows = next(n for n in range(rows, n_rows + 1) if n_rows % n == 0)
     n = "mac.n.inner" if rows < n_rows else "mac.n"
-    tiled = p.lanes > 1 and rows < n_rows and tokens > 1
+    tiled = p.lanes > 1 and tokens > 1 and rows < n_rows and n_rows % rows == 0
     if tiled:
         sum_tiles(s, s.acc, "mac", "t", "n", rows)
     s.vectorize(n if tiled else "mac.n", rows)

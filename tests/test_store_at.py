@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from format_models import random_model, random_tokens
 
 import flexllm_allo as allo
 from flexllm_allo.backend.hls.csim import CSimModule
 from flexllm_allo.backend.hls.toolchain import find_compiler
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.errors import ScheduleError, ToolError
+from flexllm_allo.hybrid import hybrid
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.types import Int, UInt, int32
 from flexllm_allo.ir.walk import buffers, walk
 from flexllm_allo.kernels.linear import linear
+from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.runtime.build import weight_words
+from flexllm_allo.runtime.session import Session
 from flexllm_allo.schedule.memory import Partition
 from flexllm_allo.schedule.schedule import Schedule
-from flexllm_allo.schedules import prefill
+from flexllm_allo.schedules import decode, prefill
 
 
 def filled(A: int32[6, 8]) -> int32[6, 8]:
@@ -180,3 +185,23 @@ def test_tiles_of_a_linear_layer_are_scaled_while_the_next_are_summed(
     except ToolError:
         return
     np.testing.assert_array_equal(CSimModule(s.program)(*arrays), expected)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "joined"),
+    [
+        ("w4a4kv8 static", {"gate", "up"}),
+        ("rotated", {"gate", "up", "rotated"}),
+        ("rotated, Paley sizes", {"rotated"}),
+    ],
+)
+def test_models_in_tiles_keep_every_bit(recipe: str, joined: set[str]) -> None:
+    """Gates go to SwiGLU by FIFOs, tile by tile; rows of a Hadamard transform and blocks overlap."""
+    model = random_model(recipe)
+    stage = prefill.spatial(4, 4, 2, macs_per_dsp=4, lanes=2)
+    top = hybrid(model, stage, decode.overlapped(4), weight_words(model))
+    fifos = {b.name for f in top.top.functions for b in buffers(f).values() if b.is_stream}
+    assert joined <= fifos
+    session, reference = Session(model, top), ReferenceLlama(model.weights, sequential=True)
+    ids = random_tokens(11, seed=11)
+    np.testing.assert_array_equal(session.logits(ids, "prefill"), reference.prefill(ids))
