@@ -18,7 +18,9 @@ from typing import Any
 from flexllm_allo import Bundle, Self, Traits, grid, meta_else, meta_for, meta_if, params, template
 from flexllm_allo.ir.types import DType, float16, float32, int32
 
-F, Tx, Tw, T, N, K, P = params("F, Tx, Tw, T, N, K, P")
+from .embedding import load_rows
+
+F, Tx, Tw, T, N, K, P, R = params("F, Tx, Tw, T, N, K, P, R")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,20 @@ def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
 
 
 @template(F)
-def linear_add(X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N]) -> float32[T, N]:
-    """A linear layer of any storage plus the residual stream that goes around it."""
+def linear_add(
+    X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N], stream: float32[R, N],
+    n: int32, pos: int32,
+) -> float32[T, N]:  # fmt: skip
+    """A linear layer of any storage plus the residual stream that goes around it: `skip`.
+
+    Where `stream` has more than a block, its n rows from pos on are the same numbers. These are read then:
+    what comes from memory again need not wait on the chip meanwhile.
+    """
     Y = F.linear(X, x_terms, w)
-    Z = residual(skip, Y)
-    return Z
+    with meta_if(R > T):
+        around = load_rows[T](stream, n, pos)
+        Z = residual(around, Y)
+        return Z
+    with meta_else():
+        Z = residual(skip, Y)
+        return Z
