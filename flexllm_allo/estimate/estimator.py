@@ -13,9 +13,9 @@ from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
 from .channels import Placement, busiest, channels
-from .fit import Excess, Fit
+from .fit import Fit
 from .hardware_copies import copies
-from .limits import Demand, excesses, total, utilization
+from .limits import Demand, excesses, holding, total, utilization
 from .loops import Timing
 from .operators import Operators
 from .phases import Run, off_chip, runs
@@ -100,7 +100,7 @@ def estimate(
         binds=shared.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
         stages=tuple(rows),
         notes=tuple(notes),
-        fit=Fit(tuple(_exceeded(card, loads or {"": modules}))),
+        fit=_fit(card, loads or {"": modules}),
     )
 
 
@@ -122,10 +122,17 @@ def _as_fast_as_memory(
     return replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds), reason
 
 
-def _exceeded(card: Device, loads: Mapping[str, Sequence[Module]]) -> Iterable[Excess]:
-    """The limits that are exceeded by what is on the device at one time, by its name."""
-    for name, modules in loads.items() if card.available else ():
-        yield from (replace(excess, where=name) for excess in excesses(Demand(modules), card))
+def _fit(card: Device, loads: Mapping[str, Sequence[Module]]) -> Fit:
+    """Whether the card holds what is on it at one time, by the name of that, and which other cards do."""
+    demands = {n: Demand([Module(n, total(m.resources for m in modules))]) for n, modules in loads.items()}
+    found = [
+        replace(excess, where=name)
+        for name, demand in (demands if card.available else {}).items()
+        for excess in excesses(demand, card)
+    ]
+    held = [holding(demand) for demand in demands.values()]
+    others = (key for key in held[0] if key != card.key and all(key in keys for keys in held))
+    return Fit(tuple(found), others=tuple(others))
 
 
 def _rows(timing: Timing, found: Sequence[Run], lines: ScheduleLines) -> list[StageTiming]:
