@@ -445,6 +445,17 @@ def tune_design(
         result_file.write_json(found.estimate.to_dict())
 
 
+@app.command("systems")
+def show_systems(json_file: JsonFile = None) -> None:
+    """Hold the decode rates of published accelerators against what documented facts give for them."""
+    from .runtime.systems import predictions, system_rows
+
+    result_file = _output(json_file) if json_file else None
+    show_rows("decode of published systems, tokens/s (predicted from bytes and bandwidth)", system_rows())
+    if result_file:
+        result_file.write_json({"predictions": [found.to_dict() for found in predictions()]})
+
+
 @app.command("recipes")
 def show_recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe, or a TOML file: print all of it.")] = None,
