@@ -82,12 +82,8 @@ def estimate(
         f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
         "FIFOs are taken to be deep enough",
     ]
-    phases, shared = {run.name: run.phase(mhz) for run in found}, dict[str, str]()
-    for run in found:
-        phase, reason = _as_fast_as_memory(card, run, phases[run.name], mhz, placement or {})
-        if reason:
-            phases[run.name], shared[run.name] = phase, reason
-            notes.append(f"{run.name}: {reason}")
+    phases, waits = _phases(card, found, mhz, placement or {})
+    notes += [f"{name}: {reason}" for name, reason in waits.items()]
     return Estimate(
         design=design or program.top,
         device=card.key,
@@ -97,29 +93,33 @@ def estimate(
         utilization=utilization(used, card.available) if card.available else {},
         channels=channels(card, main, mhz, placement or {}, phases[main.name].seconds),
         power_w=_power(card, used, mhz, phases[main.name], notes),
-        binds=shared.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
+        binds=waits.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
         stages=tuple(rows),
         notes=tuple(notes),
         fit=_fit(card, loads or {"": modules}),
     )
 
 
-def _as_fast_as_memory(
-    card: Device, run: Run, phase: Phase, mhz: float, placement: Placement
-) -> tuple[Phase, str]:
-    """A phase whose ports together ask for more than a channel gives takes as long as the channel.
+def _phases(
+    card: Device, found: Iterable[Run], mhz: float, placement: Placement
+) -> tuple[dict[str, Phase], dict[str, str]]:
+    """The phases, and why some are longer than their loops.
 
-    Returns:
-        The phase, and why it is longer than its loops; nothing where it is not.
+    A phase whose ports together ask for more than a channel gives takes as long as the channel.
     """
-    channel, seconds, rate = busiest(card, run, placement)
-    if seconds <= phase.seconds * (1 + 1e-9):
-        return phase, ""
-    reason = (
-        f"bandwidth of {channel}: its ports together ask for {rate * seconds / phase.seconds:,.1f} GB/s, "
-        f"and it gives {rate:,.1f}; that takes {seconds / phase.seconds:.1f} times as long as the loops"
-    )
-    return replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds), reason
+    phases, waits = dict[str, Phase](), dict[str, str]()
+    for run in found:
+        phase = phases[run.name] = run.phase(mhz)
+        channel, seconds, rate = busiest(card, run, placement)
+        if seconds <= phase.seconds * (1 + 1e-9):
+            continue
+        times = seconds / phase.seconds
+        phases[run.name] = replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds)
+        waits[run.name] = (
+            f"bandwidth of {channel}: its ports together ask for {rate * times:,.1f} GB/s, "
+            f"and it gives {rate:,.1f}; that takes {times:.1f} times as long as the loops"
+        )
+    return phases, waits
 
 
 def _fit(card: Device, loads: Mapping[str, Sequence[Module]]) -> Fit:

@@ -1,8 +1,8 @@
 """Published accelerators as configurations (`systems.toml`): the decode rate that documented facts give.
 
 A prediction is the smaller of two ceilings: the bytes of a token at the bandwidth of the card, and its
-products at the multipliers of the design. Where it misses the published rate, the assumption that is missing is
-named.
+products at the multipliers of the design. Where it misses the published rate, the assumption that is
+missing is named.
 """
 
 from __future__ import annotations
