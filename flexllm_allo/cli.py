@@ -365,6 +365,9 @@ def show_estimate(
     clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
     recipe: Recipe = None,
     max_seq_len: MaxSeqLen = None,
+    nearest: Annotated[
+        bool, typer.Option(help="Of a preset that does not fit: search the nearest setting that does.")
+    ] = True,
     html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -372,11 +375,13 @@ def show_estimate(
     from .report.estimate import estimate_page
     from .report.terminal import estimate_text
     from .runtime.estimate import estimate_model
+    from .runtime.nearest import estimate_advised
 
     result_file = _output(json_file) if json_file else None
     page_file = _output(html) if html else None
-    with progress("estimate"):
-        found = estimate_model(
+    with progress("estimate") as advance:
+        estimated = partial(estimate_advised, on_step=advance) if nearest else estimate_model
+        found = estimated(
             directory,
             device,
             prompt,
@@ -438,6 +443,17 @@ def tune_design(
         preset_file.write(preset_to_toml(found.preset).encode())
     if result_file:
         result_file.write_json(found.estimate.to_dict())
+
+
+@app.command("systems")
+def show_systems(json_file: JsonFile = None) -> None:
+    """Hold the decode rates of published accelerators against what documented facts give for them."""
+    from .runtime.systems import predictions, system_rows
+
+    result_file = _output(json_file) if json_file else None
+    show_rows("decode of published systems, tokens/s (predicted from bytes and bandwidth)", system_rows())
+    if result_file:
+        result_file.write_json({"predictions": [found.to_dict() for found in predictions()]})
 
 
 @app.command("recipes")

@@ -1,10 +1,9 @@
-"""What an estimate says of a design that its card does not hold, and what would fit."""
+"""What an estimate says of a design that its card does not hold, and what it finds that would fit."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,9 @@ from flexllm_allo.hardware.devices import Caps, device
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.report.estimate import estimate_page
 from flexllm_allo.report.terminal import estimate_text
-from flexllm_allo.runtime.estimate import estimate_model
+from flexllm_allo.runtime.estimate import estimate_model, estimate_preset, open_model
+from flexllm_allo.runtime.nearest import estimate_advised, nearest_preset
+from flexllm_allo.runtime.preset import Preset, get_preset
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 
@@ -58,8 +59,8 @@ def test_report_page_and_json_say_the_same(over):
 def test_a_design_that_fits_says_nothing():
     found = estimate_model(Path("llama-3.2-1b"), "u280", 128, 16, preset="u280-best")
     assert found.fit
-    assert found.fit == Fit()
-    assert found.to_dict()["fit"] == {"fits": True, "exceeded": [], "unplaced": [], "advice": []}
+    assert found.fit == Fit(others=found.fit.others)
+    assert found.to_dict()["fit"]["fits"] is True
     assert "does not fit" not in estimate_text(found)
     assert "does not fit" not in estimate_page(found)
 
@@ -115,7 +116,7 @@ def test_a_kernel_by_itself():
     s.partition("A", dim=1, factor=1024)
     s.partition("B", dim=1, factor=1024)
     found = s.estimate("kv260", on_chip=True)
-    assert found.fit == replace(found.fit, unplaced=(), advice=())
+    assert found.fit.unplaced == ()
     (dsp,) = (excess for excess in found.fit.exceeded if excess.what == "DSP")
     assert dsp.used == found.resources.dsp >= 1024  # a product each, none of them shared
 
@@ -129,7 +130,49 @@ def test_a_limit_in_words():
 def test_the_command_answers_with_exit_code_0(tmp_path: Path):
     out = tmp_path / "estimate.json"
     options = ["--preset", "u280-best", "--device", "zcu102", "--prompt", "16", "--new-tokens", "4"]
-    ran = CliRunner().invoke(cli.app, ["estimate", "llama-3.2-1b", *options, "--json", str(out)])
+    options += ["--no-nearest", "--json", str(out)]
+    ran = CliRunner().invoke(cli.app, ["estimate", "llama-3.2-1b", *options])
     assert ran.exit_code == 0, ran.output
     assert "none on this part" in ran.output
-    assert json.loads(out.read_text())["fit"]["fits"] is False
+    fit = json.loads(out.read_text())["fit"]
+    assert (fit["fits"], fit["advice"], fit["nearest"]) == (False, "", None)
+    assert "it fits u280, v80, u55c, " in ran.output
+
+
+# ---------------------------------------------------------------------------------------- nearest
+
+
+def changed(preset: Preset, stage: str, **parameters: int) -> Preset:
+    return preset.model_copy(update={stage: getattr(preset, stage).model_copy(update=parameters)})
+
+
+def test_the_nearest_setting_has_the_fewest_halvings():
+    found = estimate_advised(Path("llama-3.2-1b"), "u280", 128, 16, preset="flexllm-u280")
+    assert found.fit.nearest == {"prefill.token": 4}
+    assert found.fit.advice.startswith("the nearest setting that fits: prefill.token = 4 (not 8): prefill 0.")
+    halved = changed(get_preset("flexllm-u280"), "prefill", token=4)
+    model = open_model(Path("llama-3.2-1b"), halved.recipe, 128, 16)
+    assert estimate_preset(halved, model, device("u280"), 128, 16, None, "").fit
+    assert f"\n{found.fit.advice}\n" in estimate_text(found)
+    assert found.fit.advice in estimate_page(found)
+
+
+def test_more_channels_than_the_device_has():
+    asked = changed(changed(get_preset("flexllm-u280"), "prefill", token=4), "decode", ports=64)
+    model = open_model(Path("llama-3.2-1b"), asked.recipe, 128, 16)
+    found = estimate_preset(asked, model, device("u280"), 128, 16, None, "")
+    (why,) = found.fit.unplaced
+    assert re.match(
+        r"decode: the design needs (\d+) memory ports, \d+ more than AMD Alveo U280 has \(34\), and no more",
+        why,
+    )
+    near = nearest_preset(asked, model, device("u280"), 128, 16)
+    assert near
+    assert near.changes == {"decode.ports": (64, 32)}
+    assert not near.estimate.fit.unplaced
+
+
+def test_a_search_that_ends_says_so():
+    found = estimate_advised(Path("llama-3.2-1b"), "kv260", 16, 4, preset="u280-best", estimates=2)
+    assert found.fit.advice == "no setting that fits was found in 2 estimates of stages"
+    assert found.fit.nearest == {}

@@ -13,9 +13,9 @@ from ..hardware.devices import device as find_device
 from ..ir import nodes as ir
 from ..schedule.trace import Primitive
 from .channels import Placement, busiest, channels
-from .fit import Excess, Fit
+from .fit import Fit
 from .hardware_copies import copies
-from .limits import Demand, excesses, total, utilization
+from .limits import Demand, excesses, holding, total, utilization
 from .loops import Timing
 from .operators import Operators
 from .phases import Run, off_chip, runs
@@ -82,12 +82,8 @@ def estimate(
         f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
         "FIFOs are taken to be deep enough",
     ]
-    phases, shared = {run.name: run.phase(mhz) for run in found}, dict[str, str]()
-    for run in found:
-        phase, reason = _as_fast_as_memory(card, run, phases[run.name], mhz, placement or {})
-        if reason:
-            phases[run.name], shared[run.name] = phase, reason
-            notes.append(f"{run.name}: {reason}")
+    phases, waits = _phases(card, found, mhz, placement or {})
+    notes += [f"{name}: {reason}" for name, reason in waits.items()]
     return Estimate(
         design=design or program.top,
         device=card.key,
@@ -97,35 +93,46 @@ def estimate(
         utilization=utilization(used, card.available) if card.available else {},
         channels=channels(card, main, mhz, placement or {}, phases[main.name].seconds),
         power_w=_power(card, used, mhz, phases[main.name], notes),
-        binds=shared.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
+        binds=waits.get(main.name) or binding([row for row in rows if row.phase == main.name], main.cost),
         stages=tuple(rows),
         notes=tuple(notes),
-        fit=Fit(tuple(_exceeded(card, loads or {"": modules}))),
+        fit=_fit(card, loads or {"": modules}),
     )
 
 
-def _as_fast_as_memory(
-    card: Device, run: Run, phase: Phase, mhz: float, placement: Placement
-) -> tuple[Phase, str]:
-    """A phase whose ports together ask for more than a channel gives takes as long as the channel.
+def _phases(
+    card: Device, found: Iterable[Run], mhz: float, placement: Placement
+) -> tuple[dict[str, Phase], dict[str, str]]:
+    """The phases, and why some are longer than their loops.
 
-    Returns:
-        The phase, and why it is longer than its loops; nothing where it is not.
+    A phase whose ports together ask for more than a channel gives takes as long as the channel.
     """
-    channel, seconds, rate = busiest(card, run, placement)
-    if seconds <= phase.seconds * (1 + 1e-9):
-        return phase, ""
-    reason = (
-        f"bandwidth of {channel}: its ports together ask for {rate * seconds / phase.seconds:,.1f} GB/s, "
-        f"and it gives {rate:,.1f}; that takes {seconds / phase.seconds:.1f} times as long as the loops"
-    )
-    return replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds), reason
+    phases, waits = dict[str, Phase](), dict[str, str]()
+    for run in found:
+        phase = phases[run.name] = run.phase(mhz)
+        channel, seconds, rate = busiest(card, run, placement)
+        if seconds <= phase.seconds * (1 + 1e-9):
+            continue
+        times = seconds / phase.seconds
+        phases[run.name] = replace(phase, cycles=round(seconds * mhz * 1e6), seconds=seconds)
+        waits[run.name] = (
+            f"bandwidth of {channel}: its ports together ask for {rate * times:,.1f} GB/s, "
+            f"and it gives {rate:,.1f}; that takes {times:.1f} times as long as the loops"
+        )
+    return phases, waits
 
 
-def _exceeded(card: Device, loads: Mapping[str, Sequence[Module]]) -> Iterable[Excess]:
-    """The limits that are exceeded by what is on the device at one time, by its name."""
-    for name, modules in loads.items() if card.available else ():
-        yield from (replace(excess, where=name) for excess in excesses(Demand(modules), card))
+def _fit(card: Device, loads: Mapping[str, Sequence[Module]]) -> Fit:
+    """Whether the card holds what is on it at one time, by the name of that, and which other cards do."""
+    demands = {n: Demand([Module(n, total(m.resources for m in modules))]) for n, modules in loads.items()}
+    found = [
+        replace(excess, where=name)
+        for name, demand in (demands if card.available else {}).items()
+        for excess in excesses(demand, card)
+    ]
+    held = [holding(demand) for demand in demands.values()]
+    others = (key for key in held[0] if key != card.key and all(key in keys for keys in held))
+    return Fit(tuple(found), others=tuple(others))
 
 
 def _rows(timing: Timing, found: Sequence[Run], lines: ScheduleLines) -> list[StageTiming]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -60,12 +61,16 @@ class Fit:
     Attributes:
         exceeded: the limits that it is over.
         unplaced: why its arrays have no place in the memory of the device, by bitstream.
-        advice: what would fit, in words.
+        others: cards that hold it, by name.
+        advice: what would fit on this one, in words.
+        nearest: the fields of a preset to change so that it fits, and to what.
     """
 
     exceeded: tuple[Excess, ...] = ()
     unplaced: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    advice: str = ""
+    nearest: Mapping[str, int | str] = field(default_factory=dict[str, int | str])
 
     def __bool__(self) -> bool:
         return not self.exceeded and not self.unplaced
@@ -75,13 +80,21 @@ class Fit:
         """Why it does not, a line each."""
         return [*map(str, self.exceeded), *self.unplaced]
 
+    @property
+    def remedies(self) -> list[str]:
+        """What would fit, a line each."""
+        cards = f"it fits {', '.join(self.others)}" if self.others else "it fits no card of the database"
+        return [self.advice, cards] if self.advice else [cards]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "fits": bool(self),
             "exceeded": [excess.to_dict() for excess in self.exceeded],
             "unplaced": list(self.unplaced),
-            "advice": list(self.advice),
+            "others": list(self.others),
+            "advice": self.advice,
+            "nearest": dict(self.nearest) or None,
         }
 
 

@@ -90,7 +90,8 @@ def fit_of(estimate: Estimate) -> Fit:
     card = device(estimate.device)
     if not estimate.fit or card.available is None:
         return estimate.fit
-    return Fit(tuple(excesses(demand_of(estimate), card)))
+    demand = demand_of(estimate)
+    return Fit(tuple(excesses(demand, card)), others=holding(demand))
 
 
 def check_fits(
@@ -123,7 +124,7 @@ def check_fits(
     if setting is not None and choices and evaluate:
         near = nearest(setting, choices, lambda s: not excesses(evaluate(s), card, caps))
         hint = _setting_hint(setting, near)
-    raise EstimateError("FX910", message, hint=hint or other_cards([demand], card, found))
+    raise EstimateError("FX910", message, hint=hint or _other_cards(demand, card, found))
 
 
 def nearest(
@@ -185,14 +186,18 @@ def _setting_hint(asked: Setting, near: Setting | None) -> str:
     return "the nearest setting that fits: " + ", ".join(changed)
 
 
-def other_cards(demands: Sequence[Demand], card: Device, found: Sequence[Excess]) -> str:
-    """The cards that several bitstreams fit, and what this one has instead of a memory that it lacks."""
+def holding(demand: Demand) -> tuple[str, ...]:
+    """The cards of the database that a design fits, by name."""
+    return tuple(c.key for c in devices() if c.available and not excesses(demand, c))
+
+
+def _other_cards(demand: Demand, card: Device, found: Sequence[Excess]) -> str:
+    """The cards it fits, and what this one has instead of a memory that it lacks."""
     parts: list[str] = []
     missing = [excess for excess in found if excess.what.endswith("channels") and not excess.there_are]
     if missing:
         has = ", ".join(f"{m.channels} {m.kind}" for m in card.memories)
         parts.append(f"its memory is {has} channel{'s' if card.memory.channels > 1 else ''}")
-    known = [c for c in devices() if c.available and c.key != card.key]
-    others = [c.key for c in known if not any(excesses(demand, c) for demand in demands)]
+    others = [key for key in holding(demand) if key != card.key]
     parts.append(f"it fits {', '.join(others)}" if others else "it fits no card of the database")
     return "; ".join(parts)

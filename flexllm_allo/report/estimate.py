@@ -78,7 +78,7 @@ def _verdict(estimate: Estimate, card: Device) -> str:
     cards = [html.card("What binds", html.paragraph(estimate.binds), kind="good")]
     fit = fit_of(estimate)
     if not fit:
-        lines = [html.paragraph(text) for text in (*fit.reasons, *fit.advice)]
+        lines = [html.paragraph(text) for text in (*fit.reasons, *fit.remedies)]
         cards.append(html.card(f"It does not fit the {card.name}", *lines, kind="alert"))
     return html.section("In short", *cards)
 

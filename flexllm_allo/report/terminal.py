@@ -59,7 +59,7 @@ def _fit(estimate: Estimate) -> Iterable[str]:
         return
     yield f"It does not fit the {device(estimate.device).name}:"
     yield from (f"  {reason}." for reason in fit.reasons)
-    yield from fit.advice
+    yield from fit.remedies
 
 
 def _stages(estimate: Estimate) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def estimate_preset(
             ("decode", {"n_prompt": prompt - late, "new_tokens": new_tokens + late}),
         )
     )
-    return joined(first, rest, prompt)
+    return _on_others(joined(first, rest, prompt), made.values(), mhz or preset.clock_mhz)
 
 
 def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
@@ -118,6 +118,7 @@ def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
     fit = Fit(
         tuple(replace(excess, where=name) for name, fit in fits for excess in fit.exceeded),
         tuple(f"{name}: {line}" for name, fit in fits for line in fit.unplaced),
+        others=tuple(key for key in prefill.fit.others if key in decode.fit.others),
     )
     return replace(
         decode,
@@ -138,7 +139,23 @@ def estimate_top(
 ) -> Estimate:
     """The estimate of a run on a design, with its arrays placed in the memory of the card."""
     lengths = {"n_prompt": prompt, "new_tokens": new_tokens}
-    return estimate_placed(top, card, mhz, design, reconfigured=top.mode == "reconfigured", **lengths)
+    found = estimate_placed(top, card, mhz, design, reconfigured=top.mode == "reconfigured", **lengths)
+    return _on_others(found, [top], mhz)
+
+
+def _on_others(found: Estimate, made: Collection[HybridTop | Bitstream], mhz: float) -> Estimate:
+    """Of a design that does not fit, only those other cards whose memory holds it as well."""
+    if found.fit:
+        return found
+    held = tuple(key for key in found.fit.others if all(_placed(one, find_device(key), mhz) for one in made))
+    return replace(found, fit=replace(found.fit, others=held))
+
+
+def _placed(made: HybridTop | Bitstream, card: Device, mhz: float) -> bool:
+    try:
+        return bool(placement(made, card, mhz))
+    except BackendError:
+        return False
 
 
 def estimate_placed(

@@ -6,20 +6,22 @@ smallest, what lies between is interpolated, and only settings that should fit a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 from math import prod
 from operator import add
+from pathlib import Path
+from typing import Any
 
 from ..errors import FlexError
 from ..estimate.limits import NOTHING, Demand, excesses, nearest
 from ..estimate.result import Estimate, Module
 from ..hardware.devices import Device, Resources
+from ..hardware.devices import device as find_device
 from ..models import Model
-from .estimate import estimate_preset, placement
-from .preset import ALONE, SCHEDULES, Preset, StagePreset, stage_bitstream
+from .estimate import DESIGNS, estimate_model, estimate_preset, open_model, placement
+from .preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset, stage_bitstream
 
 OnStep = Callable[[int, int | None], None]
 Setting = Mapping[str, int]
@@ -28,8 +30,8 @@ Setting = Mapping[str, int]
 Stages = tuple[str, ...]
 """Those that are on the card together."""
 
-SECONDS = 20.0
-"""That a search may take before it begins its last estimate."""
+ESTIMATES = 24
+"""Of stages, at most: some twenty seconds for a model of a billion weights."""
 HALVINGS = 4
 """Of a parameter, at most."""
 TRIES = 50_000
@@ -55,8 +57,8 @@ class Near:
     def __str__(self) -> str:
         changed = ", ".join(f"{name} = {now} (not {asked})" for name, (asked, now) in self.changes.items())
         rate = self.estimate.tokens_per_second
-        speed = f"prefill {self.estimate.prefill_s:.3g} s, decode {rate:.3g} tokens/s" if rate else ""
-        return f"the nearest setting that fits: {changed}" + (f"; it makes {speed}" if speed else "")
+        speed = f": prefill {self.estimate.prefill_s:.3g} s, decode {rate:.3g} tokens/s" if rate else ""
+        return f"the nearest setting that fits: {changed}{speed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,39 @@ class Need:
     ports: Resources
 
 
+def estimate_advised(
+    directory: Path,
+    device: str | None = None,
+    prompt: int = 1024,
+    new_tokens: int = 128,
+    *,
+    preset: str = DEFAULT,
+    clock_mhz: float | None = None,
+    recipe: str | None = None,
+    max_seq_len: int | None = None,
+    estimates: int = ESTIMATES,
+    on_step: OnStep = lambda _done, _total: None,
+) -> Estimate:
+    """As `estimate_model`; of a preset that does not fit its card, with the nearest setting that does.
+
+    Args:
+        estimates: of stages, that the search for this setting may make.
+        on_step: called with (estimates done by it, None).
+    """
+    options: Any = {"clock_mhz": clock_mhz, "recipe": recipe, "max_seq_len": max_seq_len}
+    found = estimate_model(directory, device, prompt, new_tokens, preset=preset, **options)
+    if found.fit or preset in DESIGNS:
+        return found
+    chosen = get_preset(preset)
+    model = open_model(directory, recipe or chosen.recipe_for(directory), prompt, new_tokens, max_seq_len)
+    card = find_device(found.device)
+    mhz = clock_mhz or (None if card.key == chosen.device else card.default_mhz)
+    near = nearest_preset(chosen, model, card, prompt, new_tokens, mhz, estimates, on_step)
+    changes = {name: now for name, (_, now) in near.changes.items()} if near else {}
+    advice = str(near) if near else f"no setting that fits was found in {estimates} estimates of stages"
+    return replace(found, fit=replace(found.fit, advice=advice, nearest=changes))
+
+
 def nearest_preset(
     preset: Preset,
     model: Model,
@@ -74,10 +109,10 @@ def nearest_preset(
     prompt: int,
     new_tokens: int,
     mhz: float | None = None,
-    seconds: float = SECONDS,
+    estimates: int = ESTIMATES,
     on_step: OnStep = lambda _done, _total: None,
 ) -> Near | None:
-    """The nearest setting that fits; None where none was found in that time.
+    """The nearest setting that fits; None where none was found.
 
     First with the schedules as they are, then with operators that take turns; then the same with stages that
     take turns on the card.
@@ -85,10 +120,10 @@ def nearest_preset(
     Args:
         prompt, new_tokens: lengths of the run that it is estimated for.
         mhz: the clock of both stages; by default that of the preset.
-        seconds: after which no estimate is begun.
+        estimates: of stages, at most.
         on_step: called with (estimates done, None).
     """
-    search = _Search(model, card, time.monotonic() + seconds, on_step)
+    search = _Search(model, card, estimates, on_step)
     plain = preset
     if card.available is not None and not card.available.uram:
         plain = preset.model_copy(update={"uram_depth": 0})
@@ -109,8 +144,9 @@ def _temporal(chosen: StagePreset) -> StagePreset:
 class _Search:
     """Estimates of stages, remembered."""
 
-    def __init__(self, model: Model, card: Device, deadline: float, on_step: OnStep) -> None:
-        self.model, self.card, self.deadline, self.on_step = model, card, deadline, on_step
+    def __init__(self, model: Model, card: Device, estimates: int, on_step: OnStep) -> None:
+        self.model, self.card, self.estimates, self.on_step = model, card, estimates, on_step
+        self.program = cache(model.program)
         self.needs: dict[str, Need | None] = {}
 
     def of_mode(self, preset: Preset) -> Preset | None:
@@ -137,6 +173,9 @@ class _Search:
             return preset
         if not self._fits(preset, {**asked, **smallest}, together):
             return None
+        if any(self._need(preset, stage, asked) is None for stage in together):  # it has too many ports
+            choices = {name: values for name, values in choices.items() if name.endswith(".ports")}
+            smallest = {name: values[-1] for name, values in choices.items()}
         models = {stage: self._interpolated(preset, stage, asked, smallest) for stage in together}
         scale = dict.fromkeys(models, (1.0,) * 5)
 
@@ -163,7 +202,7 @@ class _Search:
         known = base.resources if base else NOTHING
         shares: dict[str, tuple[float, ...]] = {}
         for name, least in smallest.items():
-            if name.startswith(stage) and time.monotonic() < self.deadline:
+            if name.startswith(stage):
                 found = self._need(preset, stage, {**asked, name: least})
                 shares[name] = _ratio(found.resources, known) if found else (1.0,) * 5
 
@@ -187,11 +226,11 @@ class _Search:
         return not excesses(Demand([Module("stages", load)]), self.card)
 
     def _need(self, preset: Preset, stage: str, setting: Setting) -> Need | None:
-        """What a stage takes; None if there is no such design, its arrays have no place, or time is up."""
+        """What a stage takes; None if there is no such design or no place for its arrays, or none is left."""
         chosen = _with(preset, setting)
         key = f"{stage} {chosen.uram_depth} {getattr(chosen, stage)}"
         if key not in self.needs:
-            if time.monotonic() > self.deadline:
+            if len(self.needs) >= self.estimates:
                 return None
             self.needs[key] = self._estimated(chosen, stage)
             self.on_step(len(self.needs), None)
@@ -201,7 +240,7 @@ class _Search:
         lengths = {"n_prompt": 64, "new_tokens": 2} if stage == "decode" else {"n_prompt": 64}
         mhz = preset.clock_of(stage)
         try:
-            made = stage_bitstream(preset, self.model, stage)
+            made = stage_bitstream(preset, self.model, stage, self.program)
             placement(made, self.card, mhz)
             found = made.schedule.estimate(self.card.key, clock_mhz=mhz, **lengths)
         except FlexError:
@@ -268,4 +307,4 @@ def _less(a: Resources, b: Resources) -> Resources:
     return Resources(*(x - y for x, y in zip(a.counts(), b.counts(), strict=True)))
 
 
-__all__ = ["Near", "nearest_preset"]
+__all__ = ["Near", "estimate_advised", "nearest_preset"]

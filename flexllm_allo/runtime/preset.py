@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import FlexError, UsageError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
+from ..ir import nodes as ir
 from ..models import Model
 from ..models.flexllm_model import Decode, Prefill
 from ..quant.store.folder import is_quantized
@@ -192,8 +193,13 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
     return {name: stage_of(top, name) if name in SCHEDULES else whole(top) for name in preset.bitstreams}
 
 
-def stage_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
+def stage_bitstream(
+    preset: Preset, model: Model, name: str, program: Callable[[int], ir.Program] | None = None
+) -> Bitstream:
     """One stage of a preset by itself, wherever the stages of the preset are.
+
+    Args:
+        program: gives the program of the model for a size of blocks, by default by lowering it.
 
     Raises:
         UsageError: FX703, the kernels of the preset do not compute this model.
@@ -201,7 +207,8 @@ def stage_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
     chosen: StagePreset = getattr(preset, name)
     if chosen.schedule in ALONE:
         return _alone(preset, model, name)
-    return staged(model, name, preset_stage(name, chosen), preset.word_rows, preset.uram_depth)
+    made = preset_stage(name, chosen)
+    return staged(model, name, made, preset.word_rows, preset.uram_depth, program)
 
 
 def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
