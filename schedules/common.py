@@ -49,9 +49,9 @@ def stage(
         p = numbers(*args, **named)
         made = kernels(p, streams, spatial)
         if overlapped:
-            tiles = "gate up" if p.lanes > 1 else ""  # which come in the order that they are used in
-            made |= dict.fromkeys(PROCESSES, partial(processes, joined=f"{tiles} normed hidden Y"))
-            made |= {"prefill": partial(overlap, loops="e b")}
+            joined = ("gate up first x y z " if p.lanes > 1 else "") + "normed hidden Y"
+            made |= dict.fromkeys(PROCESSES, partial(processes, joined=joined))
+            made["prefill"] = partial(overlap, loops="e b", joined=joined)
         return Stage(name, p.token_parallel, made, Schedule.pipeline)
 
     return shaped
@@ -70,20 +70,19 @@ def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | S
         "mix": partial(attention.products, p=p, once="t_c j_c", lanes={"d_y": p.lanes}),
         "append_codes": attention.append,
         "candidates": {"i": 0},
+        "swiglu": partial(in_tiles, outer="t", along="i", size=p.weight_parallel * (p.lanes > 1)),
         "butterfly": {"i": pairs},
         "base_product": hadamard.base,
         "hadamard": partial(hadamard.rows, lanes=(min(2, p.lanes), 1) if spatial else (2 * pairs, 2 * pairs)),
     }
-    for kernel, loop in ELEMENTWISE.items() if p.lanes > 1 else ():
-        if not (spatial and loop == "i"):  # its stages take an element per cycle
-            made[kernel] = partial(wide, loop=loop, lanes=p.lanes)
+    streamed = ("i", "e_out") if spatial else ()  # loops of stages that take an element per cycle
+    wider = {k: loop for k, loop in ELEMENTWISE.items() if p.lanes > 1 and loop not in streamed}
+    made |= {kernel: partial(wide, loop=loop, lanes=p.lanes) for kernel, loop in wider.items()}
     if streams:
         made |= dict.fromkeys(("attention", "attention_static"), partial(overlap, loops="g"))
         joined = {"norm_quantize": "normed", "swiglu_quantize": "hidden", "gelu_quantize": "hidden"}
         joined |= {"rotate_quantize": "rotated", "linear_add": "Y"}
         made |= {kernel: partial(stream, names=name) for kernel, name in joined.items()}
-    if spatial and p.lanes > 1:
-        made["swiglu"] = partial(in_tiles, outer="t", along="i", size=p.weight_parallel)
     return made
 
 
@@ -96,10 +95,11 @@ def processes(s: Schedule, joined: str) -> None:
     s.pipeline()
 
 
-def overlap(s: Schedule, loops: str) -> None:
+def overlap(s: Schedule, loops: str, joined: str = "") -> None:
     """The next iteration begins as soon as the first process of a loop is done with the one before."""
     for loop in loops.split():
         s.dataflow(loop)
+    stream(s, joined)
     s.pipeline()
 
 

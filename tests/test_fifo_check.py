@@ -140,6 +140,22 @@ def test_no_depth_helps_where_tokens_are_missing():
     assert caught.value.hint == "a FIFO is read more often than it is written, or before it is written"
 
 
+def balanced_then_stuck(X: int32[N], n: int32) -> int32[N]:
+    Y = unbalanced(X, n)
+    Z = skip(Y)
+    return Z
+
+
+def test_what_is_known_is_checked_beside_what_is_not():
+    s = allo.customize(balanced_then_stuck)
+    for name in ("unbalanced", "skip"):
+        s.function(name).dataflow()
+    with pytest.raises(DeadlockError, match="deadlock in 'skip'"):
+        s.check_streams()
+    with pytest.raises(EstimateError, match="what 'unbalanced' does to its FIFOs depends on"):
+        check_streams(with_depths(s.program, {("skip", "past"): 15}))
+
+
 def test_what_depends_on_data_is_refused_with_what_to_give():
     s = allo.customize(unbalanced)
     s.dataflow()

@@ -48,9 +48,9 @@ def use_tiles(
 
 
 def in_tiles(s: Schedule, outer: str, along: str, size: int) -> None:
-    """Elements in the order in which `use_tiles` leaves them, where there are several whole tiles."""
+    """Elements in the order in which `use_tiles` leaves them, if there are several whole tiles; 0: none."""
     lines, channels = (extent(find_loop(s.program, s.top_func_name, loop).loop) for loop in (outer, along))
-    if lines and channels and lines > 1 and size < channels and channels % size == 0:
+    if lines and channels and lines > 1 and 0 < size < channels and channels % size == 0:
         s.split(along, size)
         s.reorder(f"{along}.outer", outer)
     s.pipeline()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...backend.deadlock import deadlock
-from ...errors import DeadlockError, Place, Span
+from ...errors import DeadlockError, EstimateError, Place, Span
 from ...ir import nodes as ir
 from ...ir.walk import buffers, calls
 from .behaviour import UNTIMED, Behaviours, Timing
@@ -120,14 +120,22 @@ def fifo_depths(
 
 
 def _regions(behaviours: Behaviours, scalars: Mapping[str, int]) -> Iterator[Behaviour]:
-    """What every function does that uses FIFOs and is given none."""
+    """What every function does that uses FIFOs and is given none; the unknown is raised behind the rest."""
     program = behaviours.program
+    unknown: EstimateError | None = None
     for name in _reached(program):
         function = program.function(name)
         if any(p.is_stream for p in function.params) or not _own(behaviours, function):
             continue
         known = {p.name: scalars[p.name] for p in function.inputs if p.name in scalars}
-        yield behaviours.of(name, known)
+        try:
+            made = behaviours.of(name, known)
+        except EstimateError as error:
+            unknown = unknown or error
+        else:
+            yield made
+    if unknown:
+        raise unknown
 
 
 def _own(behaviours: Behaviours, function: ir.Function) -> bool:
