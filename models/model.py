@@ -53,6 +53,13 @@ class Model:
     def max_seq_len(self) -> int:
         return self.weights.max_seq_len
 
+    def shortened(self, positions: int) -> Model:
+        """The same model with a context of so many positions, if it has more and they are not 0."""
+        if not 0 < positions < self.max_seq_len:
+            return self
+        tables = {"cos": self.weights.cos[:positions], "sin": self.weights.sin[:positions]}
+        return replace(self, weights=replace(self.weights, **tables))
+
     def program(self, token_parallel: int, decode_parallel: int = 1) -> ir.Program:
         """Both stages as one unscheduled program: ``generate`` on top, ``score`` for either stage.
 

@@ -203,7 +203,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         "quantize_blocks": along("b_0", "b", "b_out"),
         "largest": along("b_0", "i_0", "i", "b"),
         "hadamard_lanes": partial(hadamard_lanes, block=block),
-        "hadamard": partial(hadamard.rows, lanes=block),
+        "hadamard": partial(hadamard.rows, lanes=(block, block)),
         "butterfly": grouped("i", lanes=block // 2),
         "base_product": hadamard.base,
         "take": grouped("i", lanes=block),

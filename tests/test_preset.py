@@ -29,6 +29,8 @@ clock_mhz = 250.0
 mode = "resident"
 word_rows = 32
 uram_depth = 1024
+lutram_bits = 512
+max_prompt = 0
 
 [prefill]
 schedule = "overlapped"

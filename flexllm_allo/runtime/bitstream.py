@@ -19,7 +19,7 @@ from ..models.sampling import Sampling
 from ..schedule.schedule import Schedule
 from ..schedule.stage import Stage
 from .flexllm import decode_design, prefill_design
-from .storage import store_in_uram
+from .storage import Storage, store_arrays
 from .words import WORD_ROWS, weight_words
 
 Array = NDArray[Any]
@@ -28,6 +28,10 @@ GOLDEN_PROMPT = 11
 GOLDEN_TOKENS = 6
 BLOCK = 8
 """Tokens of a block of prefill, where only the other stage is wanted."""
+
+
+TOOLS = Storage()
+"""The tools decide where arrays are."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,16 @@ def stage_of(top: HybridTop, name: str) -> Bitstream:
 
 
 def prefill_bitstream(
-    model: Model, stage: Stage, word_rows: int = WORD_ROWS, uram_depth: int = 0
+    model: Model, stage: Stage, word_rows: int = WORD_ROWS, storage: Storage = TOOLS, max_prompt: int = 0
 ) -> Bitstream:
     """The prefill of a model by itself, as a stage schedules it.
 
     Args:
         word_rows: rows of a weight in a memory word.
-        uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
+        storage: where arrays are.
+        max_prompt: tokens of the longest prompt; 0 for those of the context.
     """
-    return staged(model, "prefill", stage, word_rows, uram_depth)
+    return staged(model.shortened(max_prompt), "prefill", stage, word_rows, storage)
 
 
 def staged(
@@ -106,13 +111,13 @@ def staged(
     name: str,
     stage: Stage,
     word_rows: int = WORD_ROWS,
-    uram_depth: int = 0,
+    storage: Storage = TOOLS,
     program: Callable[[int], ir.Program] | None = None,
 ) -> Bitstream:
     """``prefill`` or ``decode`` of a model by itself, as a stage schedules it.
 
     Args:
-        word_rows, uram_depth: as for `prefill_bitstream`.
+        word_rows, storage: as for `prefill_bitstream`.
         program: gives the program of the model for a size of blocks, by default by lowering it.
     """
     block = stage.token_parallel if name == "prefill" else BLOCK  # which a decode does not see
@@ -122,13 +127,15 @@ def staged(
         if weight in known:
             pack_words(s, weight, words)
     stage.apply(s, [f.name for f in s.program.functions])
-    store_in_uram(s, uram_depth)
+    store_arrays(s, storage)
     return _stage(model, s, s.program, name)
 
 
-def flexllm_prefill(model: Model, size: Prefill) -> Bitstream:
+def flexllm_prefill(model: Model, size: Prefill, storage: Storage = TOOLS, max_prompt: int = 0) -> Bitstream:
     """FlexLLM's prefill, which makes no token: the last of a prompt is the first that decode takes."""
+    model = model.shortened(max_prompt)
     s = prefill_design(model, size)
+    store_arrays(s, storage)
     given, c = run_arguments(model), model.config
     shape = (c.num_hidden_layers, c.num_key_value_heads)
     packs, parts = -(-model.max_seq_len // size.key), c.head_dim // size.value
@@ -141,10 +148,10 @@ def flexllm_prefill(model: Model, size: Prefill) -> Bitstream:
     return Bitstream("prefill", model, s, s.program, "prefill", found, run, _memories(run), makes_token=False)
 
 
-def decode_bitstream(model: Model, size: Decode, uram_depth: int = 0) -> Bitstream:
+def decode_bitstream(model: Model, size: Decode, storage: Storage = TOOLS) -> Bitstream:
     """Decode of a model on an engine."""
     s = decode_design(model, size)
-    store_in_uram(s, uram_depth)
+    store_arrays(s, storage)
     parts = EngineParts(model, size.plan(model), _parts(model))
     run = engine_run(model, size)
     return Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))

@@ -98,6 +98,9 @@ def estimate_preset(
     if not preset.has_own_kernels:
         top = preset_top(preset, model)
         return estimate_top(top, card, prompt, new_tokens, mhz or preset.clock_mhz, design)
+    if preset.max_prompt and prompt > preset.max_prompt:
+        hint = "raise max_prompt in the preset"
+        raise UsageError("FX703", f"the prefill of {preset.name} holds {preset.max_prompt} tokens", hint=hint)
     made = preset_bitstreams(preset, model)
     late = 0 if made["prefill"].makes_token else 1  # the last token of the prompt is left to decode
     first, rest = (

@@ -228,7 +228,7 @@ class _Search:
     def _need(self, preset: Preset, stage: str, setting: Setting) -> Need | None:
         """What a stage takes; None if there is no such design or no place for its arrays, or none is left."""
         chosen = _with(preset, setting)
-        key = f"{stage} {chosen.uram_depth} {getattr(chosen, stage)}"
+        key = f"{stage} {chosen.storage} {getattr(chosen, stage)}"
         if key not in self.needs:
             if len(self.needs) >= self.estimates:
                 return None

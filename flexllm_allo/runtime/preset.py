@@ -34,7 +34,7 @@ from .bitstream import (
     staged,
     whole,
 )
-from .storage import store_in_uram
+from .storage import Storage, store_arrays
 from .words import WORD_ROWS, weight_words
 
 SCHEDULES: Mapping[str, Mapping[str, Callable[..., Stage | Prefill | Decode]]] = {
@@ -82,7 +82,8 @@ class Preset(BaseModel):
         clock_mhz: that it is to run at.
         mode: where the engines of the stages are (`hybrid.Mode`).
         word_rows: rows of a weight in a memory word.
-        uram_depth: arrays of at least so many elements in a bank are in UltraRAM; 0: the tools decide.
+        uram_depth, lutram_bits: where arrays are (`storage.Storage`).
+        max_prompt: tokens of the longest prompt of a prefill by itself; 0 for those of the context.
         prefill, decode: the stages.
     """
 
@@ -97,8 +98,15 @@ class Preset(BaseModel):
     mode: Mode = "resident"
     word_rows: int = Field(default=WORD_ROWS, ge=1)
     uram_depth: int = Field(default=0, ge=0)
+    lutram_bits: int = Field(default=0, ge=0)
+    max_prompt: int = Field(default=0, ge=0)
     prefill: StagePreset
     decode: StagePreset
+
+    @property
+    def storage(self) -> Storage:
+        """Where arrays are."""
+        return Storage(self.uram_depth, self.lutram_bits)
 
     @property
     def bitstreams(self) -> tuple[str, ...]:
@@ -208,7 +216,7 @@ def stage_bitstream(
     if chosen.schedule in ALONE:
         return _alone(preset, model, name)
     made = preset_stage(name, chosen)
-    return staged(model, name, made, preset.word_rows, preset.uram_depth, program)
+    return staged(model, name, made, preset.word_rows, preset.storage, program)
 
 
 def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
@@ -217,19 +225,19 @@ def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
     made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
     if isinstance(made, Stage):
         if name == "prefill":
-            return prefill_bitstream(model, made, preset.word_rows, preset.uram_depth)
+            return prefill_bitstream(model, made, preset.word_rows, preset.storage, preset.max_prompt)
         return stage_of(preset_top(preset.model_copy(update={"prefill": PLAIN}), model), name)
     made.check(model)
     if isinstance(made, Prefill):
-        return flexllm_prefill(model, made)
-    return decode_bitstream(model, made, preset.uram_depth)
+        return flexllm_prefill(model, made, preset.storage, preset.max_prompt)
+    return decode_bitstream(model, made, preset.storage)
 
 
 def preset_top(preset: Preset, model: Model) -> HybridTop:
     """The design of a preset for a model, both stages in one program."""
     first, second = preset_stage("prefill", preset.prefill), preset_stage("decode", preset.decode)
     top = hybrid(model, first, second, weight_words(model, preset.word_rows), preset.mode)
-    store_in_uram(top.schedule, preset.uram_depth)
+    store_arrays(top.schedule, preset.storage)
     return top
 
 

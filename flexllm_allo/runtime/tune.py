@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..schedules.common import ELEMENTWISE
 from .estimate import estimate_preset, open_model
 from .flexllm import decode_design
 from .preset import SCHEDULES, Preset, StagePreset, preset_stage
-from .storage import store_in_uram
+from .storage import Storage, store_arrays
 from .words import WORD_ROWS, weight_words
 
 Objective = Literal["latency", "throughput", "energy"]
@@ -41,8 +41,8 @@ MODES: tuple[Mode, ...] = ("resident", "reconfigured")
 Name = TypeVar("Name", bound=str)
 OnStep = Callable[[int, int | None], None]
 
-URAM_DEPTH = 4096
-"""Arrays of at least so many elements in a bank are kept in UltraRAM, where a card has some."""
+STORAGE: Mapping[Mode, Storage] = {"resident": Storage(4096), "reconfigured": Storage(16384, 2048)}
+"""Where arrays are: deep ones in UltraRAM, where a card has some; small ones of a large stage in LUTs."""
 ROWS = 12
 """Designs in the table."""
 TOKENS = (8, 16, 32)
@@ -154,7 +154,8 @@ def tune(
         recipe=model.weights.recipe.name,
         clock_mhz=search.mhz,
         mode=best.mode,
-        uram_depth=search.uram_depth,
+        **asdict(search.storage),
+        max_prompt=search.max_prompt,
         prefill=_stage_preset(best.prefill),
         decode=_stage_preset(best.decode),
     )
@@ -235,6 +236,7 @@ class _Search:
         self.mode: Mode = mode
         self.prompt, self.new_tokens, self.tried = prompt, new_tokens, 0
         self._lowered: dict[int, ir.Program] = {}
+        self.has_engine = self._has_engine()
         self.found = {"prefill": list(self._prefill()), "decode": list(self._decode())}
 
     # ------------------------------------------------------------------------------ one stage
@@ -244,7 +246,7 @@ class _Search:
             yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
 
     def _decode(self) -> Iterator[Candidate]:
-        if self._has_engine():
+        if self.has_engine:
             yield from self._climb("decode", "engine", {"channels": WORD_ROWS, "key": 0, "value": 0})
             return
         for schedule in DECODE:
@@ -285,7 +287,7 @@ class _Search:
         """The unscheduled program of a stage."""
         block = tokens if stage == "prefill" else TOKENS[0]
         if block not in self._lowered:
-            self._lowered[block] = self.model.program(block)
+            self._lowered[block] = self.model.shortened(self.max_prompt).program(block)
         return reachable(self._lowered[block], stage)
 
     @property
@@ -298,14 +300,20 @@ class _Search:
         config = self.model.config
         largest = config.hidden_size * config.intermediate_size
         rows = max(n for n in _powers(WORD_ROWS) if n <= 2 * self._fed())
-        cycles = [largest // rows * 17 // 16 * n for n in reversed(_powers(CYCLES))]
         lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
-        dots = _divisors(config.head_dim, config.head_dim if tokens > 1 else min(config.head_dim, 16))
+        if stage == "prefill":  # layers work at the same time: all may take as long as the largest, or less
+            longest = largest // rows * 17 // 16 * CYCLES
+            return {
+                "linear": [{"weight_parallel": rows, "cycles": longest // n} for n in _powers(4 * CYCLES)],
+                "attention": [
+                    {"dot_parallel": config.head_dim, "head_parallel": n} for n in _divisors(group, 1)
+                ],
+                "lanes": [{"lanes": n} for n in lanes[::2]],
+            }
+        dots = _divisors(config.head_dim, min(config.head_dim, 16))
         return {
-            "linear": [{"weight_parallel": rows, "cycles": n} for n in cycles]
-            if stage == "prefill"  # where layers work at the same time, all may take as long as the largest
-            else [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
+            "linear": [{"weight_parallel": n, "cycles": 0} for n in _powers(rows)[-3:]],
             "attention": [{"dot_parallel": n} for n in dots[::-2][::-1]],
             "softmax": [{"head_parallel": n} for n in _divisors(group, 1)],
             "lanes": [{"lanes": n} for n in lanes[::2]],
@@ -319,8 +327,14 @@ class _Search:
         return memory.channel_gb_per_s * 1e3 * memory.efficiency / self.mhz * 8 / fmt.bits
 
     @property
-    def uram_depth(self) -> int:
-        return URAM_DEPTH if self.card.available and self.card.available.uram else 0
+    def storage(self) -> Storage:
+        has_uram = self.card.available is not None and self.card.available.uram > 0
+        return STORAGE[self.mode] if has_uram else replace(STORAGE[self.mode], uram_depth=0)
+
+    @property
+    def max_prompt(self) -> int:
+        """A prefill by itself needs to hold no more than the prompt."""
+        return self.prompt if self.has_engine else 0
 
     def _fits(self, used: Resources) -> bool:
         return not excesses(Demand([Module("design", used)]), self.card)
@@ -365,7 +379,7 @@ class _Search:
 def candidate(search: _Search, stage: str, chosen: StagePreset) -> Candidate:
     """A stage by itself: what the prompt, or the token in the middle of an answer, costs."""
     s, card = _scheduled(search, stage, chosen), search.card
-    store_in_uram(s, search.uram_depth)
+    store_arrays(s, search.storage)
     scalars: dict[str, Any] = {"n_prompt": search.prompt} if stage == "prefill" else {"pos": search.middle}
     scalars |= GREEDY
     found = estimate(s.program, card.key, clock_mhz=search.mhz, **scalars)
