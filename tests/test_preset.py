@@ -10,8 +10,6 @@ from typer.testing import CliRunner
 
 from flexllm_allo import cli
 from flexllm_allo.errors import UsageError
-from flexllm_allo.estimate.limits import Demand, check_fits
-from flexllm_allo.hardware.devices import device
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import walk
 from flexllm_allo.models import load
@@ -109,12 +107,21 @@ def test_shipped_presets(name: str) -> None:
     assert preset == get_preset(name)
 
 
-@pytest.mark.parametrize("name", ["u280-best", "v80-best"])
-def test_shipped_presets_fit_their_cards(name: str) -> None:
-    found = estimate_model(Path(presets()[name].model), prompt=1024, new_tokens=8, preset=name)
+A100_DECODE = 88.0
+"""Tokens per second of Llama-3.2-1B in BF16: what FlexLLM's factors are of (derived from its U280's 144)."""
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill_s", "tokens_per_second"),
+    [("u280-best", 0.6, 300), ("v80-best", 0.65, 6.55 * A100_DECODE)],
+)
+def test_shipped_presets_are_faster_than_what_is_published(name, prefill_s, tokens_per_second) -> None:
+    """Both bitstreams within the caps of the card; FlexLLM's U280 takes 1.66 s and makes 144 tokens/s."""
+    found = estimate_model(Path(presets()[name].model), prompt=1024, new_tokens=1024, preset=name)
     assert found.device == presets()[name].device
-    check_fits(Demand(found.modules), device(found.device))
-    assert (found.prefill_s or 9) < 3.0
+    assert found.fit, str(found.fit)
+    assert 0 < (found.prefill_s or 9) <= prefill_s
+    assert (found.tokens_per_second or 0) >= tokens_per_second
 
 
 def test_commands_take_a_preset(tmp_path: Path) -> None:

@@ -45,13 +45,12 @@ STORAGE: Mapping[Mode, Storage] = {"resident": Storage(4096), "reconfigured": St
 """Where arrays are: deep ones in UltraRAM, where a card has some; small ones of a large stage in LUTs."""
 ROWS = 12
 """Designs in the table."""
-TOKENS = (8, 16, 32)
-"""Blocks of prefill that are tried."""
-PREFILL = (*(("spatial", tokens) for tokens in TOKENS), ("temporal", TOKENS[0]))
+TOKENS: Mapping[Mode, tuple[int, ...]] = {"resident": (8, 16), "reconfigured": (16, 32)}
+"""Blocks of prefill that are tried; a stage that has the card for itself has room for longer ones."""
 DECODE = ("overlapped", "temporal")
 """Schedules that are tried, of prefill with the tokens of a block."""
-CYCLES = 4
-"""The longest time a linear layer may take for a block, in times of the shortest that its port allows."""
+CYCLES: Mapping[Mode, int] = {"resident": 4, "reconfigured": 1}
+"""The longest time a linear layer may take for a block, in times of what the largest needs on its port."""
 ENGINE_LANES = (16, 32, 64, 128)
 """Elements at once in front of an engine."""
 TERMS = 8
@@ -242,7 +241,8 @@ class _Search:
     # ------------------------------------------------------------------------------ one stage
 
     def _prefill(self) -> Iterator[Candidate]:
-        for schedule, tokens in PREFILL:
+        wanted = [("spatial", tokens) for tokens in TOKENS[self.mode]]
+        for schedule, tokens in (*wanted, ("temporal", TOKENS[self.mode][0])):
             yield from self._climb("prefill", schedule, {"token_parallel": tokens, "macs_per_dsp": 4})
 
     def _decode(self) -> Iterator[Candidate]:
@@ -285,7 +285,7 @@ class _Search:
 
     def program(self, stage: str, tokens: int) -> ir.Program:
         """The unscheduled program of a stage."""
-        block = tokens if stage == "prefill" else TOKENS[0]
+        block = tokens if stage == "prefill" else TOKENS[self.mode][0]
         if block not in self._lowered:
             self._lowered[block] = self.model.shortened(self.max_prompt).program(block)
         return reachable(self._lowered[block], stage)
@@ -300,12 +300,14 @@ class _Search:
         config = self.model.config
         largest = config.hidden_size * config.intermediate_size
         rows = max(n for n in _powers(WORD_ROWS) if n <= 2 * self._fed())
-        lanes = [n for n in _powers(16) if n > 1 or stage == "decode"]
+        lanes = [n for n in _powers(16) if n >= max(2, tokens // 4) or stage == "decode"]
         group = config.num_attention_heads // config.num_key_value_heads
         if stage == "prefill":  # layers work at the same time: all may take as long as the largest, or less
-            longest = largest // rows * 17 // 16 * CYCLES
+            longest = largest // rows * 17 // 16 * CYCLES[self.mode]
             return {
-                "linear": [{"weight_parallel": rows, "cycles": longest // n} for n in _powers(4 * CYCLES)],
+                "linear": [
+                    {"weight_parallel": rows, "cycles": longest // n} for n in _powers(4 * CYCLES[self.mode])
+                ],
                 "attention": [
                     {"dot_parallel": config.head_dim, "head_parallel": n} for n in _divisors(group, 1)
                 ],

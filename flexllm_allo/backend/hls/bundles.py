@@ -10,6 +10,7 @@ from ...hardware.devices import Device
 from ...ir import nodes as ir
 from ...ir.walk import walk
 from ..effects import Effects
+from .placement import SELDOM
 
 Pairs = set[frozenset[str]]
 
@@ -59,7 +60,7 @@ def shared_bundles(
     if ports is not None and len(groups) > ports:
         apart = concurrent_pairs(program)
         while len(groups) > ports:
-            pair = _lightest_pair(groups, apart, device.memory.channel_bytes, sizes, traffic)
+            pair = _lightest_pair(groups, apart, device, sizes, traffic)
             if pair is None:
                 raise BackendError(
                     "FX402",
@@ -76,18 +77,28 @@ def shared_bundles(
 
 
 def _lightest_pair(
-    groups: list[list[str]], apart: Pairs, capacity: int, sizes: Mapping[str, int], traffic: Mapping[str, int]
+    groups: list[list[str]],
+    apart: Pairs,
+    device: Device,
+    sizes: Mapping[str, int],
+    traffic: Mapping[str, int],
 ) -> tuple[list[str], list[str]] | None:
     """The two groups that may share and move least."""
 
     def moved(group: list[str]) -> int:
         return sum(traffic.get(name, 0) for name in group)
 
+    def fit(a: list[str], b: list[str]) -> bool:
+        """In a channel of the first memory; of the second if one is larger, and both are read seldom."""
+        held = [sum(sizes[name] for name in group) for group in (a, b)]
+        if device.second is None or max(held) <= device.memory.channel_bytes:
+            return sum(held) <= device.memory.channel_bytes
+        return sum(held) <= device.second.channel_bytes and (moved(a) + moved(b)) * SELDOM < sum(held)
+
     by_load = sorted(groups, key=moved)
     fits = (
         (a, b)
         for a, b in combinations(by_load, 2)
-        if sum(sizes[n] for n in a + b) <= capacity
-        and not any(frozenset((x, y)) in apart for x in a for y in b)
+        if fit(a, b) and not any(frozenset((x, y)) in apart for x in a for y in b)
     )
     return min(fits, key=lambda pair: moved(pair[0]) + moved(pair[1]), default=None)
