@@ -18,9 +18,7 @@ from typing import Any
 from flexllm_allo import Bundle, Self, Traits, grid, meta_else, meta_for, meta_if, params, template
 from flexllm_allo.ir.types import DType, float16, float32, int32
 
-from .embedding import load_rows
-
-F, Tx, Tw, T, N, K, P, R = params("F, Tx, Tw, T, N, K, P, R")
+F, Tx, Tw, T, N, K, P = params("F, Tx, Tw, T, N, K, P")
 
 
 @dataclass(frozen=True)
@@ -100,20 +98,8 @@ def residual(X: float32[T, N], Y: float32[T, N]) -> float32[T, N]:
 
 
 @template(F)
-def linear_add(
-    X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N], stream: float32[R, N],
-    n: int32, pos: int32,
-) -> float32[T, N]:  # fmt: skip
-    """A linear layer of any storage plus the residual stream that goes around it: `skip`.
-
-    Where `stream` has more than a block, its n rows from pos on are the same numbers. These are read then:
-    what comes from memory again need not wait on the chip meanwhile.
-    """
+def linear_add(X: Tx[T, K], x_terms: float32[T, P], w: F.Weight[N, K], skip: float32[T, N]) -> float32[T, N]:
+    """A linear layer of any storage plus the residual stream that goes around it."""
     Y = F.linear(X, x_terms, w)
-    with meta_if(R > T):
-        around = load_rows[T](stream, n, pos)
-        Z = residual(around, Y)
-        return Z
-    with meta_else():
-        Z = residual(skip, Y)
-        return Z
+    Z = residual(skip, Y)
+    return Z

@@ -27,8 +27,8 @@ from flexllm_allo.kernels.norm import norm_heads, norm_quantize
 from flexllm_allo.kernels.rope import angles, split_heads
 from flexllm_allo.kernels.sampling import CANDIDATES, Sampling, is_stop, sample
 
-# R: operators of the recipe; T: tokens of a block; N: rows of the residual stream
-R, T, N, E, W, U, I, V, L, C, S, D, P, M, B = params("R, T, N, E, W, U, I, V, L, C, S, D, P, M, B")
+# R: operators of the recipe; T: tokens of a block
+R, T, E, W, U, I, V, L, C, S, D, P, M, B = params("R, T, E, W, U, I, V, L, C, S, D, P, M, B")
 
 
 class Vocabulary(Bundle):
@@ -68,13 +68,10 @@ class Mlp(Bundle):
 
 @template(R)
 def self_attention(
-    x: float32[T, E], n: int32, pos: int32, tables: R.Tables, w: Attention, cache: R.Cache[C, S, D],
-    stream: float32[N, E],
+    x: float32[T, E], skip: float32[T, E], n: int32, pos: int32, tables: R.Tables, w: Attention,
+    cache: R.Cache[C, S, D],
 ) -> float32[T, E]:  # fmt: skip
-    """x + o_proj(attention(norm(x))); appends the block's keys and values to the cache.
-
-    The residual stream holds x too, at pos, if it has more than a block: then x need not wait on the chip.
-    """
+    """skip + o_proj(attention(norm(x))), skip = x; appends the block's keys and values to the cache."""
     a, a_terms = norm_quantize[R, R.attn](x, w.attn_norm, tables.eps, w.attn)
     q = R.wq.linear(a, a_terms, w.wq)
     k = R.wk.linear(a, a_terms, w.wk)
@@ -94,7 +91,7 @@ def self_attention(
     v_heads = split_heads[C](v)
     mixed = R.attend[R, W // D, T](q_heads, k_heads, v_heads, pos, n, cache, w.scales)
     m, m_terms = R.out.quantize[R.out](mixed, w.out)
-    y = linear_add[R.wo](m, m_terms, w.wo, x, stream, n, pos)
+    y = linear_add[R.wo](m, m_terms, w.wo, skip)
     return y
 
 
@@ -111,7 +108,7 @@ def mlp(x: float32[T, E], eps: float32, w: Mlp) -> float32[T, E]:
     with meta_else():
         up = R.w_up.linear(a, a_terms, w.w_up)
         h, h_terms = gelu_quantize[R.down](up, w.down)
-    y = linear_add[R.w_down](h, h_terms, w.w_down, x, x, 0, 0)
+    y = linear_add[R.w_down](h, h_terms, w.w_down, x)
     return y
 
 
@@ -125,7 +122,7 @@ def forward(
     with meta_if(not R.rotary):
         add_positions(x, n, pos, tables.positions)
     for l in range(L, name="layer"):
-        y = self_attention[R](x, n, pos, tables, attentions[l], cache[l], x)
+        y = self_attention[R](x, x, n, pos, tables, attentions[l], cache[l])
         x = mlp[R](y, tables.eps, mlps[l])
     return x
 
@@ -146,7 +143,8 @@ def prefill(
     """Run the prompt through the layers, one after the other, in blocks of T tokens; the last may be shorter.
 
     Blocks follow each other through a layer, so its operators can work on several of them at once; between
-    layers they wait in the residual stream. Returns the first new token. Works for every length from 1 to S.
+    layers they wait in the residual stream, which is read again behind attention: what goes around that need
+    not wait on the chip. Returns the first new token. Works for every length from 1 to S.
     """
     for e in range((n_prompt + T - 1) // T, name="embed"):
         first = embedding[T](prompt, e * T, min(T, n_prompt - e * T), vocabulary.embed)
@@ -156,7 +154,8 @@ def prefill(
     for l in range(L, name="layer"):
         for b in range((n_prompt + T - 1) // T, name="block"):
             x = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
-            y = self_attention[R](x, min(T, n_prompt - b * T), b * T, tables, attentions[l], cache[l], stream)
+            again = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
+            y = self_attention[R](x, again, min(T, n_prompt - b * T), b * T, tables, attentions[l], cache[l])
             z = mlp[R](y, tables.eps, mlps[l])
             store_rows(z, min(T, n_prompt - b * T), b * T, stream)
     last = load_rows[1](stream, 1, n_prompt - 1)

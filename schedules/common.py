@@ -27,8 +27,6 @@ ELEMENTWISE = {
 """The loop of every such kernel whose iterations may run side by side."""
 PROCESSES = "self_attention mlp attend attend_static norm_quantize swiglu_quantize linear_add".split()
 """Functions whose calls are processes where blocks overlap."""
-PAIRS = 8
-"""Butterflies of the engine that all stages of a Hadamard transform take in turn."""
 
 
 def stage(
@@ -49,7 +47,7 @@ def stage(
         p = numbers(*args, **named)
         made = kernels(p, streams, spatial)
         if overlapped:
-            joined = ("gate up first x y z " if p.lanes > 1 else "") + "normed hidden Y"
+            joined = ("gate up first x again y z " if p.lanes > 1 else "") + "normed hidden Y"
             made |= dict.fromkeys(PROCESSES, partial(processes, joined=joined))
             made["prefill"] = partial(overlap, loops="e b", joined=joined)
         return Stage(name, p.token_parallel, made, Schedule.pipeline)
@@ -59,7 +57,7 @@ def stage(
 
 def kernels(p: Parallelism, streams: bool, spatial: bool) -> dict[str, Lanes | Schedules]:
     """The schedule of every kernel that has one of its own, most as lanes of loops (0: all iterations)."""
-    along, pairs = p.weight_parallel * p.block_parallel, max(PAIRS, 2 * p.lanes)
+    along, pairs = p.weight_parallel * p.block_parallel, max(8, 2 * p.lanes)
     heads = p.head_parallel * (2 if p.token_parallel > 1 else 1)
     made: dict[str, Lanes | Schedules] = {
         "linear": partial(linear.linear, p=p),

@@ -152,9 +152,7 @@ def layer_sizes(draw: Any) -> Sizes:
     extra = draw(st.integers(0, 2))
     layer = replace(draw(st.sampled_from(list(LAYERS.values()))), extra=extra)
     width = 4 * draw(st.integers(1, 3))
-    tokens, more = draw(size), draw(st.integers(0, 3))
-    shape = dict(T=tokens, N=draw(wide), K=width, P=1 + extra, R=tokens + more)
-    return dict(F=layer, Tx=draw(activations), **shape)
+    return dict(F=layer, Tx=draw(activations), T=draw(size), N=draw(wide), K=width, P=1 + extra)
 
 
 def layer_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
@@ -171,9 +169,7 @@ def layer_inputs(rng: np.random.Generator, b: Sizes) -> list[Any]:
         if layer.index is not None:
             sizes["Ti"] = layer.index
         made = group_inputs(rng, sizes)
-    tokens, rows = b["T"], b["R"]
-    n, pos = int(rng.integers(1, tokens + 1)), int(rng.integers(0, rows - tokens + 1))
-    return [*made, real(rng, tokens, b["N"]), real(rng, rows, b["N"]), n, pos]
+    return [*made, real(rng, b["T"], b["N"])]
 
 
 # ------------------------------------------------------------------------------ quantization
@@ -533,7 +529,7 @@ CASES = {
 COMPOSED = {
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=1, K=24),
     "swiglu_quantize": dict(A=SYMMETRIC, T=1, N=1),
-    "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1, R=1),
+    "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=1, N=1, K=1, P=1),
     "attention": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=UInt(4), P=2),
     "attention_static": dict(L=0, H=1, T=1, KV=1, S=1, D=1, Tq=int8, Tc=int8),
 }

@@ -21,12 +21,17 @@ from flexllm_allo.runtime.nearest import estimate_advised, nearest_preset
 from flexllm_allo.runtime.preset import Preset, get_preset
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
+PRESETS = Path(__file__).parent / "presets"
+RESIDENT = str(PRESETS / "resident.toml")
+"""A design for the U280 with both stages on the card."""
+ON_BRAM = str(PRESETS / "flexllm-bram.toml")
+"""FlexLLM's design without UltraRAM."""
 
 
 @pytest.fixture(scope="module")
 def over():
     """A design for the U280 on a part with fewer resources, no URAM, and one memory channel."""
-    return estimate_model(Path("llama-3.2-1b"), "zcu102", 128, 16, preset="u280-best")
+    return estimate_model(Path("llama-3.2-1b"), "zcu102", 128, 16, preset=RESIDENT)
 
 
 def test_what_exceeds_by_how_much(over):
@@ -67,7 +72,7 @@ def test_a_design_that_fits_says_nothing():
 
 def test_both_bitstreams_are_held_against_the_card():
     """Of a design whose stages take turns, prefill may be over where decode is not."""
-    found = estimate_model(Path("llama-3.2-1b"), "u280", 128, 16, preset="flexllm-u280")
+    found = estimate_model(Path("llama-3.2-1b"), "u280", 128, 16, preset=ON_BRAM)
     (excess,) = found.fit.exceeded
     assert (excess.where, excess.what, excess.limit) == ("prefill", "BRAM18", 2841)
     assert str(excess).startswith("prefill: BRAM18 3,")
@@ -129,7 +134,7 @@ def test_a_limit_in_words():
 
 def test_the_command_answers_with_exit_code_0(tmp_path: Path):
     out = tmp_path / "estimate.json"
-    options = ["--preset", "u280-best", "--device", "zcu102", "--prompt", "16", "--new-tokens", "4"]
+    options = ["--preset", RESIDENT, "--device", "zcu102", "--prompt", "16", "--new-tokens", "4"]
     options += ["--no-nearest", "--json", str(out)]
     ran = CliRunner().invoke(cli.app, ["estimate", "llama-3.2-1b", *options])
     assert ran.exit_code == 0, ran.output
@@ -147,10 +152,10 @@ def changed(preset: Preset, stage: str, **parameters: int) -> Preset:
 
 
 def test_the_nearest_setting_has_the_fewest_halvings():
-    found = estimate_advised(Path("llama-3.2-1b"), "u280", 128, 16, preset="flexllm-u280")
+    found = estimate_advised(Path("llama-3.2-1b"), "u280", 128, 16, preset=ON_BRAM)
     assert found.fit.nearest == {"prefill.token": 4}
     assert found.fit.advice.startswith("the nearest setting that fits: prefill.token = 4 (not 8): prefill 0.")
-    halved = changed(get_preset("flexllm-u280"), "prefill", token=4)
+    halved = changed(get_preset(ON_BRAM), "prefill", token=4)
     model = open_model(Path("llama-3.2-1b"), halved.recipe, 128, 16)
     assert estimate_preset(halved, model, device("u280"), 128, 16, None, "").fit
     assert f"\n{found.fit.advice}\n" in estimate_text(found)
@@ -158,7 +163,7 @@ def test_the_nearest_setting_has_the_fewest_halvings():
 
 
 def test_more_channels_than_the_device_has():
-    asked = changed(changed(get_preset("flexllm-u280"), "prefill", token=4), "decode", ports=64)
+    asked = changed(changed(get_preset(ON_BRAM), "prefill", token=4), "decode", ports=64)
     model = open_model(Path("llama-3.2-1b"), asked.recipe, 128, 16)
     found = estimate_preset(asked, model, device("u280"), 128, 16, None, "")
     (why,) = found.fit.unplaced
@@ -173,6 +178,6 @@ def test_more_channels_than_the_device_has():
 
 
 def test_a_search_that_ends_says_so():
-    found = estimate_advised(Path("llama-3.2-1b"), "kv260", 16, 4, preset="u280-best", estimates=2)
+    found = estimate_advised(Path("llama-3.2-1b"), "kv260", 16, 4, preset=RESIDENT, estimates=2)
     assert found.fit.advice == "no setting that fits was found in 2 estimates of stages"
     assert found.fit.nearest == {}

@@ -142,10 +142,9 @@ def run_linear(weight: Any, fmt: Any, x: np.ndarray, side_x: np.ndarray, side_w:
     model: Any = QuantizedModel(PLAIN, made, {"wo": weight, "wo.side": side_w}, scale, scale)
     arrays = [array for _, read in _weight(model, "wo", "wo") if (array := read()) is not None]
     layer = replace(operators(made).wo, extra=terms.shape[1] - 1)
-    sizes = dict(F=layer, Tx=operators(made).out.dtype, T=len(x), N=len(weight.codes), K=x.shape[1], R=len(x))
+    sizes = dict(F=layer, Tx=operators(made).out.dtype, T=len(x), N=len(weight.codes), K=x.shape[1])
     program = allo.customize(linear_add, instantiate=sizes | dict(P=terms.shape[1])).program
-    nothing = np.zeros((len(x), len(weight.codes)), np.float32)
-    return Interpreter(program)(codes, terms, *arrays, nothing, nothing, 0, 0)
+    return Interpreter(program)(codes, terms, *arrays, np.zeros((len(x), len(weight.codes)), np.float32))
 
 
 def exact_values(x: np.ndarray, fmt: Any) -> np.ndarray:

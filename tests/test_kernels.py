@@ -19,7 +19,7 @@ from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.models import architecture
-from flexllm_allo.models.flexllm_model import Prefill
+from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, FloatFormat, IntFormat
 from flexllm_allo.runtime.flexllm import decode_design, prefill_design
@@ -132,7 +132,7 @@ def test_the_cpu_schedule_keeps_every_bit_where_it_does_not_reassociate(name: st
 
 
 def test_every_kernel_has_a_case() -> None:
-    """Directly, or called by one that has, or in FlexLLM's design, which `test_flexllm` runs whole."""
+    """Directly, or called by one that has, or in designs that `test_flexllm` and `test_decode_engine` run."""
     covered = set(CASES)
     for name, sizes in COMPOSED.items():
         program = allo.customize(CASES[name].kernel, instantiate=sizes).program
@@ -140,6 +140,7 @@ def test_every_kernel_has_a_case() -> None:
     model = architecture("llama-3.2-1b", "w4a4kv8", 32)
     for design in (
         decode_design(model),
+        decode_design(model, Decode(key=0, value=0)),
         prefill_design(model),
         prefill_design(model, Prefill(mlp_ports=2)),
     ):

@@ -164,6 +164,8 @@ def test_prefill_of_a_llama_overlaps() -> None:
     top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 128)).top
     dataflow = {f.name for f in top.functions if f.dataflow}
     assert {"self_attention", "mlp", "attend_static", "norm_quantize"} <= dataflow
-    waiting = in_flight(top, top.function("self_attention"))
-    assert waiting["x_1"] > 8  # the residual waits for norm, q, rope, attention, o and what is inside them
-    assert waiting["q"] == 2
+    assert in_flight(top, top.function("self_attention"))["q"] == 2
+    assert in_flight(top, top.function("mlp"))["x_1"] == 6  # norm, gate, product, down
+    waiting = in_flight(top, top.function("prefill"))
+    assert waiting["x"] == 2
+    assert waiting["again"] > 8  # for all that is in front of the residual sum: so it goes by a FIFO

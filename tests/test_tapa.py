@@ -158,7 +158,7 @@ def test_a_ring_which_no_order_of_processes_simulates() -> None:
 
 
 MODULES = {
-    "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=3, N=6, K=8, P=1, R=4),
+    "linear_add": dict(F=LAYERS["channel"], Tx=int8, T=3, N=6, K=8, P=1),
     "swiglu_quantize": dict(A=SYMMETRIC, T=3, N=8),
     "rotate_quantize": dict(A=rotated(SYMMETRIC), R=3, K=8),
 }
