@@ -25,7 +25,7 @@ def instances(top: HybridTop, kernel: str) -> list[str]:
 
 @pytest.mark.parametrize("kernel", ["norm_quantize", "linear_add"])
 def test_a_region_takes_what_its_simulation_takes(top: HybridTop, kernel: str) -> None:
-    """Within 2 %, in prefill and in decode; but where a process gives in bursts, which the estimate does not see.
+    """Within 2 %, in prefill and in decode; but where a process gives in bursts, which no estimate sees.
 
     That is the norm of a block, which sums four tokens at a time and sends nothing meanwhile.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from math import ceil, log2, prod
 from typing import Any
 
@@ -422,7 +423,7 @@ class GraphBuilder:
         assert self.loop is not None
         if self.places[write.buffer].kind == "fifo":
             return
-        ranges, nest = self.unrolled_ranges(), (*self.around, self.loop)
+        ranges, nest = self.unrolled_ranges, (*self.around, self.loop)
         apart, fixed = distance(write.affine, read.affine, self.loop, ranges, written)
         if apart is None and self.around:
             apart = flattened(write.affine, read.affine, nest, ranges, written) or None
@@ -444,6 +445,7 @@ class GraphBuilder:
         others = [op.access for op in self.graph.ops if op.access and op.access.buffer == access.buffer]
         return all(_texts(other) == _texts(access) or other.misses(access) for other in others)
 
+    @cached_property
     def unrolled_ranges(self) -> dict[str, tuple[int, int]]:
         """Least and greatest value of every variable that is unrolled in the body."""
         assert self.loop is not None
