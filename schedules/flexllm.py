@@ -238,8 +238,8 @@ def append_head(s: Schedule) -> None:
     s.pipeline()
 
 
-def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
-    """Words of a top: rows of a weight, terms of a channel, a pack of keys, elements of a value, gains."""
+def memory_words(s: Schedule, attention: int, mlp: int, value: int, gain: int = 1) -> None:
+    """Words of a top: rows of weights, terms of a channel, a pack of keys, elements of a value, gains."""
     for name, shape in [(p.name, p.shape) for p in s.top_func.params]:
         if buffers(s.top_func)[name].words > 1:
             continue  # arrays that meet in one kernel are packed together
@@ -252,6 +252,7 @@ def memory_words(s: Schedule, rows: int, value: int, gain: int = 1) -> None:
         elif name.startswith("port_"):
             s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))
         elif "_codes_" in name:
+            rows = mlp if name.startswith("w_") else attention
             s.pack(getattr(s, name), factor=rows, dim=len(shape) - 1)
         elif name.endswith("terms"):
             s.pack(getattr(s, name), factor=shape[-1], dim=len(shape))

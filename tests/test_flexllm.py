@@ -159,3 +159,47 @@ def test_stages_take_what_the_loops_of_the_published_code_take(found, stage, fun
     total = next((found_loop.cycles for found_loop in row.loops if found_loop.loop == loop), row.cycles)
     blocks = 16 * PROMPT / 8
     assert total / blocks == pytest.approx(cycles, rel=0.15), stage
+
+
+# ------------------------------------------------------------ other parallelism, by the loops of the same code
+
+
+def array_cycles(rows: int, columns: int, channels: int) -> int:
+    """Of a linear layer of the published prefill for a block: the inputs, then tiles with a bubble of 15."""
+    return columns + -(-rows // channels) * (columns + 15)
+
+
+def engine_cycles(ports: int, channels: int = 64) -> int:
+    """Of all linear layers of the published decode for a token."""
+
+    def layer(rows: int, columns: int) -> float:
+        return columns / ports + -(-rows // (ports * channels)) * (columns + 15)
+
+    layers = [(1024, 2048), (2048, 2048), (2048, 2048), (8192, 2048), (8192, 2048), (2048, 8192)]
+    return round(16 * sum(layer(*shape) for shape in layers) + layer(128256, 2048))
+
+
+def test_the_smaller_prefill_takes_what_its_loops_take():
+    """The published configuration of 16 channels, and of 64 in the MLP."""
+    model = architecture("llama-3.2-1b", "w4a4kv8", PROMPT)
+    size = Prefill(attention=16, attention_word=16, mlp=32, mlp_word=32, mlp_ports=2)
+    made = prefill_design(model, size).estimate("u280", clock_mhz=304, n_prompt=PROMPT)
+    blocks, cycles = 16 * PROMPT / 8, {row.name: row.cycles for row in made.stages}
+    expected = {
+        "multiply": array_cycles(512, 2048, 16),
+        "multiply_1": array_cycles(2048, 2048, 16),
+        "multiply_2": array_cycles(8192, 2048, 64),
+        "multiply_3": array_cycles(2048, 8192, 64),
+    }
+    for name, wanted in expected.items():
+        assert cycles[name] / blocks == pytest.approx(wanted, rel=0.03), name
+    passes = expected["multiply"] + expected["multiply_3"]  # keys and values first, then all the rest
+    assert made.prefill_s == pytest.approx(blocks * passes / 304e6, rel=0.06)
+
+
+@pytest.mark.parametrize("ports", [8, 16, 32])
+def test_the_engine_takes_what_its_loops_take(ports):
+    model = architecture("llama-3.2-1b", "w4a4kv8", 2 * PROMPT)
+    made = decode_design(model, Decode(ports=ports, block=ports)).estimate("u280", clock_mhz=292, pos=PROMPT)
+    (engine,) = (row.cycles for row in made.stages if row.name == "engine")
+    assert engine == pytest.approx(engine_cycles(ports), rel=0.05)

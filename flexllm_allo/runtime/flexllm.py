@@ -19,7 +19,7 @@ def prefill_design(model: Model, size: Prefill | None = None) -> Schedule:
     """The bitstream of prefill, ``prefill(prompt, n_prompt, ...)``."""
     size = size or Prefill()
     s = Schedule(size.program(model))
-    flexllm.memory_words(s, size.attention_word, size.value)
+    flexllm.memory_words(s, size.attention_word, size.mlp_word, size.value)
     flexllm.prefill(size.token).apply(s, [f.name for f in s.program.functions])
     return s
 
@@ -28,7 +28,7 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     """The bitstream of decode, ``decode(token, pos, ...)``."""
     size = size or Decode()
     s = Schedule(size.program(model))
-    flexllm.memory_words(s, size.channels, size.value, min(size.vector, GAINS))
+    flexllm.memory_words(s, size.channels, size.channels, size.value, min(size.vector, GAINS))
     heads = model.config.num_key_value_heads
     flexllm.decode(size.block, size.vector, heads, size.ports).apply(s, [f.name for f in s.program.functions])
     return s
