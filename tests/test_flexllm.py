@@ -161,7 +161,7 @@ def test_stages_take_what_the_loops_of_the_published_code_take(found, stage, fun
     assert total / blocks == pytest.approx(cycles, rel=0.15), stage
 
 
-# ------------------------------------------------------------ other parallelism, by the loops of the same code
+# ---------------------------------------------------------- other parallelism, by the loops of that code
 
 
 def array_cycles(rows: int, columns: int, channels: int) -> int:
