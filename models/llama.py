@@ -21,7 +21,7 @@ from __future__ import annotations
 from flexllm_allo import Bundle, meta_else, meta_if, params, template
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.kernels.embedding import add_positions, embedding, load_rows, store_rows
-from flexllm_allo.kernels.linear import linear_add
+from flexllm_allo.kernels.linear import linear_add, residual
 from flexllm_allo.kernels.mlp import gelu_quantize, swiglu_quantize
 from flexllm_allo.kernels.norm import norm_heads, norm_quantize
 from flexllm_allo.kernels.rope import angles, split_heads
@@ -68,10 +68,9 @@ class Mlp(Bundle):
 
 @template(R)
 def self_attention(
-    x: float32[T, E], skip: float32[T, E], n: int32, pos: int32, tables: R.Tables, w: Attention,
-    cache: R.Cache[C, S, D],
-) -> float32[T, E]:  # fmt: skip
-    """skip + o_proj(attention(norm(x))), skip = x; appends the block's keys and values to the cache."""
+    x: float32[T, E], n: int32, pos: int32, tables: R.Tables, w: Attention, cache: R.Cache[C, S, D]
+) -> float32[T, E]:
+    """o_proj(attention(norm(x))); appends the block's keys and values to the cache."""
     a, a_terms = norm_quantize[R, R.attn](x, w.attn_norm, tables.eps, w.attn)
     q = R.wq.linear(a, a_terms, w.wq)
     k = R.wk.linear(a, a_terms, w.wk)
@@ -91,8 +90,8 @@ def self_attention(
     v_heads = split_heads[C](v)
     mixed = R.attend[R, W // D, T](q_heads, k_heads, v_heads, pos, n, cache, w.scales)
     m, m_terms = R.out.quantize[R.out](mixed, w.out)
-    y = linear_add[R.wo](m, m_terms, w.wo, skip)
-    return y
+    o = R.wo.linear(m, m_terms, w.wo)
+    return o
 
 
 @template(R)
@@ -108,8 +107,7 @@ def mlp(x: float32[T, E], eps: float32, w: Mlp) -> float32[T, E]:
     with meta_else():
         up = R.w_up.linear(a, a_terms, w.w_up)
         h, h_terms = gelu_quantize[R.down](up, w.down)
-    y = linear_add[R.w_down](h, h_terms, w.w_down, x)
-    return y
+    return linear_add[R.w_down](h, h_terms, w.w_down, x)
 
 
 @template(R, T)
@@ -122,7 +120,8 @@ def forward(
     with meta_if(not R.rotary):
         add_positions(x, n, pos, tables.positions)
     for l in range(L, name="layer"):
-        y = self_attention[R](x, x, n, pos, tables, attentions[l], cache[l])
+        o = self_attention[R](x, n, pos, tables, attentions[l], cache[l])
+        y = residual(x, o)
         x = mlp[R](y, tables.eps, mlps[l])
     return x
 
@@ -154,8 +153,9 @@ def prefill(
     for l in range(L, name="layer"):
         for b in range((n_prompt + T - 1) // T, name="block"):
             x = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
+            o = self_attention[R](x, min(T, n_prompt - b * T), b * T, tables, attentions[l], cache[l])
             again = load_rows[T](stream, min(T, n_prompt - b * T), b * T)
-            y = self_attention[R](x, again, min(T, n_prompt - b * T), b * T, tables, attentions[l], cache[l])
+            y = residual(again, o)
             z = mlp[R](y, tables.eps, mlps[l])
             store_rows(z, min(T, n_prompt - b * T), b * T, stream)
     last = load_rows[1](stream, 1, n_prompt - 1)

@@ -47,7 +47,7 @@ def stage(
         p = numbers(*args, **named)
         made = kernels(p, streams, spatial)
         if overlapped:
-            joined = ("gate up first x again y z " if p.lanes > 1 else "") + "normed hidden Y"
+            joined = ("gate up first x o again y z " if p.lanes > 1 else "") + "normed hidden Y"
             made |= dict.fromkeys(PROCESSES, partial(processes, joined=joined))
             made["prefill"] = partial(overlap, loops="e b", joined=joined)
         return Stage(name, p.token_parallel, made, Schedule.pipeline)

@@ -166,6 +166,5 @@ def test_prefill_of_a_llama_overlaps() -> None:
     assert {"self_attention", "mlp", "attend_static", "norm_quantize"} <= dataflow
     assert in_flight(top, top.function("self_attention"))["q"] == 2
     assert in_flight(top, top.function("mlp"))["x_1"] == 6  # norm, gate, product, down
-    waiting = in_flight(top, top.function("prefill"))
-    assert waiting["x"] == 2
-    assert waiting["again"] > 8  # for all that is in front of the residual sum: so it goes by a FIFO
+    # What goes around attention is read again, behind it: so it does not wait for all that is in front.
+    assert {"x": 2, "o": 2, "again": 2}.items() <= in_flight(top, top.function("prefill")).items()
