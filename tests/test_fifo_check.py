@@ -279,7 +279,7 @@ def test_the_top_of_a_16_layer_model_is_analysed_in_seconds():
     assert time.process_time() - begin < 1
     report = s.fifo_depths()
     assert time.process_time() - begin < 10  # about 4 on a laptop
-    assert len(report.streams) >= 8
+    assert len(report.streams) >= 6
     assert all(d.safe == 1 for d in report.streams)
     fast = {d.stream: d.fast for d in report.streams if d.function == "rotate_quantize"}
     assert fast == {"rotated": 2}  # rows of the transform follow each other without a pause
