@@ -25,6 +25,9 @@ class Resources:
     def __add__(self, other: Resources) -> Resources:
         return Resources(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
 
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(*(a - b for a, b in zip(self.counts(), other.counts(), strict=True)))
+
     def counts(self) -> tuple[int, ...]:
         """The figures, in the order of `RESOURCES`."""
         return (self.lut, self.ff, self.dsp, self.bram18, self.uram)

@@ -222,7 +222,7 @@ class _Search:
 
     def _hold(self, needs: list[Resources], ports: Resources = NOTHING) -> bool:
         """Whether the card holds what is on it together; two stages share ports."""
-        load = reduce(add, needs) if len(needs) == 1 else _less(reduce(add, needs), ports)
+        load = reduce(add, needs) if len(needs) == 1 else reduce(add, needs) - ports
         return not excesses(Demand([Module("stages", load)]), self.card)
 
     def _need(self, preset: Preset, stage: str, setting: Setting) -> Need | None:
@@ -301,10 +301,6 @@ def _ratio(a: Resources, b: Resources) -> tuple[float, ...]:
 
 def _times(a: Resources, factors: tuple[float, ...]) -> Resources:
     return Resources(*(round(n * factor) for n, factor in zip(a.counts(), factors, strict=True)))
-
-
-def _less(a: Resources, b: Resources) -> Resources:
-    return Resources(*(x - y for x, y in zip(a.counts(), b.counts(), strict=True)))
 
 
 __all__ = ["Near", "estimate_advised", "nearest_preset"]

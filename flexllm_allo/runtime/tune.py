@@ -59,7 +59,7 @@ KNOBS = {
     **dict.fromkeys(("linear", "engine"), "linear"),
     **dict.fromkeys(("scores", "mix", "score_rows", "mix_rows", "read_rows"), "attention"),
     "weigh": "softmax",
-    **dict.fromkeys((*ELEMENTWISE, "butterfly", "hadamard_finish"), "lanes"),
+    **dict.fromkeys((*ELEMENTWISE, "butterfly"), "lanes"),
     **dict.fromkeys(("rms_norm_blocks", "quantize_blocks", "take"), "lanes"),
 }
 """The parameters that shape a kernel."""
@@ -353,7 +353,7 @@ class _Search:
         return pareto(self.found[stage], lambda c: (c.cycles, *map(float, c.resources.counts())))
 
     def _pair(self, first: Candidate, second: Candidate) -> Pair:
-        both = _less(first.resources + second.resources, first.ports)
+        both = first.resources + second.resources - first.ports
         seconds = [first.cycles / self.mhz / 1e6, second.cycles / self.mhz / 1e6 * (self.new_tokens - 1)]
         moved = [first.bytes, second.bytes * (self.new_tokens - 1)]
         each = [both, both] if self.mode == "resident" else [first.resources, second.resources]
@@ -374,7 +374,7 @@ class _Search:
     def refuse(self) -> None:
         """Say by how much the smallest design does not fit."""
         smallest = [min(self.found[stage], key=lambda c: self.fullest(c.resources)) for stage in SCHEDULES]
-        both = _less(smallest[0].resources + smallest[1].resources, smallest[0].ports)
+        both = smallest[0].resources + smallest[1].resources - smallest[0].ports
         check_fits(Demand([Module("the smallest design", both)]), self.card)
 
 
@@ -427,10 +427,6 @@ def _powers(most: int) -> list[int]:
 
 def _divisors(number: int, least: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0 and (n >= least or n == number)]
-
-
-def _less(a: Resources, b: Resources) -> Resources:
-    return Resources(*(x - y for x, y in zip(a.counts(), b.counts(), strict=True)))
 
 
 def _most(several: Sequence[Resources]) -> Resources:
