@@ -34,7 +34,7 @@ from ..staging import StagedFolder
 from .bitstream import Bitstream, whole
 from .memory_map import memory_map
 from .packing import manifest_entries, pack
-from .preset import DEFAULT, Preset, get_preset, preset_bitstreams
+from .preset import DEFAULT, Preset, get_preset, preset_bitstream
 from .quantize import quantized_copy
 from .words import WORD_ROWS, weight_words
 
@@ -104,7 +104,7 @@ def build_project(
         with staged_project(folder) as staged:
             model, source = _open(Path(directory), staged, recipe, max_seq_len)
             step(1)
-            made = preset_bitstreams(chosen, model)[name] if chosen else whole(hardware_top(model))
+            made = preset_bitstream(chosen, model, name) if chosen else whole(hardware_top(model))
             plan = plan_project(made, device, frequency=frequency, is_stored=True)
             step(2)
             if source is not None:

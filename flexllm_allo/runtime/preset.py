@@ -195,10 +195,15 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
     Raises:
         UsageError: FX703, the kernels of the preset do not compute this model.
     """
+    return {name: preset_bitstream(preset, model, name) for name in preset.bitstreams}
+
+
+def preset_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
+    """One of `preset_bitstreams`; the other one is not made."""
     if preset.has_own_kernels:
-        return {name: _alone(preset, model, name) for name in preset.bitstreams}
+        return _alone(preset, model, name)
     top = preset_top(preset, model)
-    return {name: stage_of(top, name) if name in SCHEDULES else whole(top) for name in preset.bitstreams}
+    return stage_of(top, name) if name in SCHEDULES else whole(top)
 
 
 def stage_bitstream(
@@ -300,6 +305,7 @@ __all__ = [
     "StagePreset",
     "get_preset",
     "parse_preset",
+    "preset_bitstream",
     "preset_bitstreams",
     "preset_stage",
     "preset_to_toml",
