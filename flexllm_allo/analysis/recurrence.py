@@ -22,7 +22,7 @@ def recurrences(nest: tuple[ir.For, ...]) -> dict[str, int]:
     body = nest[-1].body
     found = [a for a in accesses(body) if a.buffer not in allocated(body)]
     scalars = {a.buffer for a in found if a.write and not a.indices} | allocated(body)
-    unrolled = _unrolled(body)
+    unrolled = unrolled_ranges(body)
     out: dict[str, int] = {}
     for name in sorted({a.buffer for a in found if a.write and a.indices}):
         writes, reads = ([a for a in found if a.buffer == name and a.write is w] for w in (True, False))
@@ -33,7 +33,7 @@ def recurrences(nest: tuple[ir.For, ...]) -> dict[str, int]:
     return out
 
 
-def _unrolled(body: tuple[ir.Stmt, ...]) -> dict[str, Range]:
+def unrolled_ranges(body: tuple[ir.Stmt, ...]) -> dict[str, Range]:
     """Least and greatest value of every variable of a loop inside."""
     found: dict[str, Range] = {}
     for node in walk(body):
@@ -142,4 +142,4 @@ def gaps(write: Affine, read: Affine, loop: ir.For, unrolled: Mapping[str, Range
     return (low, high) if fixed.is_constant else None
 
 
-__all__ = ["Range", "differences", "flattened", "gaps", "recurrences", "trips_of"]
+__all__ = ["Range", "differences", "flattened", "gaps", "recurrences", "trips_of", "unrolled_ranges"]

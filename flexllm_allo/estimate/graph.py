@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.recurrence import flattened
+from ..analysis.recurrence import flattened, unrolled_ranges
 from ..analysis.reductions import reduction
 from ..errors import Span
 from ..ir import nodes as ir
@@ -449,14 +449,7 @@ class GraphBuilder:
     def unrolled_ranges(self) -> dict[str, tuple[int, int]]:
         """Least and greatest value of every variable that is unrolled in the body."""
         assert self.loop is not None
-        found: dict[str, tuple[int, int]] = {}
-        for node in walk(self.loop.body):
-            if isinstance(node, ir.For):
-                lower, upper = value_of(node.lower, {}), value_of(node.upper, {})
-                if lower is not None and upper is not None:
-                    low, high = found.get(node.var, (lower, upper - 1))
-                    found[node.var] = (min(low, lower), max(high, upper - 1))
-        return found
+        return unrolled_ranges(self.loop.body)
 
 
 _ZERO = const(0)
