@@ -106,9 +106,10 @@ class Decode:
         split: ports that share a row where a layer has few rows, at most: 1 or 2.
         block: input channels that are loaded at once, and lanes of the Hadamard transform.
         vector: elements at once in other operators.
-        key: keys at once, in each of eight heads, as FlexLLM has them (and its Hadamard transform, for sizes
-            that are a power of two); 0 for all queries of a head with one key at a time.
+        key: keys at once, in each head, as FlexLLM has them (and its Hadamard transform, for sizes that are a
+            power of two); 0 for all queries of a head with one key at a time.
         value: elements of a value at once, in FlexLLM's attention.
+        head_parallel: KV heads side by side in FlexLLM's attention, each with memories of its own; 0 for all.
         key_ports: memory ports of a head's keys: 1 or 2, where a port does not deliver a key in a cycle.
         prefetch: values that may wait on the chip for their probabilities; 0 for all of the context.
     """
@@ -121,6 +122,7 @@ class Decode:
     vector: int = 8
     key: int = 32
     value: int = 32
+    head_parallel: int = 0
     key_ports: int = 1
     prefetch: int = 0
 
@@ -134,6 +136,8 @@ class Decode:
         more = {f"an MLP whose width is a multiple of {self.block}": width % self.block == 0}
         if self.key:
             more |= {"an MLP whose width is a power of two": _is_power(width)}
+        if n := self.head_parallel:
+            more |= {f"KV heads of which {n} can be side by side": model.config.num_key_value_heads % n == 0}
         _check(model, more)
 
     def operators(self, model: Model) -> DecodeOperators:
@@ -153,6 +157,7 @@ class Decode:
             "weight": Int(4),
             "key": self.key,
             "value": self.value,
+            "turns": model.config.num_key_value_heads // self.side(model),
         }
         return DecodeOperators(**values, **own)
 
@@ -166,12 +171,20 @@ class Decode:
         """What never changes between runs, by parameter name."""
         return engine_constants(constant_arrays(model.weights), model, self.plan(model))
 
-    def cache_shapes(self, head_dim: int, positions: int) -> dict[str, tuple[int, ...]]:
+    def side(self, model: Model) -> int:
+        """KV heads side by side."""
+        return self.head_parallel or model.config.num_key_value_heads
+
+    def cache_shapes(self, model: Model) -> dict[str, tuple[int, ...]]:
         """One memory of keys, and one of values, of a layer."""
+        positions, dim, heads = model.max_seq_len, model.config.head_dim, model.config.num_key_value_heads
         if not self.key:
-            return {"k": (-(-positions // self.key_ports), head_dim), "v": (positions, head_dim)}
-        packs, parts = -(-positions // self.key), head_dim // self.value
-        return {"k": (packs, head_dim, self.key), "v": (parts, positions, self.value)}
+            return {"k": (-(-positions // self.key_ports), dim), "v": (positions, dim)}
+        turns, packs = heads // self.side(model), -(-positions // self.key)
+        return {
+            "k": (turns * packs, dim, self.key),
+            "v": (turns * dim // self.value, positions, self.value),
+        }
 
     def plan(self, model: Model) -> Plan:
         """Where the weights of a model are in the ports."""
@@ -188,6 +201,7 @@ class DecodeOperators(Operators):
         heads: attention of one token, from codes on.
         HeadCache: the cache it takes.
         key, value: neighbours in a word of that cache.
+        turns: KV heads in a memory of it.
         key_ports: memories of a head's keys.
         prefetch: values that wait for their probabilities on the chip.
         hadamard: the transform of one row.
@@ -199,6 +213,7 @@ class DecodeOperators(Operators):
     HeadCache: Any = None
     key: int = 0
     value: int = 0
+    turns: int = 1
     key_ports: int = 1
     prefetch: int = 64
     hadamard: Any = None

@@ -192,8 +192,12 @@ def mix_rows(s: Schedule, heads: int, vector: int) -> None:
     lanes(s, "h_0", "d_0", *copies(heads, "j", "d"))
 
 
-def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) -> Stage:
-    """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`."""
+def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16, side: int = 8) -> Stage:
+    """One token; `block` lanes in front of the engine and in the Hadamard transform, else `vector`.
+
+    Args:
+        heads: of keys and values; `side` of them are side by side in FlexLLM's attention.
+    """
     kernels: dict[str, Callable[[Schedule], None]] = {
         **KERNELS,
         "send_beats": along("c"),
@@ -211,19 +215,19 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
         **dict.fromkeys(("rope", "residual"), grouped("i", lanes=vector)),
         "split_heads": grouped("d", lanes=vector),
         "quantize_static": grouped("k_code", lanes=vector),
-        "append_head": append_head,
-        "read_head_keys": along("i"),
-        "dots_heads": partial(dots_heads, heads=heads),
+        "append_lane": append_lane,
+        "read_lane_keys": along("i"),
+        "dots_heads": partial(dots_heads, heads=side),
         "send_heads": along("g"),
         "score_heads": tiles,
         "softmax_heads": softmax_heads,
-        "read_head_values": along("d"),
-        "mix_heads": partial(mix_heads, heads=heads, vector=vector),
+        "read_lane_values": along("d"),
+        "mix_heads": partial(mix_heads, heads=side, vector=vector),
         "read_rows": along("d"),
         "score_rows": partial(score_rows, heads=heads, vector=vector),
         "softmax_rows": softmax_rows,
         "mix_rows": partial(mix_rows, heads=heads, vector=vector),
-        **dict.fromkeys(("linear_engine", "append_heads", "mix_packs"), processes),
+        **dict.fromkeys(("linear_engine", "append_lanes", "mix_packs"), processes),
         "append_rows": append_rows,
         "attend_rows": processes,
         "candidates": along("i"),
@@ -232,7 +236,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16) ->
     return Stage("flexllm decode", 1, kernels, Schedule.pipeline)
 
 
-def append_head(s: Schedule) -> None:
+def append_lane(s: Schedule) -> None:
     """An element of the key, which is put into its pack, or a word of the value per cycle."""
     s.vectorize("j.inner" if buffers(s.top_func)["V"].words > 1 else "j")
     s.pipeline()

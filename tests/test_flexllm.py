@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from engine_models import HEADS, LAYERS, D, S, has_csim, run, small_model
 
+from flexllm_allo.errors import FlexError
 from flexllm_allo.models import Model, architecture
 from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
@@ -34,6 +35,14 @@ def prefill(small):
 @pytest.fixture(scope="module")
 def decode(small):
     size = Decode(channels=2, block=16, vector=8, key=4, value=2)
+    s = decode_design(small, size)
+    return s, s.build(), size.constants(small)
+
+
+@pytest.fixture(scope="module")
+def in_turn(small):
+    """Pairs of KV heads that take turns."""
+    size = Decode(channels=2, block=16, vector=8, key=4, value=2, head_parallel=HEADS // 2)
     s = decode_design(small, size)
     return s, s.build(), size.constants(small)
 
@@ -108,19 +117,46 @@ def test_decode_goes_on_as_the_reference_does(small, prefill, decode, length):
         np.testing.assert_array_equal(codes, expected[name])
 
 
+def in_pairs(cache):
+    """The same with two heads in a memory, one after the other."""
+    return {
+        f"{kind}_{i}": np.concatenate([cache[f"{kind}_{2 * i}"], cache[f"{kind}_{2 * i + 1}"]], axis=1)
+        for kind in "kv"
+        for i in range(HEADS // 2)
+    }
+
+
+def test_heads_that_take_turns_attend_as_those_side_by_side(decode, in_turn):
+    random = np.random.default_rng(4)
+    keys, values = (random.integers(-128, 128, (LAYERS, HEADS, S, D)).astype(np.int8) for _ in range(2))
+    given = {"token": 5, "pos": 9, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    side = decode_cache(keys, values)
+    wanted, held = run(decode, given | side)
+    token, cache = run(in_turn, given | in_pairs(side))
+    assert token == wanted
+    for name, expected in in_pairs(held).items():
+        np.testing.assert_array_equal(cache[name], expected)
+
+
+def test_a_lane_needs_as_many_heads_as_the_others(small):
+    with pytest.raises(FlexError, match="KV heads of which 3 can be side by side") as caught:
+        Decode(channels=2, block=16, vector=8, key=4, value=2, head_parallel=3).check(small)
+    assert caught.value.code == "FX703"
+
+
 @pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
-def test_the_compiled_cpp_computes_the_same(small, prefill, decode):
+def test_the_compiled_cpp_computes_the_same(small, prefill, in_turn):
     tokens = np.random.default_rng(9).integers(0, 48, 9)
     s, _, constants = prefill
     keys, values = run_prefill((s, s.build(target="vitis_hls", mode="csim"), constants), tokens)
     expected = run_prefill(prefill, tokens)
     np.testing.assert_array_equal(keys, expected[0])
     np.testing.assert_array_equal(values, expected[1])
-    s, _, constants = decode
+    s, _, constants = in_turn
     given = {"token": 5, "pos": 9, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
-    given |= decode_cache(keys, values)
+    given |= in_pairs(decode_cache(keys, values))
     token, cache = run((s, s.build(target="vitis_hls", mode="csim"), constants), given)
-    wanted, held = run(decode, given)
+    wanted, held = run(in_turn, given)
     assert token == wanted
     for name in cache:
         np.testing.assert_array_equal(cache[name], held[name])
@@ -203,3 +239,15 @@ def test_the_engine_takes_what_its_loops_take(ports):
     made = decode_design(model, Decode(ports=ports, block=ports)).estimate("u280", clock_mhz=292, pos=PROMPT)
     (engine,) = (row.cycles for row in made.stages if row.name == "engine")
     assert engine == pytest.approx(engine_cycles(ports), rel=0.05)
+
+
+@pytest.mark.parametrize("side", [8, 4])
+def test_attention_takes_what_its_loops_take(side):
+    """The queries of a lane one after the other: tiles of 32 keys, three passes, 32 elements of the values."""
+    model = architecture("llama-3.2-1b", "w4a4kv8", 2048)
+    made = decode_design(model, Decode(head_parallel=side)).estimate("u280", clock_mhz=292, pos=PROMPT)
+    loops = {(stage.name, loop.loop): loop.cycles / 16 for stage in made.stages for loop in stage.loops}
+    queries, keys = 32 // side, PROMPT + 1
+    assert loops["score_heads", "i"] == pytest.approx(queries * (64 + -(-keys // 32) * (64 + 15)), rel=0.15)
+    assert loops["softmax_heads", "j"] == pytest.approx(queries * (3 * keys + 60), rel=0.15)
+    assert loops["mix_heads", "j"] == pytest.approx(queries * (keys + 2 * (keys + 15)), rel=0.15)

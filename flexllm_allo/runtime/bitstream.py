@@ -223,7 +223,7 @@ def stage_run(model: Model, name: str) -> dict[str, Any]:
 def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
     c, random, positions = model.config, np.random.default_rng(1), model.max_seq_len
-    heads, shapes = c.num_key_value_heads, size.cache_shapes(c.head_dim, positions)
+    heads, shapes = size.side(model), size.cache_shapes(model)
     cache = {
         f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape)).astype(np.int8)
         for kind, shape in shapes.items()

@@ -30,7 +30,8 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     s = Schedule(size.program(model))
     flexllm.memory_words(s, size.channels, size.channels, size.value, min(size.vector, GAINS))
     heads = model.config.num_key_value_heads
-    flexllm.decode(size.block, size.vector, heads, size.ports).apply(s, [f.name for f in s.program.functions])
+    stage = flexllm.decode(size.block, size.vector, heads, size.ports, size.side(model))
+    stage.apply(s, [f.name for f in s.program.functions])
     return s
 
 
