@@ -10,6 +10,9 @@ the machine does falls on all of them.  Reported are best rounds (shortest times
 is the most memory our process had, from its start.  Where llama-cpp-python is installed, llama.cpp takes its
 turn too, on random weights in Q4_0 (the tied embedding in Q6_K, as llama.cpp's own Q4_0 files have it) or
 on the file that ``--gguf FILE`` names; `llama_cpp` says what became of it.
+
+A token needs all weights once, so memory limits what any program can reach: two threads only read in every
+round too, and `memory_gbs` is their best. `decode_limit` is the largest `decode_ratio` that leaves.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import resource
 import statistics
@@ -113,6 +117,9 @@ class RandomTensors(Mapping[str, Any]):
         codes = rng.integers(-most, most + 1, shape, np.int8)
         scale = np.full((shape[0], 1), 2.0 / most / shape[1] ** 0.5, np.float32)
         return QuantizedWeight(fmt, codes, scale)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -242,6 +249,45 @@ def serve(engine: str, options: argparse.Namespace) -> None:
         print(json.dumps({"prefill_s": prefill, "decode_s": decode, "peak_gb": peak}), flush=True)
 
 
+# --------------------------------------------------------------------------------------- memory
+
+
+def reader() -> Callable[[], float]:
+    """A function that reads half a gigabyte in two threads, and says in how many 10^9 bytes per second."""
+    os.environ["FLEXLLM_THREADS"] = str(THREADS)
+    import numpy as np
+
+    import flexllm_allo as allo
+    from flexllm_allo.ir.types import int32
+
+    def read(words: int32[128, 1 << 20], sums: int32[128]):  # pyright: ignore
+        for i in range(128):
+            total: int32 = 0  # pyright: ignore
+            for j in range(1 << 20):
+                total += words[i, j]
+            sums[i] = total
+
+    s = allo.customize(read)
+    s.parallel("i")
+    module, words, sums = s.build(), np.ones((128, 1 << 20), np.int32), np.zeros(128, np.int32)
+
+    def speed() -> float:
+        start = time.perf_counter()
+        module(words, sums)
+        return words.nbytes / (time.perf_counter() - start) / 1e9
+
+    return speed
+
+
+def weight_bytes(layers: int) -> float:
+    """Of all weights that a token is multiplied with: every linear layer, and the head."""
+    from flexllm_allo.quant.recipes import get_recipe
+
+    recipe, tensors = get_recipe("w4a8kv8"), RandomTensors(get_recipe("w4a8kv8"), layers)
+    kinds = {name: recipe.weight_of(name.rpartition(".")[2]) for name in tensors if ".w" in f".{name}"}
+    return sum(math.prod(tensors.shape(name)) * fmt.bits / 8 for name, fmt in kinds.items() if fmt)
+
+
 # --------------------------------------------------------------------------------------- measure
 
 
@@ -309,18 +355,24 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 engines["llama.cpp"] = Engine("llama.cpp", arguments)
             except DidNotStart as error:
                 llama = str(error)
+        speed, speeds = reader(), list[float]()
         prompt = [1000 + 37 * i % 100_000 for i in range(PROMPT)]
         for number in range(options.rounds + 1):  # the first one warms up
             for engine in engines.values():
                 engine.turn(prompt, keep=number > 0)
+            speeds += [speed() for _ in range(3)]
     finally:
         for engine in engines.values():
             engine.close()
     figures: dict[str, Any] = {name: engine.figures() for name, engine in engines.items()}
     ours, peers = figures["flexllm"], [figures["float32"], figures["bfloat16"]]
+    most = max(speeds) * 1e9 / weight_bytes(options.layers)  # tokens per second
     return {
         **ratios(ours, peers),
         "peak_gb": ours["peak_gb"],
+        "memory_gbs": max(speeds),
+        "weight_gb": weight_bytes(options.layers) / 1e9,
+        "decode_limit": most / max(p["decode_tokens_per_s"] for p in peers),
         "llama_cpp": llama,
         **{f"llama_cpp_{k}": v for k, v in ratios(ours, [figures.get("llama.cpp")]).items()},
         "layers": options.layers,
@@ -352,6 +404,10 @@ def show(result: dict[str, Any]) -> None:
     for name, target in TARGETS.items():
         sign = "<" if name == "peak_gb" else ">="
         print(f"{name:14} {result[name]:8.2f}   target {sign} {target}")
+    print(
+        f"memory         {result['memory_gbs']:.1f} GB/s, {result['weight_gb']:.2f} GB of weights per token: "
+        f"decode_ratio can be {result['decode_limit']:.1f} at most"
+    )
     if result["llama_cpp"] == "measured":
         decode, prefill = result["llama_cpp_decode_ratio"], result["llama_cpp_prefill_ratio"]
         print(f"llama.cpp      decode {decode:.2f}, prefill {prefill:.2f} times as fast as it")

@@ -50,6 +50,12 @@ def test_ratios_are_to_the_fastest_peer(benchmark):
     assert benchmark.ratios(ours, [None]) == {"decode_ratio": None, "prefill_ratio": None}
 
 
+def test_a_token_needs_every_linear_layer_and_the_head(benchmark):
+    """Four bits per weight in a layer, eight in the head."""
+    attention, mlp = (2048 + 512 + 512 + 2048) * 2048, 3 * 8192 * 2048
+    assert benchmark.weight_bytes(3) == 3 * (attention + mlp) / 2 + 128256 * 2048
+
+
 def test_an_engine_that_ends_before_it_is_ready_is_named(benchmark, monkeypatch):
     monkeypatch.setattr(benchmark, "__file__", str(SCRIPT.with_name("no_such_script.py")))
     with pytest.raises(benchmark.DidNotStart, match="did not start"):
