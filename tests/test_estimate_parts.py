@@ -10,6 +10,7 @@ from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region, repeat
 from flexllm_allo.estimate.hardware_copies import copies
 from flexllm_allo.estimate.loops import LOOP_OVERHEAD
 from flexllm_allo.estimate.operators import Operators
+from flexllm_allo.estimate.pace import Stretch
 from flexllm_allo.estimate.ports import AXI_LATENCY
 from flexllm_allo.estimate.resources import buffer_resources
 from flexllm_allo.hardware.devices import Resources
@@ -33,7 +34,9 @@ from flexllm_allo.memory import Memory
 
 
 def process(cycles: float, reads: str = "", writes: str = "", **tokens: tuple[float, float]) -> Process:
-    return Process(Cost(cycles, tokens=dict(tokens)), frozenset(reads.split()), frozenset(writes.split()))
+    """With the first and the last access to each FIFO."""
+    paces = {name: (Stretch(first, last),) for name, (first, last) in tokens.items()}
+    return Process(Cost(cycles, tokens=paces), frozenset(reads.split()), frozenset(writes.split()))
 
 
 # ------------------------------------------------------------------------------- processes
@@ -52,9 +55,20 @@ def test_a_reader_of_a_fifo_begins_with_the_first_token() -> None:
 
 
 def test_a_fast_reader_of_a_fifo_ends_after_its_writer() -> None:
-    writer = process(1000, writes="s", s=(5, 990))
+    """The last token comes at 990, and behind it the reader has 10 cycles of work."""
+    writer = process(980, writes="s", s=(5, 990))
     reader = process(60, reads="s", s=(0, 50))
-    assert region([writer, reader]).cycles == 1000 + 60 - 50
+    assert region([writer, reader]).cycles == 990 + FIFO_LATENCY + 60 - 50
+
+
+def test_a_pause_of_the_writer_holds_the_reader_back_and_what_follows_it() -> None:
+    """Half of the tokens, a pause, the others; the reader had caught up, and its own reader waits too."""
+    given = (Stretch(100, 499, 400), Stretch(1000, 1399, 400))
+    writer = Process(Cost(1400, tokens={"s": given}), frozenset(), frozenset({"s"}))
+    reader = process(510, reads="s", writes="t", s=(0, 500), t=(5, 505))
+    last = process(401, reads="t", t=(0, 400))
+    assert region([writer, reader]).cycles == 1399 + FIFO_LATENCY + 510 - 500
+    assert region([writer, reader, last]).cycles == pytest.approx(1404 + 2 * FIFO_LATENCY + 1, abs=3)
 
 
 def test_iterations_overlap_up_to_the_slowest() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flexllm_allo.estimate.cost import Cost
 from flexllm_allo.estimate.dataflow import FIFO_LATENCY, Process, region
+from flexllm_allo.estimate.pace import Pace, Stretch, together
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Rows:
     think: int
     write_interval: int
 
-    def run(self, arrivals: list[float] | None) -> tuple[float, list[float], tuple[float, float]]:
-        """When it ends, when its tokens leave, and when it took the first and the last one."""
+    def run(self, arrivals: list[float] | None) -> tuple[float, list[float], list[float]]:
+        """When it ends, when its tokens leave, and when it took them."""
         now, left, taken = 0.0, list[float](), list[float]()
         for row in range(self.rows):
             for token in range(self.tokens):
@@ -34,17 +35,27 @@ class Rows:
             for _ in range(self.tokens):
                 left.append(now)
                 now += self.write_interval
-        return now, left, (taken[0], taken[-1])
+        return now, left, taken
+
+    def pace(self, times: list[float]) -> Pace:
+        """What an estimate knows of the tokens: first and last of every row."""
+        each = self.tokens
+        return together(
+            *((Stretch(times[n], times[n + each - 1], each),) for n in range(0, len(times), each))
+        )
 
 
 def drawn(draw: random.Random, rows: int, tokens: int) -> Rows:
     return Rows(rows, tokens, draw.choice([1, 1, 2, 4]), draw.randrange(40), draw.choice([1, 1, 2]))
 
 
+@pytest.mark.parametrize("many", [True, False])
 @pytest.mark.parametrize("seed", range(25))
-def test_chains_end_when_a_simulation_does(seed: int) -> None:
+def test_chains_end_when_a_simulation_does(seed: int, many: bool) -> None:
+    """Also of a few rows, each a burst that the next process waits for."""
     draw = random.Random(seed)
-    rows, tokens = draw.choice([64, 100]), draw.choice([8, 32, 64])
+    rows = draw.choice([64, 100]) if many else draw.randrange(1, 9)
+    tokens = draw.choice([8, 32, 64]) * (1 if many else 10)
     chain = [drawn(draw, rows, tokens) for _ in range(draw.randrange(2, 7))]
     arrivals: list[float] | None = None
     end = 0.0
@@ -52,7 +63,8 @@ def test_chains_end_when_a_simulation_does(seed: int) -> None:
     for number, rows_of in enumerate(chain):
         end, arrivals = rows_of.run(arrivals)[:2]  # by what came before
         alone, left, taken = rows_of.run(None)
-        cost = Cost(alone, tokens={f"s{number}": taken, f"s{number + 1}": (left[0], left[-1])})
+        paces = {f"s{number}": rows_of.pace(taken), f"s{number + 1}": rows_of.pace(left)}
+        cost = Cost(alone, tokens=paces)
         reads, writes = frozenset({f"s{number}"}), frozenset({f"s{number + 1}"})
         processes.append(Process(cost, reads, writes))
     assert region(processes).cycles == pytest.approx(end, rel=0.02)
@@ -66,12 +78,14 @@ def test_two_readers_of_one_writer() -> None:
     ends = [side.run(left)[0] for side in (fast, slow)]
     processes = [
         Process(
-            Cost(end, tokens={"a": (left[0], left[-1]), "b": (left[0], left[-1])}),
+            Cost(end, tokens={"a": writer.pace(left), "b": writer.pace(left)}),
             frozenset(),
             frozenset({"a", "b"}),
         )
     ]
     for name, side in (("a", fast), ("b", slow)):
         alone, _, taken = side.run(None)
-        processes.append(Process(Cost(alone, tokens={name: taken}), frozenset({name}), frozenset()))
+        processes.append(
+            Process(Cost(alone, tokens={name: side.pace(taken)}), frozenset({name}), frozenset())
+        )
     assert region(processes).cycles == pytest.approx(max(ends), rel=0.02)

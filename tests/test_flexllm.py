@@ -243,7 +243,7 @@ def test_the_engine_takes_what_its_loops_take(ports):
 
 @pytest.mark.parametrize("side", [8, 4])
 def test_attention_takes_what_its_loops_take(side):
-    """The queries of a lane one after the other: tiles of 32 keys, three passes, 32 elements of the values."""
+    """The queries of a lane in turn: tiles of 32 keys, three passes, 32 elements of the values at once."""
     model = architecture("llama-3.2-1b", "w4a4kv8", 2048)
     made = decode_design(model, Decode(head_parallel=side)).estimate("u280", clock_mhz=292, pos=PROMPT)
     loops = {(stage.name, loop.loop): loop.cycles / 16 for stage in made.stages for loop in stage.loops}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from .pace import Pace, repeated, shifted, together
 
 
 class Key(NamedTuple):
@@ -42,7 +45,7 @@ class Cost:
         cycles: it takes.
         operations: arithmetic on data.
         words: of off-chip memory by parameter of the function: read, written.
-        tokens: the cycles of the first and the last access to every FIFO that is not its own.
+        tokens: when it accesses every FIFO that is not its own.
         bound: cycles that loops lose because memory gives no more, by parameter.
         key, trips: the function or loop that it is a run of, if it is one.
         parts: the pieces in it: how often in turn, and when the first begins.
@@ -51,7 +54,7 @@ class Cost:
     cycles: float = 0
     operations: float = 0
     words: dict[str, tuple[float, float]] = field(default_factory=lambda: dict[str, tuple[float, float]]())
-    tokens: dict[str, Span] = field(default_factory=lambda: dict[str, Span]())
+    tokens: dict[str, Pace] = field(default_factory=lambda: dict[str, Pace]())
     bound: dict[str, float] = field(default_factory=lambda: dict[str, float]())
     key: Key | None = None
     trips: float = 0
@@ -59,14 +62,20 @@ class Cost:
         default_factory=lambda: list[tuple["Cost", float, float]]()
     )
 
-    def add(self, other: Cost, times: float = 1, at: float | None = None) -> None:
+    def add(
+        self,
+        other: Cost,
+        times: float = 1,
+        at: float | None = None,
+        tokens: Mapping[str, Pace] | None = None,
+    ) -> None:
         """Another piece, `times` times in turn.
 
         Args:
             at: when it begins, if it runs beside what is here; the cycles then stay as they are.
+            tokens: when it accesses FIFOs, if others hold it back.
         """
         begin = self.cycles if at is None else at
-        again = max(0.0, times - 1) * other.cycles
         if at is None:
             self.cycles += other.cycles * times
         self.operations += other.operations * times
@@ -75,9 +84,9 @@ class Cost:
         for name, (read, written) in other.words.items():
             before = self.words.get(name, (0, 0))
             self.words[name] = before[0] + read * times, before[1] + written * times
-        for name, (first, last) in other.tokens.items():
-            mine = self.tokens.get(name, (begin + first, 0.0))
-            self.tokens[name] = min(mine[0], begin + first), max(mine[1], begin + again + last)
+        own = {n: shifted(repeated(p, times, other.cycles), begin) for n, p in other.tokens.items()}
+        for name, pace in (own if tokens is None else tokens).items():
+            self.tokens[name] = together(self.tokens.get(name, ()), pace)
         if at is None:
             self.wait(other, times)
 

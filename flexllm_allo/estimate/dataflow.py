@@ -5,10 +5,11 @@ The steady state: FIFOs are taken to be deep enough not to slow anybody down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .cost import Cost
+from .pace import Delayed, Pace, limits
 
 FIFO_LATENCY = 1
 """Cycles until a token that was put can be taken."""
@@ -30,15 +31,18 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    begins: list[float]
-    ends: list[float]
+    """When the processes of an iteration begin, end and access FIFOs."""
+
+    begins: list[float] = field(default_factory=lambda: list[float]())
+    ends: list[float] = field(default_factory=lambda: list[float]())
+    tokens: list[Mapping[str, Pace]] = field(default_factory=lambda: list[Mapping[str, Pace]]())
 
 
 class _Region:
     """Who waits for whom.
 
     Who reads an array begins when its writer is done. Who reads a FIFO begins when the first token comes, and
-    when the writer is done it still has the work that it does behind its last token.
+    waits for the others as they come.
     """
 
     def __init__(self, processes: Sequence[Process]) -> None:
@@ -83,21 +87,22 @@ class _Region:
 
         A writer waits until the reader has left the buffer that comes next.
         """
-        now = _Times([], [])
+        now = _Times()
         for number, process in enumerate(processes):
             begin = history[-1].ends[number] if history else 0.0
             for reader, buffers in self.buffers[number].items():
                 if len(history) >= buffers:
                     begin = max(begin, history[-buffers].ends[reader])
             begin = max([begin, *(now.ends[s] for s in self.arrays[number])])
-            least = 0.0
-            for source, name, mine in self.fifos[number]:
-                first = processes[source].cost.tokens[name][0]
-                taken, last = process.cost.tokens[mine]
-                begin = max(begin, now.begins[source] + first + FIFO_LATENCY - taken)
-                least = max(least, now.ends[source] + process.cost.cycles - last)
+            held = [
+                limits(now.tokens[source][name], process.cost.tokens[mine], FIFO_LATENCY)
+                for source, name, mine in self.fifos[number]
+            ]
+            begin = max([begin, *(came - own for (own, came), *_ in held)])
+            run = Delayed.run(begin, held)
             now.begins.append(begin)
-            now.ends.append(max(begin + process.cost.cycles, least))
+            now.ends.append(run.at(process.cost.cycles))
+            now.tokens.append({name: run.pace(pace) for name, pace in process.cost.tokens.items()})
         return now
 
 
@@ -128,8 +133,8 @@ def repeated(runs: Sequence[tuple[int, Sequence[Process]]]) -> Cost:
         shape = shape or _Region(processes)
         for _ in range(times):
             now = shape.iteration(processes, history)
-            for process, begin in zip(processes, now.begins, strict=True):
-                total.add(process.cost, at=begin)
+            for process, begin, tokens in zip(processes, now.begins, now.tokens, strict=True):
+                total.add(process.cost, at=begin, tokens=tokens)
             total.wait(max((p.cost for p in processes), key=lambda cost: cost.cycles))
             history = [*history[1 - shape.longest :], now]
     total.cycles = max(history[-1].ends, default=0) if history else 0

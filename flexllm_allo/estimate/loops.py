@@ -16,6 +16,7 @@ from .demand import Demand
 from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
+from .pace import Stretch, together
 from .ports import bank_counts
 from .uses import Use, Uses
 
@@ -157,7 +158,8 @@ class _Walker:
 
     def _block(self, block: tuple[ir.Stmt, ...], cost: Cost) -> None:
         found = self.instance.block(block)
-        cost.add(Cost(found.depth, found.operations, words=dict(found.words), tokens=dict(found.tokens)))
+        tokens = {name: (stretch,) for name, stretch in found.tokens.items()}
+        cost.add(Cost(found.depth, found.operations, words=dict(found.words), tokens=tokens))
         for stmt in block:
             self.learn(stmt)
 
@@ -218,7 +220,7 @@ class _Walker:
             case "unrolled" if plan.body is not None:
                 cost = Cost(
                     plan.body.depth, plan.body.operations,
-                    words=dict(plan.body.words), tokens=dict(plan.body.tokens),
+                    words=dict(plan.body.words), tokens={n: (s,) for n, s in plan.body.tokens.items()},
                 )  # fmt: skip
                 self._count(loop, cost, 1)
             case "dataflow":
@@ -255,7 +257,11 @@ class _Walker:
             (body.depth + again if trips else 0) + LOOP_OVERHEAD,
             body.operations * trips,
             words=_words(moved, body.once, trips),
-            tokens={n: (first + 1, again + last + 1) for n, (first, last) in body.tokens.items() if trips},
+            tokens={
+                name: (Stretch(first + 1, again + last + 1, number * trips),)
+                for name, (first, last, number) in body.tokens.items()
+                if trips
+            },
             bound=bound,
         )
         self._count(self.running, cost, trips)
@@ -453,9 +459,8 @@ def _renamed(cost: Cost, name_of: Callable[[str], str]) -> Cost:
     for name, (read, written) in cost.words.items():
         before = out.words.get(name_of(name), (0, 0))
         out.words[name_of(name)] = before[0] + read, before[1] + written
-    for name, (first, last) in cost.tokens.items():
-        before = out.tokens.get(name_of(name), (first, last))
-        out.tokens[name_of(name)] = min(before[0], first), max(before[1], last)
+    for name, pace in cost.tokens.items():
+        out.tokens[name_of(name)] = together(out.tokens.get(name_of(name), ()), pace)
     for name, lost in cost.bound.items():
         out.bound[name_of(name)] = out.bound.get(name_of(name), 0) + lost
     return out

@@ -8,6 +8,7 @@ from math import ceil
 
 from .modulo import Edge, Pipeline, Use, modulo_schedule, recurrence_interval, resource_interval
 from .ops import Graph, Link, Op
+from .pace import Stretch
 from .ports import Storage
 
 NEVER = 1 << 20
@@ -25,7 +26,7 @@ class Body:
         words: accesses to off-chip memory in an iteration, by buffer: (read, written).
         pinned: loops around of which only one iteration has them, by buffer.
         once: the same for elements that wait in a register while the loop runs, in all of a run.
-        tokens: when in an iteration each FIFO is accessed first and last.
+        tokens: when in an iteration each FIFO is accessed, and how often.
         operations: arithmetic on data in an iteration.
         entry: cycles that a run needs to fetch and put back elements that wait in registers, where ports
             are too few to do that along the way.
@@ -38,7 +39,7 @@ class Body:
     words: Mapping[str, tuple[int, int]]
     pinned: Mapping[str, frozenset[str]]
     once: Mapping[str, tuple[int, int]]
-    tokens: Mapping[str, tuple[int, int]]
+    tokens: Mapping[str, Stretch]
     operations: int
     entry: int
     ops: tuple[Op, ...]
@@ -85,15 +86,13 @@ def _body(graph: Graph, places: Mapping[str, Storage], found: Pipeline, reason: 
     )
 
 
-def _tokens(
-    ops: Iterable[Op], places: Mapping[str, Storage], starts: Iterable[int]
-) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
+def _tokens(ops: Iterable[Op], places: Mapping[str, Storage], starts: Iterable[int]) -> dict[str, Stretch]:
+    found: dict[str, Stretch] = {}
     for op, start in zip(ops, starts, strict=True):
         name = op.access.buffer.partition("[")[0] if op.access else ""
         if name in places and places[name].kind == "fifo":
-            first, last = found.get(name, (start, start))
-            found[name] = min(first, start), max(last, start)
+            first, last, number = found.get(name, Stretch(start, start, 0))
+            found[name] = Stretch(min(first, start), max(last, start), number + op.copies)
     return found
 
 
