@@ -36,9 +36,9 @@ def widths(
     made = [n or min((s.lanes for s in found), default=1) for n, found in zip(given, sites, strict=True)]
     written, read = made
     _dividing(buffer, written, read)
-    for n, found, verb in zip(made, sites, ("written", "read"), strict=True):
+    for asked, n, found, verb in zip(given, made, sites, ("written", "read"), strict=True):
         for site in found:
-            if n not in (1, site.lanes):
+            if site.lanes != n > 1 or (asked == 0 and site.lanes < site.together):
                 raise _mismatch(buffer, site, n, verb)
     return written, read
 
@@ -118,9 +118,13 @@ def _loads(node: Node, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Site:
-    """An access to the array: the innermost loop around it, and how many lanes that is."""
+    """An access to the array: the innermost loop around it, and how many lanes that is.
+
+    `together` are the lanes of all unrolled loops around it.
+    """
 
     lanes: int
+    together: int
     span: Span
     loop: ir.For | None
     function: str
@@ -131,26 +135,33 @@ def _sites(
     body: tuple[ir.Stmt, ...],
     name: str,
     write: bool,
-    around: ir.For | None = None,
+    around: tuple[ir.For, ...] = (),
     function: str = "",
 ) -> Iterator[_Site]:
     """All writes (or reads) of an array, also in the functions it is passed to."""
     for stmt in body:
         lanes = lanes_of(stmt, name, write) if isinstance(stmt, ir.For) else 1
-        inner, inside = sub_bodies(stmt), stmt if isinstance(stmt, ir.For) else around
+        inner, inside = sub_bodies(stmt), (*around, stmt) if isinstance(stmt, ir.For) else around
         head: ir.Stmt = stmt if lanes > 1 else replace(stmt, **{field: () for field in inner})
         if isinstance(stmt, ir.Call):
-            for arg, param in zip(stmt.args, program.function(stmt.func).params, strict=True):
+            callee = program.function(stmt.func)
+            for arg, param in zip(stmt.args, callee.params, strict=True):
                 if isinstance(arg, ir.View) and arg.buffer == name:
-                    callee = program.function(stmt.func)
-                    yield from _sites(program, callee.body, param.name, write, None, callee.name)
+                    yield from _sites(program, callee.body, param.name, write, around, callee.name)
             head = replace(stmt, args=tuple(a for a in stmt.args if not isinstance(a, ir.View)))
         for access in accesses((head,)):
             if access.buffer == name and access.write == write:
-                yield _Site(lanes, access.span, inside if lanes > 1 else around, function)
+                loops = inside if lanes > 1 else around
+                yield _Site(lanes, _together(loops), access.span, loops[-1] if loops else None, function)
         if lanes == 1:
             for field in inner:
                 yield from _sites(program, getattr(stmt, field), name, write, inside, function)
+
+
+def _together(loops: tuple[ir.For, ...]) -> int:
+    """How many iterations of unrolled loops there are at once."""
+    factors = (loop.attrs.unroll or extent(loop) or 1 for loop in loops if loop.attrs.unroll is not None)
+    return prod(factors)
 
 
 # ----------------------------------------------------------------------------------------- refusals
@@ -189,6 +200,10 @@ def _mismatch(buffer: ir.Buffer, site: _Site, wanted: int, verb: str) -> StreamE
         message = f'"{buffer.name}" is {verb} outside of loops, its tokens hold {wanted} elements'
         return StreamError("FX304", message, at=places, hint="lanes are iterations of a loop")
     places.append(Place(site.loop.span, f'loop "{site.loop.var}"'))
+    if site.lanes == wanted:
+        message = f'"{buffer.name}" is {verb} on {site.together} lanes, but {site.lanes} in the innermost loop'
+        hint = "a token holds what iterations of one unrolled loop access, one element each"
+        return StreamError("FX304", message, at=places, hint=hint)
     if site.lanes > 1:
         message = f'"{buffer.name}" is {verb} on {site.lanes} lanes, its tokens hold {wanted} elements'
         hint = f"lanes={site.lanes} on this side, or put the loop on {wanted} lanes"
