@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -430,3 +432,13 @@ def test_what_lanes_do_not_change():
     )
     text = lanes_refused(then=lambda s: s.to(s.A, "P", lanes=4))
     assert 'FX302: "A" is a parameter' in text
+
+
+def test_memory_of_processes_is_aligned_as_arrays_are():
+    """LLVM may move the arrays of an inlined callee into the memory of a process."""
+    text = LLVMModule(joined((norm, matvec), {norm: (2, 8), matvec: (2, 4)}).program).ir
+    processes = re.findall(r"presplitcoroutine .*?^}", text, re.M | re.S)
+    arrays = [int(n) for n in re.findall(r"alloca .*align (\d+)", text)]
+    memory = [int(n) for p in processes for n in re.findall(r"@aligned_alloc\(i64 (\d+)", p)]
+    assert len(memory) == len(processes) >= 3
+    assert min(memory) >= max(arrays) > 16
