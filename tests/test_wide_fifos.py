@@ -442,3 +442,30 @@ def test_memory_of_processes_is_aligned_as_arrays_are():
     memory = [int(n) for p in processes for n in re.findall(r"@aligned_alloc\(i64 (\d+)", p)]
     assert len(memory) == len(processes) >= 3
     assert min(memory) >= max(arrays) > 16
+
+
+def test_as_many_as_there_are_lanes_are_those_of_one_loop():
+    """Tokens of more than the innermost loop's lanes would be put, or taken, one after the other."""
+
+    def blocks(A: int32[4, 16]) -> int32[4, 16]:
+        B: int32[4, 16]
+        C: int32[4, 16]
+        for i, j in allo.grid(4, 16, name="P"):
+            B[i, j] = A[i, j] + 1
+        for r, c in allo.grid(4, 16, name="Q"):
+            C[r, c] = B[r, c] * 2
+        return C
+
+    def unrolled(s, lanes):
+        s.unroll("i")
+        s.vectorize("j", 16)
+        s.vectorize("c", 16)
+        s.to(s.B, "Q", lanes=lanes)
+
+    text = lanes_refused(then=lambda s: unrolled(s, 0), kernel=blocks)
+    assert 'FX304: "B" is written on 64 lanes, but 16 in the innermost loop' in text
+    assert "help: a token holds what iterations of one unrolled loop access, one element each" in text
+    s = allo.customize(blocks)
+    unrolled(s, 16)
+    data = np.arange(64, dtype=np.int32).reshape(4, 16)
+    np.testing.assert_array_equal(LLVMModule(s.program)(data), (data + 1) * 2)
