@@ -240,6 +240,7 @@ CODES: dict[str, str] = {
     "FX301": "elements are not read in the order they are written",
     "FX302": "a stream needs one producer and one consumer",
     "FX303": "deadlock",
+    "FX304": "lanes do not fit the tokens of a FIFO",
     "FX401": "call arguments do not fit",
     "FX402": "target, mode or device not supported",
     "FX403": "backend cannot express this",

@@ -104,11 +104,10 @@ def overlap(s: Schedule, loops: str, joined: str = "") -> None:
 def stream(s: Schedule, names: str) -> None:
     """Join the calls that write and read an array by a FIFO, so that they run at the same time.
 
-    An array stays one where lanes share it, or where it is read in another order than it is written or
-    more than once. (Not all functions have all of them.)
+    A token holds what the lanes of a call put, or get, together. An array stays one where it is read in
+    another order than it is written or more than once. (Not all functions have all of them.)
     """
     for name in names.split():
-        found = buffers(s.top_func).get(name)
-        if found and not found.banks:
+        if name in buffers(s.top_func):
             with suppress(StreamError):
-                s.to(name, depth=16)
+                s.to(name, depth=16, lanes=0)

@@ -347,6 +347,27 @@ FAULTS: dict[str, Fault] = {
         s.build()(list(range(8)))
         """,
     ),
+    "FX304": Fault(
+        "A FIFO with several elements per token is written, and read, by as many lanes: iterations of an "
+        "unrolled loop "
+        "that access one element each.",
+        "Put the loops of both sides on lanes with `vectorize`; they may have other numbers, if one divides "
+        "the other.",
+        """
+        def f(A: int32[8]) -> int32[8]:
+            B: int32[8]
+            C: int32[8]
+            for i in range(8):
+                B[i] = A[i]
+            for j in range(8):
+                C[j] = B[j] + 1
+            return C
+
+        s = allo.customize(f)
+        s.vectorize("i", 4)
+        s.to(s.B, "S_j_1", lanes=(4, 2))
+        """,
+    ),
     "FX401": Fault(
         "A built module is called with other arguments than its signature says: number, shape, type, "
         "or an array "

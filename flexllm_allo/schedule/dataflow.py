@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from ..errors import Place, ScheduleNameError, ScheduleValueError, StreamError, did_you_mean
 from ..ir import nodes as ir
@@ -24,6 +23,7 @@ from .names import (
 )
 from .order import check_order
 from .systolic import insert_fifos
+from .tokens import Lanes, wide_fifo, widths
 
 
 def dataflow(program: ir.Program, func: str, axis: str | LoopWrapper | LoopBand | None = None) -> ir.Program:
@@ -82,12 +82,21 @@ def to(
     dst: str | LoopWrapper | Sequence[int] | None = None,
     axis: int | None = None,
     depth: int = -1,
+    lanes: Lanes = 1,
 ) -> ir.Program:
     """Turn a local array into a FIFO between the statement that writes it and one that reads it.
 
     The function (or loop body) around becomes a dataflow region.  Writes become `put`, reads
     `get`; functions the array is passed to get a FIFO parameter.  With several readers, call it once
     per reader: the writes are duplicated, one FIFO each.
+
+    With `lanes` the tokens of the FIFO hold several elements, one for each lane of the loops that access the
+    array (`vectorize` makes them): what the lanes write together is put at once, and they read one token.
+    Lanes along the last dimension so give the *cyclic* layout, where token k of a row holds the elements
+    ``k * lanes`` to ``k * lanes + lanes - 1``. Writer and reader may have other numbers of lanes, as in
+    ``lanes=(2, 8)``: the layout is the same for all of them, so nothing is tiled anew, and a *gearbox*
+    between two FIFOs, a process that holds one token of the wider kind, collects narrow tokens or deals
+    wide ones, a narrow token per cycle. The FIFO behind it holds two tokens.
 
     Between processing elements (`unfold`) the array becomes an array of FIFOs, one for each position
     along the unfolded dimensions: ``pe = s.unfold("PE", [0, 1]); s.to(s.A_fifo, pe, axis=1, depth=4)``.
@@ -97,13 +106,16 @@ def to(
         dst: the band or the function that reads it, by default the only one that does; or the dimensions
             that become an array of FIFOs.
         axis: with dimensions, the one along which data move from element to element.
-        depth: elements a FIFO holds; -1 means all that go through it.
+        depth: tokens a FIFO holds; -1 means all that go through it.
+        lanes: elements of a token, or those that the writer puts and the reader gets; 0: as many as each has
+            lanes.
 
     Raises:
         ScheduleNameError: FX201, no such band or function.
-        ScheduleValueError: FX204, depth.
+        ScheduleValueError: FX204, depth or lanes.
         StreamError: FX301, elements are not read in the order they are written, or not all exactly
-            once (the first that differs is named); FX302, a parameter, several writers or readers.
+            once (the first that differs is named); FX302, a parameter, several writers or readers; FX304,
+            tokens and lanes do not fit.
 
     Example:
         >>> s = allo.customize(producer_consumer)
@@ -128,6 +140,30 @@ def to(
                 B_0 = B.get()
                 C[i] = B_0 * 2
             return C
+        >>> s = allo.customize(producer_consumer)
+        >>> s.vectorize("S_i_0.i", 5)
+        LoopWrapper(producer_consumer:S_i_0.i.outer)
+        >>> s.vectorize("S_i_1.i", 5)
+        LoopWrapper(producer_consumer:S_i_1.i.outer)
+        >>> s.pipeline()
+        >>> s.to(s.B, "S_i_1", depth=4, lanes=5)
+        >>> print(s)
+        def producer_consumer(A: int32[10]) -> int32[10]:  # dataflow
+            # A: partition(cyclic, dim=1, factor=5)
+            # C: partition(cyclic, dim=1, factor=5)
+            C: int32[10]
+            B: Stream[int32[5], 4]
+            for i_outer in range(2, name="S_i_0"):  # pipeline II=1
+                B_token: int32[5]  # partition(complete, dim=1)
+                for i_inner in range(5):  # unroll
+                    B_token[i_inner] = A[i_outer * 5 + i_inner] + 1
+                B.put(B_token)
+            for i_outer in range(2, name="S_i_1"):  # pipeline II=1
+                B_token_1: int32[5]  # partition(complete, dim=1)
+                B_token_1 = B.get()
+                for i_inner in range(5):  # unroll
+                    C[i_outer * 5 + i_inner] = B_token_1[i_inner] * 2
+            return C
     """
     function, buffer = find_buffer(program, func, target)
     if isinstance(depth, bool) or (depth < 1 and depth != -1):
@@ -135,16 +171,20 @@ def to(
         raise ScheduleValueError("FX204", f"FIFO depth must be at least 1, got {depth!r}", hint=hint)
     region = _region(function, buffer)
     if dst is not None and not isinstance(dst, str | LoopWrapper):
+        if lanes != 1:
+            hint = "lanes are for one FIFO between two statements"
+            raise ScheduleValueError(
+                "FX204", "an array of FIFOs has tokens of one element", buffer.span, hint
+            )
         return insert_fifos(program, function, region, buffer, dst, axis, depth)
     program, body = without_initialisers(program, region_body(function, region), buffer)
     function = with_region(function, region, body)
     program = program.with_function(function)
     link = _link(program, function, buffer, region, dst)
     check_order(program, buffer, link.producer, link.consumer)
-    fifo = ir.Buffer(
-        buffer.name, buffer.dtype, (), depth=prod(buffer.shape) if depth == -1 else depth, span=buffer.span
-    )
-    return insert_fifo(program, function, region, buffer, fifo, link.producer, link.consumer, link.name)
+    written, read = widths(program, buffer, link.producer, link.consumer, lanes)
+    fifo = wide_fifo(buffer, written, depth)
+    return insert_fifo(program, function, region, buffer, fifo, link.producer, link.consumer, link.name, read)
 
 
 def size_fifos(program: ir.Program, depths: Mapping[tuple[str, str], int]) -> ir.Program:

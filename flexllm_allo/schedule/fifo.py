@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from ..analysis.accesses import accesses
 from ..errors import Place, StreamError
 from ..ir import nodes as ir
 from ..ir.walk import Node, buffers, rewrite
+from .gearbox import geared
 from .initial import has_others, install
 from .names import Path, fresh, replace_at, statement_at, sub_bodies
+from .tokens import as_process, gathered, lanes_of, scattered
 
 
 def insert_fifo(
@@ -22,26 +25,29 @@ def insert_fifo(
     producer: ir.Stmt,
     consumer: ir.Stmt,
     name: str,
+    read: int,
 ) -> ir.Program:
     """Connect two statements of a region by `fifo` in place of `array`.
 
-    The array stays, next to a FIFO of another name, while other statements still read it.
+    The array stays, next to a FIFO of another name, while other statements still read it. The consumer
+    takes tokens of `read` elements; where `fifo` has others, they go through a gearbox.
     """
     body = region_body(function, region)
     others = [s for s in body if s is not producer and s is not consumer and _reads(program, s, array.name)]
     keep = bool(others)
     if keep:
         fifo = replace(fifo, name=fresh(f"{array.name}_{_plain(name)}", set(buffers(function))))
-    rewriter = Rewriter(program, set(buffers(function)))
+    program, taken, gears = geared(program, function, fifo, read, prod(array.shape))
+    rewriter = Rewriter(program, {*buffers(function), fifo.name, taken.name})
     new: list[ir.Stmt] = []
     for stmt in body:
         if isinstance(stmt, ir.Alloc) and stmt.buffer.name == array.name:
             new += [stmt] if keep else []
-            new.append(ir.Alloc(fifo, span=stmt.span))
+            new += [ir.Alloc(f, span=stmt.span) for f in dict.fromkeys((fifo, taken))]
         elif stmt is producer:
-            new += rewriter.puts((stmt,), array.name, fifo, keep)
+            new += [*rewriter.puts((stmt,), array.name, fifo, keep, region=True), *gears]
         elif stmt is consumer:
-            new += rewriter.gets((stmt,), array.name, fifo)
+            new += rewriter.gets((stmt,), array.name, taken, region=True)
         elif keep or not any(a.buffer == array.name for a in accesses((stmt,), program)):
             new.append(stmt)  # else an initialiser of the array that is gone
     return rewriter.program.with_function(with_region(function, region, tuple(new)))
@@ -149,9 +155,15 @@ class Rewriter:
 
     # ---- the reading side
 
-    def gets(self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer) -> tuple[ir.Stmt, ...]:
-        """The statements with every load of the array `name` replaced by what the FIFO gives."""
-        return tuple(new for stmt in body for new in self._get(stmt, name, fifo))
+    def gets(
+        self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer, region: bool = False
+    ) -> tuple[ir.Stmt, ...]:
+        """The statements with every load of the array `name` replaced by what the FIFO gives.
+
+        Of a `region` each stays one statement, a process.
+        """
+        made = ((stmt, tuple(self._get(stmt, name, fifo))) for stmt in body)
+        return tuple(new for stmt, parts in made for new in (as_process(stmt, parts) if region else parts))
 
     def _get(self, stmt: ir.Stmt, name: str, fifo: ir.Buffer) -> Iterator[ir.Stmt]:
         before: list[ir.Stmt] = []
@@ -173,9 +185,13 @@ class Rewriter:
                 value = rewrite(stmt.value, taken)
                 indices = tuple(rewrite(i, taken) for i in stmt.indices)
                 stmt = replace(stmt, value=value, indices=indices)
+            case ir.For() if fifo.token and lanes_of(stmt, name, write=False) > 1:
+                yield from scattered(stmt, name, fifo, self.fresh)
+                return
             case ir.For():
                 lower, upper = rewrite(stmt.lower, taken), rewrite(stmt.upper, taken)
-                stmt = replace(stmt, lower=lower, upper=upper, body=self.gets(stmt.body, name, fifo))
+                body = self.gets(stmt.body, name, fifo, stmt.attrs.dataflow)
+                stmt = replace(stmt, lower=lower, upper=upper, body=body)
             case ir.If():
                 condition = rewrite(stmt.condition, taken)
                 then, otherwise = (self.gets(b, name, fifo) for b in (stmt.then, stmt.otherwise))
@@ -190,9 +206,12 @@ class Rewriter:
 
     # ---- the writing side
 
-    def puts(self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer, keep: bool) -> tuple[ir.Stmt, ...]:
+    def puts(
+        self, body: tuple[ir.Stmt, ...], name: str, fifo: ir.Buffer, keep: bool, region: bool = False
+    ) -> tuple[ir.Stmt, ...]:
         """The statements with every store to the array `name` sent to the FIFO (and stored, with `keep`)."""
-        return tuple(new for stmt in body for new in self._put(stmt, name, fifo, keep))
+        made = ((stmt, tuple(self._put(stmt, name, fifo, keep))) for stmt in body)
+        return tuple(new for stmt, parts in made for new in (as_process(stmt, parts) if region else parts))
 
     def _put(self, stmt: ir.Stmt, name: str, fifo: ir.Buffer, keep: bool) -> Iterator[ir.Stmt]:
         match stmt:
@@ -205,8 +224,10 @@ class Rewriter:
                 yield ir.Put(fifo.name, (), value, stmt.span)
             case ir.Store() if stmt.buffer == name:
                 yield ir.Put(fifo.name, self.chosen(stmt.indices), stmt.value, stmt.span)
+            case ir.For() if fifo.token and lanes_of(stmt, name, write=True) > 1:
+                yield from gathered(stmt, name, fifo, keep, self.fresh)
             case ir.For():
-                yield replace(stmt, body=self.puts(stmt.body, name, fifo, keep))
+                yield replace(stmt, body=self.puts(stmt.body, name, fifo, keep, stmt.attrs.dataflow))
             case ir.If():
                 then, otherwise = (self.puts(b, name, fifo, keep) for b in (stmt.then, stmt.otherwise))
                 yield replace(stmt, then=then, otherwise=otherwise)
@@ -252,9 +273,9 @@ class Rewriter:
         new_name = inner.fresh(f"{param.name}_fifo") if keep else param.name
         channel = replace(fifo, name=new_name, shape=fifo.shape[len(chosen) :], span=param.span)
         if write:
-            body = inner.puts(callee.body, param.name, channel, keep)
+            body = inner.puts(callee.body, param.name, channel, keep, callee.dataflow)
         else:
-            body = inner.gets(callee.body, param.name, channel)
+            body = inner.gets(callee.body, param.name, channel, callee.dataflow)
         self.program = inner.program
         arg = ir.View(fifo.name, chosen, view.span)
         params, args, results = _passed(callee, call, place, channel, arg, keep)

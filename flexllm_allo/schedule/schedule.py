@@ -37,6 +37,7 @@ from .lanes import vectorize as _vectorize
 from .loops import Axis
 from .memory import Partition
 from .names import LoopBand, LoopWrapper, find_function, get_loops
+from .tokens import Lanes
 from .trace import MockBuffer, Primitive, Trace, recorded
 
 P = ParamSpec("P")
@@ -357,8 +358,9 @@ class Schedule(Description):
         dst: str | LoopWrapper | Sequence[int] | None = None,
         axis: int | None = None,
         depth: int = -1,
+        lanes: Lanes = 1,
     ) -> None:
-        self._set(streams.to(self.program, self.top_func_name, target, dst, axis, depth))
+        self._set(streams.to(self.program, self.top_func_name, target, dst, axis, depth, lanes))
 
     @primitive(copies.duplicate)
     def duplicate(self, target: Target | None = None) -> None:

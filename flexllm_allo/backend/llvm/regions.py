@@ -233,6 +233,7 @@ def _shared_coroutine(s: Statements, callee: ir.Function, fifos: _Fixed) -> str:
 
 
 def _coroutine(f: Frame, symbol: str, params: list[str]) -> str:
+    """The text of a coroutine. Its memory is aligned as arrays are, for it takes those of inlined callees."""
     final, trap = f.label("final"), f.label("trap")
     f.start(final)
     suspend(f, trap, "cleanup", final=True)
@@ -248,7 +249,9 @@ def _coroutine(f: Frame, symbol: str, params: list[str]) -> str:
             "entry:",
             "  %id = call token @llvm.coro.id(i32 0, ptr null, ptr null, ptr null)",
             "  %size = call i64 @llvm.coro.size.i64()",
-            "  %memory = call ptr @malloc(i64 %size)",
+            "  %more = add i64 %size, 63",
+            "  %lines = and i64 %more, -64",
+            "  %memory = call ptr @aligned_alloc(i64 64, i64 %lines)",
             "  %self = call ptr @llvm.coro.begin(token %id, ptr %memory)",
             *f.entry,
             *f.code,
