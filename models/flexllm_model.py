@@ -20,6 +20,7 @@ from flexllm_allo.kernels.quantize import Activation
 from . import flexllm as graph
 from . import flexllm_decode as decode_graph
 from .arrays import constant_arrays
+from .cache_layout import CacheLayout
 from .flexllm_engine import Plan, engine_constants, plan
 from .model import Model
 from .operators import Operators
@@ -67,6 +68,11 @@ class Prefill:
             UsageError: FX703, every way in which the model is another one.
         """
         _check(model, {"an MLP whose width is a power of two": _is_power(model.config.intermediate_size)})
+
+    @property
+    def layout(self) -> CacheLayout:
+        """Of the KV cache."""
+        return CacheLayout(self.key, self.value)
 
     def operators(self, model: Model) -> Operators:
         """The operators of a model's recipe with arrays of multipliers and vectors of tokens."""
@@ -166,12 +172,10 @@ class Decode:
         """What never changes between runs, by parameter name."""
         return engine_constants(constant_arrays(model.weights), model, self.plan(model))
 
-    def cache_shapes(self, head_dim: int, positions: int) -> dict[str, tuple[int, ...]]:
-        """One memory of keys, and one of values, of a layer."""
-        if not self.key:
-            return {"k": (-(-positions // self.key_ports), head_dim), "v": (positions, head_dim)}
-        packs, parts = -(-positions // self.key), head_dim // self.value
-        return {"k": (packs, head_dim, self.key), "v": (parts, positions, self.value)}
+    @property
+    def layout(self) -> CacheLayout:
+        """Of the KV cache."""
+        return CacheLayout(self.key, self.value, by_head=True, key_ports=self.key_ports)
 
     def plan(self, model: Model) -> Plan:
         """Where the weights of a model are in the ports."""
