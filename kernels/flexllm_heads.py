@@ -91,7 +91,7 @@ def softmax_heads(score: Stream[float32[LANES], 64], p_scale: float32[H], n: int
         step: float32[LANES]
         for g_step in range(LANES, name="step"):
             step[g_step] = p_scale[g_step * (H // LANES) + j]
-        row: float32[LANES, S]
+        row: float32[LANES, (S + SUMS - 1) // SUMS * SUMS]
         top: float32[LANES]
         part: float32[LANES, SUMS]
         for g_0, i_0 in grid(LANES, SUMS, name="clear"):

@@ -15,6 +15,7 @@ from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import Int
 from flexllm_allo.kernels import attention, flexllm_heads, hadamard, heads, lanes, linear, norm, quantize
 from flexllm_allo.kernels import flexllm as arrays
+from flexllm_allo.kernels.blocks import SUMS
 from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
@@ -67,7 +68,10 @@ class Prefill:
         Raises:
             UsageError: FX703, every way in which the model is another one.
         """
-        _check(model, {"an MLP whose width is a power of two": _is_power(model.config.intermediate_size)})
+        c = model.config
+        more = {"an MLP whose width is a power of two": _is_power(c.intermediate_size)}
+        more[f"heads whose size is a multiple of {self.value}"] = c.head_dim % self.value == 0
+        _check(model, more)
 
     @property
     def layout(self) -> CacheLayout:
@@ -136,10 +140,21 @@ class Decode:
         Raises:
             UsageError: FX703, every way in which the model is another one.
         """
-        width = model.config.intermediate_size
-        more = {f"an MLP whose width is a multiple of {self.block}": width % self.block == 0}
+        c, block, squares = model.config, self.block, self.vector * SUMS
+        heads = c.num_attention_heads * c.head_dim
+        more = {
+            f"an MLP whose width is a multiple of {block}": c.intermediate_size % block == 0,
+            f"a hidden size that is a multiple of {block}": c.hidden_size % block == 0,
+            f"a hidden size that is a multiple of {squares}": c.hidden_size % squares == 0,
+            f"attention whose width is a multiple of {block}": heads % block == heads % self.vector == 0,
+            f"a vocabulary whose size is a multiple of {block}": c.vocab_size % block == 0,
+        }
         if self.key:
-            more |= {"an MLP whose width is a power of two": _is_power(width)}
+            more |= {
+                "an MLP whose width is a power of two": _is_power(c.intermediate_size),
+                f"{flexllm_heads.LANES} KV heads": c.num_key_value_heads == flexllm_heads.LANES,
+                f"heads whose size is a multiple of {self.value}": c.head_dim % self.value == 0,
+            }
         _check(model, more)
 
     def operators(self, model: Model) -> DecodeOperators:
@@ -223,12 +238,12 @@ def _check(model: Model, more: dict[str, bool]) -> None:
         ),
         "static scales in attention": known.attend is _attention.attend_static and known.window == 0,
         "rotary positions, RMS norms, a gated MLP, no norm of heads": plain,
-        **more,
     }
-    missing = [what for what, there in wanted.items() if not there]
+    missing = [what for what, there in (wanted | more).items() if not there]
     if missing:
         listing = "".join(f"\n  - {what}" for what in missing)
-        hint = "recipe w4a4kv8 makes one of a Llama"
+        sizes = "other parameters of the stage in the preset; flexllm tune finds some"
+        hint = sizes if all(wanted.values()) else "recipe w4a4kv8 makes one of a Llama"
         raise UsageError("FX703", f"FlexLLM's kernels take models that have{listing}", hint=hint)
 
 

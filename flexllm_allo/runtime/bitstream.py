@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ..hybrid import HybridTop, pack_words, reachable
 from ..ir import nodes as ir
+from ..kernels.sampling import CANDIDATES
 from ..models import Model
 from ..models.arrays import constant_parts
 from ..models.cache_layout import PLAIN, CacheLayout
+from ..models.flexllm_decode import TOP
 from ..models.flexllm_engine import EngineParts
 from ..models.flexllm_model import Decode, Prefill, prefill_parts
 from ..models.sampling import Sampling
@@ -49,6 +51,7 @@ class Bitstream:
         written: arguments that a run writes.
         makes_token: whether a prefill makes the first new token; else decode begins with the prompt's last.
         layout: of its KV cache.
+        candidates: likeliest tokens that it samples among.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Bitstream:
     written: tuple[str, ...]
     makes_token: bool = True
     layout: CacheLayout = PLAIN
+    candidates: int = CANDIDATES
 
     def constants(self) -> dict[str, Any]:
         """What never changes between runs, by parameter name.
@@ -163,7 +167,7 @@ def decode_bitstream(model: Model, size: Decode, storage: Storage = TOOLS) -> Bi
     parts = EngineParts(model, size.plan(model), _parts(model))
     run = engine_run(model, size)
     made = Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))
-    return replace(made, layout=size.layout)
+    return replace(made, layout=size.layout, candidates=TOP)
 
 
 def _stage(model: Model, s: Schedule, program: ir.Program, name: str) -> Bitstream:

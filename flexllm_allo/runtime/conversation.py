@@ -29,7 +29,14 @@ class GenerationResult:
 
 
 class Stages(Protocol):
-    """Both stages of a design, and the KV cache of a conversation."""
+    """Both stages of a design, and the KV cache of a conversation.
+
+    Attributes:
+        candidates: likeliest tokens that the design samples among.
+    """
+
+    @property
+    def candidates(self) -> int: ...
 
     def check(self, prompt: Sequence[int], reused: int) -> None:
         """Refuse a prompt that cannot be run, before anything is changed.
@@ -80,7 +87,7 @@ class Conversation:
         Raises:
             UsageError: FX701, FX703, as `TextSession.generate`.
         """
-        how = Sampling(**sampling).arguments()
+        how = Sampling(**sampling).limited(self._stages.candidates).arguments()
         token, reused = self._prefill(prompt_tokens, how)
         made: list[int] = []
         start = time.perf_counter()

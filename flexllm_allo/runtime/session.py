@@ -16,6 +16,7 @@ from ..hybrid import HybridTop, Words, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out, unpack_array
 from ..kernels.linear import ChannelWeight, Linear
+from ..kernels.sampling import CANDIDATES
 from ..models import Checkpoint, Model, load
 from ..models.sampling import Sampling
 from ..quant.model import weight_storage
@@ -177,6 +178,8 @@ class Session(TextSession):
 
 class _OneDesign:
     """`Stages` of one design on the CPU, and its KV cache."""
+
+    candidates = CANDIDATES
 
     def __init__(self, session: Session) -> None:
         self._session, self._cache = session, session.empty_cache()
