@@ -12,8 +12,8 @@ from flexllm_allo.backend.hls import steps
 from flexllm_allo.backend.hls.project import MANIFEST, write_project
 from flexllm_allo.errors import UsageError
 from flexllm_allo.models import architecture
-from flexllm_allo.runtime.build import plan_project
 from flexllm_allo.runtime.preset import parse_preset, preset_bitstreams
+from flexllm_allo.runtime.project_plan import plan_project
 
 TEXT = """
 name = "small"

@@ -235,10 +235,9 @@ def stage_run(model: Model, name: str) -> dict[str, Any]:
 
 def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
-    random, empty = np.random.default_rng(1), model.cache()
-    codes = {
-        f"{k}_codes": random.integers(-128, 128, empty[f"{k}_codes"].shape).astype(np.int8) for k in "kv"
-    }
+    random = np.random.default_rng(1)
+    empty = {name: array for name, array in model.cache().items() if name != "stream"}
+    codes = {name: random.integers(-128, 128, array.shape, np.int8) for name, array in empty.items()}
     start = {"token": 1, "pos": min(GOLDEN_PROMPT, model.max_seq_len - 1)}
     return {**Sampling().arguments(), **size.layout.memories(codes), **start}
 

@@ -9,10 +9,11 @@ from ...schedule.trace import Primitive
 from .csim import task_flags
 from .emit import emit, emit_header, uses_ap
 from .parts import Array, headers, project_parts
+from .placement import Slot
 from .pragmas import check_directives, check_text
 from .project import BuildPlan
 from .templates import template
-from .testbench import tapa_host
+from .testbench import Image, tapa_host
 from .toolchain import TAPA_SHIM
 from .vitis import settings
 
@@ -24,10 +25,12 @@ def tapa_project(
     data: Mapping[str, Array] | None = None,
     golden: Mapping[str, Array] | None = None,
     memory: Mapping[str, int | str] | None = None,
+    placement: Mapping[str, Slot] | None = None,
+    images: Mapping[str, Image] | None = None,
     trace: Sequence[Primitive] = (),
 ) -> BuildPlan:
     """Plan the TAPA project of a program; arguments and errors are those of `vitis_project`."""
-    parts = project_parts(program, "tapa", device, data, golden, memory)
+    parts = project_parts(program, "tapa", device, data, golden, memory, placement, images)
     check_directives(program, trace)
     code = emit(program, "tapa")
     check_text(code)
