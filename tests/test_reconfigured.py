@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +13,21 @@ import pytest
 from engine_models import small_model
 from test_bitstreams import FLEXLLM, TEMPORAL, TEXT
 from typer.testing import CliRunner
+from xrt_cards import standin
 
 from flexllm_allo import cli
-from flexllm_allo.errors import ModelError, UsageError
+from flexllm_allo.errors import ModelError, ToolError, UsageError
 from flexllm_allo.models import Model, architecture, load
 from flexllm_allo.models.calibrate import Calibration
 from flexllm_allo.quant.passes import Gptq, Rtn
 from flexllm_allo.quant.recipes import get_recipe
-from flexllm_allo.runtime import reconfigured
+from flexllm_allo.runtime import build, project_plan, reconfigured
 from flexllm_allo.runtime.chat import Chat
 from flexllm_allo.runtime.preset import get_preset, parse_preset
+from flexllm_allo.runtime.quantize import quantize_folder
 from flexllm_allo.runtime.reconfigured import ReconfiguredSession, open_design
 from flexllm_allo.runtime.session import Session
+from flexllm_allo.runtime.xrt_reconfigured import XrtReconfiguredSession
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 SHORT, CONTEXT = 9, 39
@@ -36,11 +42,17 @@ HOW = [{"top_k": 5}, {"temperature": 1.5, "top_k": 5, "top_p": 0.9, "seed": 7}]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Model:
+def folder(tmp_path_factory) -> Path:
     """The shipped model by FlexLLM's recipe, with plain rounding, which is faster than GPTQ."""
-    recipe = get_recipe("w4a4kv8")
+    recipe, out = get_recipe("w4a4kv8"), tmp_path_factory.mktemp("tiny") / "q"
     passes = tuple(Rtn() if isinstance(one, Gptq) else one for one in recipe.passes)
-    return load(TINY, replace(recipe, passes=passes), CONTEXT, Calibration(samples=2, length=32))
+    quantize_folder(TINY, out, replace(recipe, passes=passes), Calibration(samples=2, length=32))
+    return out
+
+
+@pytest.fixture(scope="module")
+def tiny(folder) -> Model:
+    return load(folder, max_seq_len=CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +186,129 @@ def test_a_preset_chooses_the_session(tiny, tmp_path, monkeypatch):
     resident = open_design(TINY, str(file))
     assert isinstance(resident, Session)
     assert (resident.top.mode, resident.top.prefill.token_parallel) == ("resident", 4)
+
+
+# -------------------------------------------------------------------------------------- on a card
+
+
+@pytest.fixture(scope="module")
+def projects(session, folder, tmp_path_factory) -> Path:
+    """What `build` writes for the design of the session, without test data, and files in place of xclbins."""
+    out = tmp_path_factory.mktemp("card")
+    preset = out / "p.toml"
+    preset.write_text(ENGINE)
+    made = {name: design.made for name, design in designs(session).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "preset_bitstream", lambda preset, model, name: made[name])
+        patch.setattr(project_plan, "GOLDEN_BYTES", 0)
+        build.build_project(folder, out / "p", preset=str(preset), max_seq_len=CONTEXT)
+    for name in made:
+        (out / "p" / name / f"{name}.hw.xclbin").write_bytes(b"")
+    return out / "p"
+
+
+def designs(session):
+    return {"prefill": session.prefill_design, "decode": session.decode_design}
+
+
+@pytest.fixture
+def card(session, monkeypatch):
+    """The card of the stand-in for pyxrt."""
+    module, card = standin({name: design.module for name, design in designs(session).items()})
+    monkeypatch.setitem(sys.modules, "pyxrt", module)
+    return card
+
+
+def test_the_card_says_what_the_cpu_says(projects, session, card):
+    on_card = XrtReconfiguredSession(projects)
+    assert on_card.encode("def f():") == session.encode("def f():")
+    for how in HOW:
+        seen: list[int] = []
+        found = on_card.generate([5, 9, 13, 200, 31], 6, seen.append, **how)
+        assert found.tokens == seen == session.generate([5, 9, 13, 200, 31], 6, **how).tokens
+    assert card.loaded == ["prefill", "decode"] * 2
+    on_card.close()
+
+
+def test_conversations_on_a_card_take_turns_without_a_prefill(projects, session, card):
+    """The cache that another conversation needs the card for is kept by the host."""
+    on_card = XrtReconfiguredSession(projects)
+    talks = [(on_card.conversation(), session.conversation()) for _ in range(2)]
+    for turn in ([5, 9, 13], [7], [40, 41, 42, 43]):
+        for one, other in talks:
+            assert one.send(turn, 2).tokens == other.send(turn, 2).tokens
+            assert one.said == other.said
+    assert card.loaded == ["prefill", "decode"] * 2
+    with pytest.raises(
+        UsageError, match="FX701: the prompt has 10 tokens, the prefill of this design holds 9"
+    ):
+        on_card.generate([5] * 10, 2)
+
+
+def test_plain_kernels_keep_their_layout_on_a_card(tiny, ordinary, folder, tmp_path, monkeypatch):
+    preset = tmp_path / "p.toml"
+    preset.write_text(TEMPORAL)
+    session = ReconfiguredSession(parse_preset(TEMPORAL), tiny)
+    made = {name: design.made for name, design in designs(session).items()}
+    monkeypatch.setattr(build, "preset_bitstream", lambda preset, model, name: made[name])
+    monkeypatch.setattr(project_plan, "GOLDEN_BYTES", 0)
+    out = build.build_project(folder, tmp_path / "p", preset=str(preset), max_seq_len=CONTEXT)
+    module, _ = standin({name: design.module for name, design in designs(session).items()})
+    monkeypatch.setitem(sys.modules, "pyxrt", module)
+    linked = {name: tmp_path / f"{name}.xclbin" for name in made}
+    for path in linked.values():
+        path.write_bytes(b"")
+    on_card, how = XrtReconfiguredSession(out, linked), {"temperature": 1.5, "top_k": 20, "seed": 7}
+    wanted = ordinary.generate([5, 9, 13, 200, 31], 5, **how).tokens
+    assert on_card.generate([5, 9, 13, 200, 31], 5, **how).tokens == wanted
+    assert session.generate([5, 9, 13, 200, 31], 5, **how).tokens == wanted
+
+
+def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"FX703: there is no project .*prefill") as caught:
+        XrtReconfiguredSession(tmp_path)
+    assert 'mode is "reconfigured"' in caught.value.hint
+    with pytest.raises(ToolError, match=r"FX501: there is no .*other\.xclbin"):
+        XrtReconfiguredSession(projects, {"decode": tmp_path / "other.xclbin"})
+    other = tmp_path / "p"
+    shutil.copytree(projects, other)
+    manifest = json.loads((other / "decode" / "manifest.json").read_text())
+    (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"recipe": "w4a8kv8"}))
+    with pytest.raises(UsageError, match=r"FX703: the designs in .* have the recipes w4a4kv8 and w4a8kv8"):
+        XrtReconfiguredSession(other)
+    monkeypatch.setitem(sys.modules, "pyxrt", None)
+    with pytest.raises(ToolError, match="pyxrt, is not installed"):
+        XrtReconfiguredSession(projects)
+    assert card.loaded == []
+
+
+def test_both_projects_have_one_model_and_the_clocks_of_their_stages(folder, session, tmp_path, monkeypatch):
+    """An unquantized checkpoint is quantized once."""
+    made = {name: design.made for name, design in designs(session).items()}
+    quantized: list[Path] = []
+    monkeypatch.setattr(build, "preset_bitstream", lambda preset, model, name: made[name])
+    monkeypatch.setattr(project_plan, "GOLDEN_BYTES", 0)
+
+    def copy(source: Path, out: Path, recipe: str) -> Path:
+        quantized.append(source)
+        return shutil.copytree(folder, out)
+
+    monkeypatch.setattr(build, "quantized_copy", copy)
+    preset, done = tmp_path / "p.toml", list[tuple[int, int | None]]()
+    clocks = {"spatial": 304.0, "engine": 292.0}
+    text = ENGINE
+    for schedule, mhz in clocks.items():
+        text = text.replace(f'schedule = "{schedule}"', f'schedule = "{schedule}"\nclock_mhz = {mhz}')
+    preset.write_text(text)
+    out = build.build_project(
+        TINY, tmp_path / "p", preset=str(preset), max_seq_len=CONTEXT, on_step=lambda *step: done.append(step)
+    )
+    assert quantized == [TINY]
+    assert done == [(n, 5) for n in range(1, 6)]
+    manifests = [json.loads((out / name / "manifest.json").read_text()) for name in made]
+    assert [m["frequency_mhz"] for m in manifests] == [304.0, 292.0]
+    assert [m["max_seq_len"] for m in manifests] == [SHORT, CONTEXT]
+    assert sorted(p.name for p in out.iterdir()) == ["decode", "prefill"]
+    for name in made:
+        assert (out / name / "model" / "tokenizer.json").is_file()
+        assert not list((out / name / "model").glob("*.safetensors"))

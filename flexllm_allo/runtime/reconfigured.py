@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ..backend.llvm import LLVMModule
 from ..errors import UsageError
 from ..ir.layout import laid_out, unpack_array
 from ..models import Checkpoint, Model, load
-from ..models.cache_layout import CacheLayout, handed_over
+from ..models.cache_layout import handed_over
 from .bitstream import Bitstream
 from .build import hardware_top
 from .conversation import Conversation, TextSession, check_prompt
@@ -97,65 +98,85 @@ class ReconfiguredSession(TextSession):
     def conversation(self) -> Conversation:
         for design in (self.prefill_design, self.decode_design):
             design.module.prepare(design.made.top.top)
-        stages = _Turns(self.prefill_design, self.decode_design, self.config.vocab_size)
+        stages = _CpuTurns(self.prefill_design, self.decode_design)
         return Conversation(stages, self.config.eos_token_ids, self.model.max_seq_len)
 
     def close(self) -> None:
         del self.prefill_design, self.decode_design
 
 
-class _Turns:
-    """`Stages` of two designs, and the KV cache as the second one keeps it."""
+class Turns(ABC):
+    """`Stages` of two designs.
 
-    def __init__(self, first: Loaded, second: Loaded, vocabulary: int) -> None:
-        self._first, self._second, self._vocabulary = first, second, vocabulary
-        self._memories = second.memories({})
-        self.candidates = min(first.made.candidates, second.made.candidates)
+    Args:
+        prompt: tokens of the longest prompt of the first design.
+        positions: of the context.
+        vocabulary: its size.
+        candidates: likeliest tokens that both sample among.
+        makes_token: whether the first one makes the first new token.
+    """
+
+    def __init__(
+        self, *, prompt: int, positions: int, vocabulary: int, candidates: int, makes_token: bool
+    ) -> None:
+        self.candidates = candidates
+        self._prompt, self._positions, self._vocabulary = prompt, positions, vocabulary
+        self._makes_token = makes_token
+
+    @abstractmethod
+    def whole(self, prompt: Sequence[int], how: Mapping[str, Any]) -> int | None:
+        """Run a prompt through the first design and hand its cache over; the new token, if it makes one."""
+
+    @abstractmethod
+    def decode(self, token: int, pos: int, how: Mapping[str, Any]) -> int: ...
 
     def check(self, prompt: Sequence[int], reused: int) -> None:
-        check_prompt(prompt, self._second.positions, self._vocabulary)
-        if not reused:
-            check_prefill(prompt, self._first.positions)
+        check_prompt(prompt, self._positions, self._vocabulary)
+        if not reused and len(prompt) > self._prompt:
+            raise UsageError(
+                "FX701",
+                f"the prompt has {len(prompt)} tokens, the prefill of this design holds {self._prompt}",
+                hint="a shorter prompt, or a design with a larger max_prompt",
+            )
 
     def prefill(self, prompt: Sequence[int], reused: int, how: Mapping[str, Any]) -> int:
+        token = None
         if not reused:
-            token = self._whole(prompt, how)
-            if self._first.made.makes_token:
-                return token
-            reused = len(prompt) - 1
-        token = 0
+            token = self.whole(prompt, how)
+            reused = len(prompt) - (not self._makes_token)
         for pos in range(reused, len(prompt)):
             token = self.decode(prompt[pos], pos, how)
+        assert token is not None
         return token
 
-    def decode(self, token: int, pos: int, how: Mapping[str, Any]) -> int:
-        return int(self._second(self._memories, token=token, pos=pos, **how))
 
-    def _whole(self, prompt: Sequence[int], how: Mapping[str, Any]) -> int:
-        """Run a prompt through the first design, and hand its cache over to the second one."""
+class _CpuTurns(Turns):
+    """Two designs on the CPU, and the KV cache as the second one keeps it."""
+
+    def __init__(self, first: Loaded, second: Loaded) -> None:
+        super().__init__(
+            prompt=first.positions,
+            positions=second.positions,
+            vocabulary=second.made.model.config.vocab_size,
+            candidates=min(first.made.candidates, second.made.candidates),
+            makes_token=first.made.makes_token,
+        )
+        self._first, self._second = first, second
+        self._memories = second.memories({})
+
+    def whole(self, prompt: Sequence[int], how: Mapping[str, Any]) -> int | None:
         first, second = self._first, self._second
         padded = np.zeros(first.positions, np.int32)
         padded[: len(prompt)] = prompt
         memories = first.memories({})
         token = first(memories, prompt=padded, n_prompt=len(prompt), **how)
-        layouts: tuple[CacheLayout, CacheLayout] = (first.made.layout, second.made.layout)
+        layouts = first.made.layout, second.made.layout
         cache = handed_over(*layouts, first.cache(memories), first.positions, second.positions)
         self._memories = second.memories(cache)
-        return int(token) if first.made.makes_token else 0
+        return int(token) if first.made.makes_token else None
 
-
-def check_prefill(prompt: Sequence[int], positions: int) -> None:
-    """Refuse a prompt that is longer than what a prefill holds.
-
-    Raises:
-        UsageError: FX701.
-    """
-    if len(prompt) > positions:
-        raise UsageError(
-            "FX701",
-            f"the prompt has {len(prompt)} tokens, the prefill of this design holds {positions}",
-            hint="a shorter prompt, or a design with a larger max_prompt",
-        )
+    def decode(self, token: int, pos: int, how: Mapping[str, Any]) -> int:
+        return int(self._second(self._memories, token=token, pos=pos, **how))
 
 
 def open_design(
@@ -182,4 +203,4 @@ def open_design(
     return Session(model, preset_top(chosen, model))
 
 
-__all__ = ["Loaded", "ReconfiguredSession", "check_prefill", "open_design"]
+__all__ = ["Loaded", "ReconfiguredSession", "Turns", "open_design"]
