@@ -125,9 +125,10 @@ def build(
     preset: Annotated[
         str | None, typer.Option(help="Which design: a name, or a file that tune wrote.")
     ] = None,
-    target: Annotated[str, typer.Option(help="Backend.")] = "vitis_hls",
+    target: Annotated[str, typer.Option(help="vitis_hls or tapa.")] = "vitis_hls",
     mode: Annotated[
-        str | None, typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw. Default: only the project.")
+        str | None,
+        typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw; of tapa csim. Default: none."),
     ] = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:

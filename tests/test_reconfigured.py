@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_models import small_model
+from engine_models import has_csim, small_model
 from test_bitstreams import FLEXLLM, TEMPORAL, TEXT
 from typer.testing import CliRunner
 from xrt_cards import standin
 
 from flexllm_allo import cli
-from flexllm_allo.errors import ModelError, ToolError, UsageError
+from flexllm_allo.errors import BackendError, ModelError, ToolError, UsageError
 from flexllm_allo.models import Model, architecture, load
 from flexllm_allo.models.calibrate import Calibration
 from flexllm_allo.quant.passes import Gptq, Rtn
@@ -280,6 +280,44 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     with pytest.raises(ToolError, match="pyxrt, is not installed"):
         XrtReconfiguredSession(projects)
     assert card.loaded == []
+
+
+# ------------------------------------------------------------------------------------------- TAPA
+
+
+@pytest.mark.skipif(not has_csim(), reason="no C++ compiler or no ap_int headers")
+def test_the_tasks_of_tapa_compute_the_shipped_model(folder, session, tmp_path, monkeypatch):
+    """Of both designs, on the data of the project and weights out of the files of channels."""
+    made = {name: design.made for name, design in designs(session).items()}
+    modules = {design.made.top: design.module for design in designs(session).values()}
+    monkeypatch.setattr(build, "preset_bitstream", lambda preset, model, name: made[name])
+    monkeypatch.setattr(project_plan, "LLVMModule", lambda top: modules[top])
+    preset = tmp_path / "p.toml"
+    preset.write_text(ENGINE)
+    order = {"preset": str(preset), "target": "tapa", "mode": "csim"}
+    out = build.build_project(folder, tmp_path / "p", max_seq_len=CONTEXT, **order)
+    for name in made:
+        assert (out / name / "csim.log").read_text().endswith("PASS\n")
+        manifest = json.loads((out / name / "manifest.json").read_text())
+        assert (manifest["top"], manifest["target"]) == (name, "tapa")
+        assert any(file.startswith("weights/") for file in manifest["files"])
+        assert not (out / name / "data" / "embed.bin").exists()
+
+
+@pytest.mark.parametrize("mode", ["csynth", "hw"])
+def test_modes_that_make_in_a_project_of_tapa_has(tmp_path, mode):
+    with pytest.raises(BackendError) as caught:
+        build.build_project(TINY, tmp_path / "p", target="tapa", mode=mode)
+    assert caught.value.code == "FX402"
+    assert caught.value.message == f'no mode "{mode}" of target "tapa"'
+    assert caught.value.hint.startswith("csim, or none; make in the project runs the tools")
+    assert not (tmp_path / "p").exists()
+    with pytest.raises(BackendError, match='FX402: no target "tappa"') as caught:
+        build.build_project(TINY, tmp_path / "p", target="tappa")
+    assert caught.value.hint == 'did you mean "tapa"?'
+
+
+# ------------------------------------------------------------------------------------------ build
 
 
 def test_both_projects_have_one_model_and_the_clocks_of_their_stages(folder, session, tmp_path, monkeypatch):

@@ -61,9 +61,12 @@ def plan_project(
     card = find_device(device)
     where = memory_map(made, card, frequency or card.default_mhz, made.run)
     data, golden = _test_data(made, where)
+    images = _images(where) if is_stored else {}
     project: Callable[..., BuildPlan] = tapa_project
     if target == "vitis_hls":  # arrays of one port, which TAPA does not have
         project = partial(vitis_project, bundles={n: p.bundle for n, p in where.placements.items()})
+    else:  # its program for simulation reads the files of channels
+        data = {n: a for n, a in data.items() if n not in images or not images[n].filled}
     plan = project(
         made.top,
         device=device,
@@ -71,7 +74,7 @@ def plan_project(
         data=data,
         golden=golden,
         placement={n: p.slot for n, p in where.placements.items()},
-        images=_images(where) if is_stored else {},
+        images=images,
         trace=made.schedule.trace,
     )
     companions = _companions(made.model) if is_stored else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,14 @@ class XrtReconfiguredSession(TextSession):
         self._xrt = pyxrt()
         for design in self._designs.values():
             design.check_linked()
+        self._checkpoint = self._designs["decode"].checkpoint()
         self._device = self._xrt.device(device)
         self._loaded = ""
         self._owner: _CardTurns | None = None
 
-    @cached_property
+    @property
     def checkpoint(self) -> Checkpoint:
-        return self._designs["decode"].checkpoint()
+        return self._checkpoint
 
     def conversation(self) -> Conversation:
         first, second = (self._designs[name] for name in STAGES)
