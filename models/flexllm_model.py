@@ -62,6 +62,13 @@ class Prefill:
     key: int = 16
     value: int = 16
 
+    def __post_init__(self) -> None:
+        _check_parameters({
+            f"attention_word is {self.attention_word}: at least attention, {self.attention}":
+                self.attention_word >= self.attention,
+            f"mlp_word is {self.mlp_word}: at least mlp, {self.mlp}": self.mlp_word >= self.mlp,
+        })  # fmt: skip
+
     def check(self, model: Model) -> None:
         """Refuse a model that these kernels do not compute.
 
@@ -133,6 +140,14 @@ class Decode:
     value: int = 32
     key_ports: int = 1
     prefetch: int = 0
+
+    def __post_init__(self) -> None:
+        shared = self.split == 1 or (self.split == 2 and self.ports % 2 == self.channels % 2 == 0)
+        _check_parameters({
+            f"group is {self.group}: it divides ports, {self.ports}": self.ports % self.group == 0,
+            f"split is {self.split}: 1, or 2 with even ports and channels": shared,
+            f"key_ports is {self.key_ports}: 1 with packs of keys": self.key_ports == 1 or not self.key,
+        })  # fmt: skip
 
     def check(self, model: Model) -> None:
         """Refuse a model that the engine does not compute.
@@ -245,6 +260,17 @@ def _check(model: Model, more: dict[str, bool]) -> None:
         sizes = "other parameters of the stage in the preset; flexllm tune finds some"
         hint = sizes if all(wanted.values()) else "recipe w4a4kv8 makes one of a Llama"
         raise UsageError("FX703", f"FlexLLM's kernels take models that have{listing}", hint=hint)
+
+
+def _check_parameters(rules: dict[str, bool]) -> None:
+    """Refuse a size that no design has.
+
+    Raises:
+        UsageError: FX703, the first rule that does not hold.
+    """
+    broken = next((rule for rule, holds in rules.items() if not holds), None)
+    if broken is not None:
+        raise UsageError("FX703", broken, hint="change these parameters of the stage")
 
 
 def _is_power(size: int) -> bool:

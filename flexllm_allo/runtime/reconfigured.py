@@ -58,6 +58,10 @@ class Loaded:
             if b.name in memories and b.name != "stream"
         }
 
+    def close(self) -> None:
+        """Let go of the constants."""
+        self._constants = {}
+
     def __call__(self, memories: Mapping[str, Any], **given: Any) -> Any:
         """Run it once."""
         known = {**self._constants, **memories, **given}
@@ -102,7 +106,8 @@ class ReconfiguredSession(TextSession):
         return Conversation(stages, self.config.eos_token_ids, self.model.max_seq_len)
 
     def close(self) -> None:
-        del self.prefill_design, self.decode_design
+        for design in (self.prefill_design, self.decode_design):
+            design.close()
 
 
 class Turns(ABC):
