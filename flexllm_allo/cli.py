@@ -166,7 +166,10 @@ def generate(
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Continue a prompt on the CPU; with a preset, on exactly the design that `build` writes."""
+    """Continue a prompt on the CPU; with a preset, by exactly the design that `build` writes.
+
+    DIR may be a project of `build` whose design is linked: then a card does it.
+    """
     if not prompt:
         raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
@@ -210,7 +213,7 @@ def chat(
     preset: Preset = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:
-    """Continue line after line from the keyboard; what was said stays in the KV cache.
+    """Continue line after line from the keyboard; what was said stays in the KV cache. DIR as in generate.
 
     /clear forgets it, /exit ends, as the end of the input does.
     """
@@ -510,12 +513,27 @@ def open_session(directory: Path, recipe: str | None, max_seq_len: int | None = 
 def open_text(
     directory: Path, recipe: str | None, max_seq_len: int | None = None, preset: str | None = None
 ) -> TextSession:
-    """`open_session`, or the design of a preset."""
-    if preset is None:
-        return open_session(directory, recipe, max_seq_len)
-    from .runtime.reconfigured import open_design
+    """`open_session`, the design of a preset, or a project on a card."""
+    if preset is not None:
+        from .runtime.reconfigured import open_design
 
-    return open_design(directory, preset, recipe, max_seq_len)
+        return open_design(directory, preset, recipe, max_seq_len)
+    if not (directory / "config.json").exists():
+        from .runtime.xrt_reconfigured import is_project, open_project
+
+        if is_project(directory):
+            _refuse_options(directory, {"--recipe": recipe, "--max-seq-len": max_seq_len})
+            return open_project(directory)
+    return open_session(directory, recipe, max_seq_len)
+
+
+def _refuse_options(directory: Path, options: dict[str, object]) -> None:
+    """A project has a model, a recipe and a context."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            "FX703", f'"{directory}" is a project, {given[0]} is for checkpoints', hint="leave it out"
+        )
 
 
 def _output(path: Path) -> OutputFile:

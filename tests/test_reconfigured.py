@@ -245,6 +245,20 @@ def test_conversations_on_a_card_take_turns_without_a_prefill(projects, session,
         on_card.generate([5] * 10, 2)
 
 
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_commands_take_a_project(projects, session, card, command):
+    options = ["--prompt", "A"] if command == "generate" else []
+    given = [command, str(projects), "--max-new-tokens", "3", *options]
+    ran = CliRunner().invoke(cli.app, given, input="A\n")
+    assert ran.exit_code == 0, ran.output
+    assert card.loaded == ["prefill", "decode"]
+    answer = session.decode(session.generate(session.encode("A"), 3).tokens)
+    assert ran.stdout == ("A" if options else "") + answer + "\n"
+    ran = CliRunner().invoke(cli.app, [*given, "--max-seq-len", "5"])
+    assert ran.exit_code == 2
+    assert "is a project, --max-seq-len is for checkpoints" in " ".join(ran.stderr.split())
+
+
 def test_plain_kernels_keep_their_layout_on_a_card(tiny, ordinary, folder, tmp_path, monkeypatch):
     preset = tmp_path / "p.toml"
     preset.write_text(TEMPORAL)
@@ -275,6 +289,9 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     manifest = json.loads((other / "decode" / "manifest.json").read_text())
     (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"recipe": "w4a8kv8"}))
     with pytest.raises(UsageError, match=r"FX703: the designs in .* have the recipes w4a4kv8 and w4a8kv8"):
+        XrtReconfiguredSession(other)
+    (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"target": "tapa"}))
+    with pytest.raises(UsageError, match=r"FX703: .*decode is a project of TAPA"):
         XrtReconfiguredSession(other)
     monkeypatch.setitem(sys.modules, "pyxrt", None)
     with pytest.raises(ToolError, match="pyxrt, is not installed"):

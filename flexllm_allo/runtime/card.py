@@ -28,12 +28,15 @@ class CardDesign:
         xclbin: the linked design; by default ``<top>.hw.xclbin`` in the project.
 
     Raises:
-        UsageError: FX703, the project has no weights.
+        UsageError: FX703, the project has no weights, or is one of TAPA.
     """
 
     def __init__(self, project: Path, xclbin: Path | None = None) -> None:
         self.project = project
         self.manifest: dict[str, Any] = json.loads((project / MANIFEST).read_text())
+        if self.manifest.get("target") == "tapa":
+            hint = "build it for vitis_hls; its own host program runs this one"
+            raise UsageError("FX703", f"{project} is a project of TAPA", hint=hint)
         if not any("sha256" in tensor for tensor in self.manifest["tensors"].values()):
             raise UsageError(
                 "FX703", f"{project} has no weights", hint="build the project of a checkpoint, not of a shape"

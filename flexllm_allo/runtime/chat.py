@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import FlexError
 from ..models.sampling import Sampling
-from .conversation import Conversation, GenerationResult, TextSession
+from .conversation import GenerationResult, TextSession, Turns
 
 EXIT = ("/exit", "/quit")
 CLEAR = "/clear"
@@ -26,7 +26,7 @@ class Chat:
         self._session = session
         self._max_new_tokens = max_new_tokens
         self._sampling = sampling
-        self.conversation: Conversation = session.conversation()
+        self.conversation: Turns = session.conversation()
 
     def run(
         self, lines: Iterable[str], show: Callable[[str], None], refuse: Callable[[FlexError], None]

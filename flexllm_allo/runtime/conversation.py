@@ -55,26 +55,18 @@ class Stages(Protocol):
         ...
 
 
-class Conversation:
-    """Turns that share a beginning: a chat, or prompts with the same instructions in front.
-
-    The tokens are the same as without a cache, bit for bit: prefill and decode compute the same keys and
-    values for a position, whatever the block it was in.
-
-    Args:
-        stages: what runs it.
-        stops: tokens that end a text.
-        positions: of the context.
+class Turns(ABC):
+    """What was said so far, and how it goes on.
 
     Attributes:
-        tokens: those whose keys and values are in the cache, prompt and answers.
+        tokens: prompt and answers, but for a last token that was not run through the layers yet.
     """
 
-    def __init__(self, stages: Stages, stops: Sequence[int], positions: int) -> None:
-        self._stages, self._stops, self._positions = stages, set(stops), positions
+    def __init__(self) -> None:
         self.tokens: list[int] = []
         self._pending: list[int] = []  # answered, but not run through the layers yet
 
+    @abstractmethod
     def generate(
         self,
         prompt_tokens: Sequence[int],
@@ -87,23 +79,6 @@ class Conversation:
         Raises:
             UsageError: FX701, FX703, as `TextSession.generate`.
         """
-        how = Sampling(**sampling).limited(self._stages.candidates).arguments()
-        token, reused = self._prefill(prompt_tokens, how)
-        made: list[int] = []
-        start = time.perf_counter()
-        while len(made) < max_new_tokens:
-            made.append(token)
-            if on_token is not None:
-                on_token(token)
-            pos = len(self.tokens)
-            if token in self._stops or pos >= self._positions or len(made) == max_new_tokens:
-                break
-            following = self._stages.decode(token, pos, how)
-            self.tokens.append(token)
-            token = following
-        self._pending = made[-1:]
-        seconds, steps = time.perf_counter() - start, len(made) - 1
-        return GenerationResult(made, steps / seconds if steps and seconds else 0.0, reused)
 
     def send(
         self,
@@ -123,6 +98,51 @@ class Conversation:
     def said(self) -> list[int]:
         """All tokens so far; the last one of an answer is not in the cache yet."""
         return [*self.tokens, *self._pending]
+
+
+class Conversation(Turns):
+    """Turns that share a beginning: a chat, or prompts with the same instructions in front.
+
+    The tokens are the same as without a cache, bit for bit: prefill and decode compute the same keys and
+    values for a position, whatever the block it was in.
+
+    Args:
+        stages: what runs it.
+        stops: tokens that end a text.
+        positions: of the context.
+
+    Attributes:
+        tokens: those whose keys and values are in the cache, prompt and answers.
+    """
+
+    def __init__(self, stages: Stages, stops: Sequence[int], positions: int) -> None:
+        super().__init__()
+        self._stages, self._stops, self._positions = stages, set(stops), positions
+
+    def generate(
+        self,
+        prompt_tokens: Sequence[int],
+        max_new_tokens: int,
+        on_token: OnToken | None = None,
+        **sampling: Any,
+    ) -> GenerationResult:
+        how = Sampling(**sampling).limited(self._stages.candidates).arguments()
+        token, reused = self._prefill(prompt_tokens, how)
+        made: list[int] = []
+        start = time.perf_counter()
+        while len(made) < max_new_tokens:
+            made.append(token)
+            if on_token is not None:
+                on_token(token)
+            pos = len(self.tokens)
+            if token in self._stops or pos >= self._positions or len(made) == max_new_tokens:
+                break
+            following = self._stages.decode(token, pos, how)
+            self.tokens.append(token)
+            token = following
+        self._pending = made[-1:]
+        seconds, steps = time.perf_counter() - start, len(made) - 1
+        return GenerationResult(made, steps / seconds if steps and seconds else 0.0, reused)
 
     def _prefill(self, prompt: Sequence[int], how: Mapping[str, Any]) -> tuple[int, int]:
         """Run what the cache lacks of a prompt; the first new token, and how many were there."""
@@ -144,7 +164,7 @@ class TextSession(ABC):
         """Configuration and tokenizer."""
 
     @abstractmethod
-    def conversation(self) -> Conversation:
+    def conversation(self) -> Turns:
         """An empty conversation, with a KV cache of its own."""
 
     @abstractmethod
@@ -202,4 +222,4 @@ def check_prompt(tokens: Sequence[int], positions: int, vocabulary: int) -> None
         raise UsageError("FX703", f"there is no token {bad}", hint=hint)
 
 
-__all__ = ["Conversation", "GenerationResult", "Stages", "TextSession", "check_prompt"]
+__all__ = ["Conversation", "GenerationResult", "Stages", "TextSession", "Turns", "check_prompt"]

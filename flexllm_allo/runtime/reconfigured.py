@@ -102,7 +102,7 @@ class ReconfiguredSession(TextSession):
     def conversation(self) -> Conversation:
         for design in (self.prefill_design, self.decode_design):
             design.module.prepare(design.made.top.top)
-        stages = _CpuTurns(self.prefill_design, self.decode_design)
+        stages = _OnCpu(self.prefill_design, self.decode_design)
         return Conversation(stages, self.config.eos_token_ids, self.model.max_seq_len)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class ReconfiguredSession(TextSession):
             design.close()
 
 
-class Turns(ABC):
+class TwoDesigns(ABC):
     """`Stages` of two designs.
 
     Args:
@@ -155,7 +155,7 @@ class Turns(ABC):
         return token
 
 
-class _CpuTurns(Turns):
+class _OnCpu(TwoDesigns):
     """Two designs on the CPU, and the KV cache as the second one keeps it."""
 
     def __init__(self, first: Loaded, second: Loaded) -> None:
@@ -208,4 +208,4 @@ def open_design(
     return Session(model, preset_top(chosen, model))
 
 
-__all__ = ["Loaded", "ReconfiguredSession", "Turns", "open_design"]
+__all__ = ["Loaded", "ReconfiguredSession", "TwoDesigns", "open_design"]

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backend.hls.project import MANIFEST
 from ..errors import UsageError
 from ..models.cache_layout import CacheLayout, handed_over
 from ..models.hf import Checkpoint
 from .card import CardDesign, pyxrt
 from .conversation import Conversation, TextSession
-from .reconfigured import Turns
+from .reconfigured import TwoDesigns
+from .xrt_session import XrtSession
 
 Array = NDArray[Any]
 STAGES = ("prefill", "decode")
@@ -58,7 +60,7 @@ class XrtReconfiguredSession(TextSession):
         self._checkpoint = self._designs["decode"].checkpoint()
         self._device = self._xrt.device(device)
         self._loaded = ""
-        self._owner: _CardTurns | None = None
+        self._owner: _OnCard | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -66,7 +68,7 @@ class XrtReconfiguredSession(TextSession):
 
     def conversation(self) -> Conversation:
         first, second = (self._designs[name] for name in STAGES)
-        turns = _CardTurns(
+        turns = _OnCard(
             self,
             prompt=first.positions,
             positions=second.positions,
@@ -91,7 +93,7 @@ class XrtReconfiguredSession(TextSession):
         token = design.run(n_prompt=len(prompt), **how)
         return token, self._handed_over(self._cache())
 
-    def decode_token(self, owner: _CardTurns, token: int, pos: int, how: Mapping[str, Any]) -> int:
+    def decode_token(self, owner: _OnCard, token: int, pos: int, how: Mapping[str, Any]) -> int:
         """One step on the cache of a conversation, which is brought to the card if it is not there."""
         if self._owner is not owner:
             self._keep_cache()
@@ -138,7 +140,7 @@ class XrtReconfiguredSession(TextSession):
         return handed_over(written, read, cache, first.positions, second.positions)
 
 
-class _CardTurns(Turns):
+class _OnCard(TwoDesigns):
     """A conversation on the card.
 
     Attributes:
@@ -166,4 +168,20 @@ def _design(project: Path, xclbin: Path | None) -> CardDesign:
         raise UsageError("FX703", f"there is no project {project}", hint=hint) from None
 
 
-__all__ = ["XrtReconfiguredSession"]
+def is_project(folder: Path) -> bool:
+    """Whether it is what `build_project` wrote."""
+    return any((place / MANIFEST).is_file() for place in (folder, *(folder / name for name in STAGES)))
+
+
+def open_project(folder: Path, device: int = 0) -> TextSession:
+    """The linked design of a project on a card, or both that take turns.
+
+    Raises:
+        ToolError, UsageError: as `XrtSession` and `XrtReconfiguredSession`.
+    """
+    if (folder / MANIFEST).is_file():
+        return XrtSession(folder, device=device)
+    return XrtReconfiguredSession(folder, device=device)
+
+
+__all__ = ["XrtReconfiguredSession", "is_project", "open_project"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from ..errors import UsageError
 from ..models.hf import Checkpoint
 from ..models.sampling import Sampling
 from .card import CardDesign, pyxrt
-from .session import GenerationResult
+from .conversation import GenerationResult, OnToken, TextSession, Turns
 
 
-class XrtSession:
-    """Runs ``generate`` of a project on a card; `encode`, `decode`, `generate`, `close` as in `Session`.
+class XrtSession(TextSession):
+    """Runs ``generate`` of a project on a card.
 
     The weights go to the card once, a file per memory channel; arguments are views into these. A design
     whose stages take turns is for `XrtReconfiguredSession`.
@@ -35,32 +34,29 @@ class XrtSession:
 
     def __init__(self, project: Path | str, xclbin: Path | str | None = None, device: int = 0) -> None:
         self._design = CardDesign(Path(project), Path(xclbin) if xclbin else None)
+        self._checkpoint = self._design.checkpoint()
         xrt = pyxrt()
         self._design.check_linked()
         self._design.load(xrt, xrt.device(device))
         self._design.write("stop", self._design.stored("stop"))
 
-    @cached_property
+    @property
     def checkpoint(self) -> Checkpoint:
-        """Configuration and tokenizer."""
-        return self._design.checkpoint()
+        return self._checkpoint
 
     @property
     def max_seq_len(self) -> int:
         return self._design.positions
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, BOS first where the tokenizer adds one."""
-        return self.checkpoint.encode(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.checkpoint.decode(tokens)
+    def conversation(self) -> Turns:
+        """An empty conversation. Every turn runs all that was said: a run begins with an empty cache."""
+        return _WholeRuns(self)
 
     def generate(
         self,
         prompt_tokens: Sequence[int],
         max_new_tokens: int,
-        on_token: Callable[[int], None] | None = None,
+        on_token: OnToken | None = None,
         **sampling: Any,
     ) -> GenerationResult:
         """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
@@ -92,6 +88,23 @@ class XrtSession:
     def close(self) -> None:
         """Let go of the card's memory."""
         self._design.unload()
+
+
+class _WholeRuns(Turns):
+    def __init__(self, session: XrtSession) -> None:
+        super().__init__()
+        self._session = session
+
+    def generate(
+        self,
+        prompt_tokens: Sequence[int],
+        max_new_tokens: int,
+        on_token: OnToken | None = None,
+        **sampling: Any,
+    ) -> GenerationResult:
+        result = self._session.generate(prompt_tokens, max_new_tokens, on_token, **sampling)
+        self.tokens, self._pending = [*prompt_tokens, *result.tokens[:-1]], result.tokens[-1:]
+        return result
 
 
 __all__ = ["XrtSession"]
