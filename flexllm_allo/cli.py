@@ -22,6 +22,7 @@ from .errors import FlexError, UsageError
 from .terminal import progress, show_checks, show_error, show_rows, show_table
 
 if TYPE_CHECKING:
+    from .runtime.conversation import TextSession
     from .runtime.outputs import OutputFile
     from .runtime.session import Session
 
@@ -76,6 +77,10 @@ Temperature = Annotated[float, typer.Option(help="Of sampling; 0 takes the likel
 TopK = Annotated[int, typer.Option(help="Sample among this many; 0 for as many as possible.")]
 TopP = Annotated[float, typer.Option(help="Sample among the likeliest with this probability.")]
 Seed = Annotated[int, typer.Option(help="Of sampling: the same seed, the same text.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Design that is run: a name, or a file that tune wrote. Default: one for CPUs."),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
 
 
@@ -120,9 +125,10 @@ def build(
     preset: Annotated[
         str | None, typer.Option(help="Which design: a name, or a file that tune wrote.")
     ] = None,
-    target: Annotated[str, typer.Option(help="Backend.")] = "vitis_hls",
+    target: Annotated[str, typer.Option(help="vitis_hls or tapa.")] = "vitis_hls",
     mode: Annotated[
-        str | None, typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw. Default: only the project.")
+        str | None,
+        typer.Option(help="Also run: csim, csynth, cosim, hw_emu, hw; of tapa csim. Default: none."),
     ] = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:
@@ -156,15 +162,19 @@ def generate(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     recipe: Recipe = None,
+    preset: Preset = None,
     max_seq_len: MaxSeqLen = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Continue a prompt on the CPU, with exactly the design that `build` writes."""
+    """Continue a prompt on the CPU; with a preset, by exactly the design that `build` writes.
+
+    DIR may be a project of `build` whose design is linked: then a card does it.
+    """
     if not prompt:
         raise UsageError("FX701", "the prompt is empty", hint='give some text: --prompt "Once upon a time"')
     result_file = _output(json_file) if json_file else None
     with (
-        closing(open_session(directory, recipe, max_seq_len)) as session,
+        closing(open_text(directory, recipe, max_seq_len, preset)) as session,
         progress("tokens", max_new_tokens) as advance,
     ):
         prompt_tokens = session.encode(prompt)
@@ -200,9 +210,10 @@ def chat(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     recipe: Recipe = None,
+    preset: Preset = None,
     max_seq_len: MaxSeqLen = None,
 ) -> None:
-    """Continue line after line from the keyboard; what was said stays in the KV cache.
+    """Continue line after line from the keyboard; what was said stays in the KV cache. DIR as in generate.
 
     /clear forgets it, /exit ends, as the end of the input does.
     """
@@ -215,7 +226,7 @@ def chat(
         refused.append(error)
 
     lines = typer.get_text_stream("stdin", errors="replace")
-    with closing(open_session(directory, recipe, max_seq_len)) as session:
+    with closing(open_text(directory, recipe, max_seq_len, preset)) as session:
         chat = Chat(session, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         chat.run(lines, partial(typer.echo, nl=False), refuse)
     if refused and not lines.isatty():
@@ -497,6 +508,32 @@ def open_session(directory: Path, recipe: str | None, max_seq_len: int | None = 
     from .runtime.session import Session
 
     return Session.open(directory, recipe, max_seq_len)
+
+
+def open_text(
+    directory: Path, recipe: str | None, max_seq_len: int | None = None, preset: str | None = None
+) -> TextSession:
+    """`open_session`, the design of a preset, or a project on a card."""
+    if preset is not None:
+        from .runtime.reconfigured import open_design
+
+        return open_design(directory, preset, recipe, max_seq_len)
+    if not (directory / "config.json").exists():
+        from .runtime.xrt_reconfigured import is_project, open_project
+
+        if is_project(directory):
+            _refuse_options(directory, {"--recipe": recipe, "--max-seq-len": max_seq_len})
+            return open_project(directory)
+    return open_session(directory, recipe, max_seq_len)
+
+
+def _refuse_options(directory: Path, options: dict[str, object]) -> None:
+    """A project has a model, a recipe and a context."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            "FX703", f'"{directory}" is a project, {given[0]} is for checkpoints', hint="leave it out"
+        )
 
 
 def _output(path: Path) -> OutputFile:

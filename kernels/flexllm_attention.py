@@ -80,7 +80,7 @@ def softmax(score: Stream[float32[T], 64], p_scale: float32[H], pos: int32, n: i
     """Probabilities as codes round(p / p_scale), head by head: largest, exponentials and sums, quotients."""
     for h in range(H, name="head"):
         step: float32 = p_scale[h]
-        row: float32[T, S]
+        row: float32[T, (S + SUMS - 1) // SUMS * SUMS]
         top: float32[T]
         part: float32[T, SUMS]
         for t_0, j_0 in grid(T, SUMS, name="clear"):

@@ -90,7 +90,7 @@ def softmax_heads(score: Stream[float32[W], 64], p_scale: float32[H], n: int32,
         step: float32[W]
         for g_step in range(W, name="step"):
             step[g_step] = p_scale[g_step * (H // W) + j]
-        row: float32[W, S]
+        row: float32[W, (S + SUMS - 1) // SUMS * SUMS]
         top: float32[W]
         part: float32[W, SUMS]
         for g_0, i_0 in grid(W, SUMS, name="clear"):

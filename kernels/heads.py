@@ -59,7 +59,7 @@ def score_rows(Q: Tq[H, D], keys: Stream[Tc[D], 64][C * B], q_scale: float32[H],
 @template(S, H)
 def softmax_rows(scores: Stream[float32[H], 64], p_scale: float32[H], n: int32, codes: Stream[uint8[H], 64]):
     """Probabilities as codes round(p / p_scale), clamped above, position by position."""
-    row: float32[H, S]
+    row: float32[H, (S + SUMS - 1) // SUMS * SUMS]
     top: float32[H]
     part: float32[H, SUMS]
     for h_0, i_0 in grid(H, SUMS, name="clear"):

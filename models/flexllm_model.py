@@ -15,11 +15,13 @@ from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.dtypes import Int
 from flexllm_allo.kernels import attention, flexllm_heads, hadamard, heads, lanes, linear, norm, quantize
 from flexllm_allo.kernels import flexllm as arrays
+from flexllm_allo.kernels.blocks import SUMS
 from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
 from . import flexllm_decode as decode_graph
 from .arrays import constant_arrays
+from .cache_layout import CacheLayout
 from .flexllm_engine import Plan, engine_constants, plan
 from .model import Model
 from .operators import Operators
@@ -60,13 +62,28 @@ class Prefill:
     key: int = 16
     value: int = 16
 
+    def __post_init__(self) -> None:
+        _check_parameters({
+            f"attention_word is {self.attention_word}: at least attention, {self.attention}":
+                self.attention_word >= self.attention,
+            f"mlp_word is {self.mlp_word}: at least mlp, {self.mlp}": self.mlp_word >= self.mlp,
+        })  # fmt: skip
+
     def check(self, model: Model) -> None:
         """Refuse a model that these kernels do not compute.
 
         Raises:
             UsageError: FX703, every way in which the model is another one.
         """
-        _check(model, {"an MLP whose width is a power of two": _is_power(model.config.intermediate_size)})
+        c = model.config
+        more = {"an MLP whose width is a power of two": _is_power(c.intermediate_size)}
+        more[f"heads whose size is a multiple of {self.value}"] = c.head_dim % self.value == 0
+        _check(model, more)
+
+    @property
+    def layout(self) -> CacheLayout:
+        """Of the KV cache."""
+        return CacheLayout(self.key, self.value)
 
     def operators(self, model: Model) -> Operators:
         """The operators of a model's recipe with arrays of multipliers and vectors of tokens."""
@@ -126,18 +143,36 @@ class Decode:
     key_ports: int = 1
     prefetch: int = 0
 
+    def __post_init__(self) -> None:
+        shared = self.split == 1 or (self.split == 2 and self.ports % 2 == self.channels % 2 == 0)
+        _check_parameters({
+            f"group is {self.group}: it divides ports, {self.ports}": self.ports % self.group == 0,
+            f"split is {self.split}: 1, or 2 with even ports and channels": shared,
+            f"key_ports is {self.key_ports}: 1 with packs of keys": self.key_ports == 1 or not self.key,
+        })  # fmt: skip
+
     def check(self, model: Model) -> None:
         """Refuse a model that the engine does not compute.
 
         Raises:
             UsageError: FX703, every way in which the model is another one.
         """
-        width = model.config.intermediate_size
-        more = {f"an MLP whose width is a multiple of {self.block}": width % self.block == 0}
+        c, block, squares = model.config, self.block, self.vector * SUMS
+        heads = c.num_attention_heads * c.head_dim
+        more = {
+            f"an MLP whose width is a multiple of {block}": c.intermediate_size % block == 0,
+            f"a hidden size that is a multiple of {block}": c.hidden_size % block == 0,
+            f"a hidden size that is a multiple of {squares}": c.hidden_size % squares == 0,
+            f"attention whose width is a multiple of {block}": heads % block == heads % self.vector == 0,
+            f"a vocabulary whose size is a multiple of {block}": c.vocab_size % block == 0,
+        }
         if self.key:
-            more |= {"an MLP whose width is a power of two": _is_power(width)}
+            more |= {
+                "an MLP whose width is a power of two": _is_power(c.intermediate_size),
+                f"heads whose size is a multiple of {self.value}": c.head_dim % self.value == 0,
+            }
         if n := self.head_parallel:
-            more |= {f"KV heads of which {n} can be side by side": model.config.num_key_value_heads % n == 0}
+            more |= {f"KV heads of which {n} can be side by side": c.num_key_value_heads % n == 0}
         _check(model, more)
 
     def operators(self, model: Model) -> DecodeOperators:
@@ -157,7 +192,7 @@ class Decode:
             "weight": Int(4),
             "key": self.key,
             "value": self.value,
-            "turns": model.config.num_key_value_heads // self.side(model),
+            "turns": self.layout(model).turns,
         }
         return DecodeOperators(**values, **own)
 
@@ -175,16 +210,10 @@ class Decode:
         """KV heads side by side."""
         return self.head_parallel or model.config.num_key_value_heads
 
-    def cache_shapes(self, model: Model) -> dict[str, tuple[int, ...]]:
-        """One memory of keys, and one of values, of a layer."""
-        positions, dim, heads = model.max_seq_len, model.config.head_dim, model.config.num_key_value_heads
-        if not self.key:
-            return {"k": (-(-positions // self.key_ports), dim), "v": (positions, dim)}
-        turns, packs = heads // self.side(model), -(-positions // self.key)
-        return {
-            "k": (turns * packs, dim, self.key),
-            "v": (turns * dim // self.value, positions, self.value),
-        }
+    def layout(self, model: Model) -> CacheLayout:
+        """Of the KV cache."""
+        turns = model.config.num_key_value_heads // self.side(model)
+        return CacheLayout(self.key, self.value, by_head=True, turns=turns, key_ports=self.key_ports)
 
     def plan(self, model: Model) -> Plan:
         """Where the weights of a model are in the ports."""
@@ -234,13 +263,24 @@ def _check(model: Model, more: dict[str, bool]) -> None:
         ),
         "static scales in attention": known.attend is _attention.attend_static and known.window == 0,
         "rotary positions, RMS norms, a gated MLP, no norm of heads": plain,
-        **more,
     }
-    missing = [what for what, there in wanted.items() if not there]
+    missing = [what for what, there in (wanted | more).items() if not there]
     if missing:
         listing = "".join(f"\n  - {what}" for what in missing)
-        hint = "recipe w4a4kv8 makes one of a Llama"
+        sizes = "other parameters of the stage in the preset; flexllm tune finds some"
+        hint = sizes if all(wanted.values()) else "recipe w4a4kv8 makes one of a Llama"
         raise UsageError("FX703", f"FlexLLM's kernels take models that have{listing}", hint=hint)
+
+
+def _check_parameters(rules: dict[str, bool]) -> None:
+    """Refuse a size that no design has.
+
+    Raises:
+        UsageError: FX703, the first rule that does not hold.
+    """
+    broken = next((rule for rule, holds in rules.items() if not holds), None)
+    if broken is not None:
+        raise UsageError("FX703", broken, hint="change these parameters of the stage")
 
 
 def _is_power(size: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -43,6 +43,17 @@ class Sampling:
         for name, (fits, hint) in allowed.items():
             if not fits:
                 raise UsageError("FX703", f"{name} cannot be {getattr(self, name)}", hint=f"{name}: {hint}")
+
+    def limited(self, candidates: int) -> Sampling:
+        """The same for a design that looks at so many candidates.
+
+        Raises:
+            UsageError: FX703, more are asked for.
+        """
+        if self.top_k > candidates:
+            hint = f"top_k: 0 (as many as possible) to {candidates} with this design"
+            raise UsageError("FX703", f"top_k cannot be {self.top_k}", hint=hint)
+        return self if self.top_k or candidates == CANDIDATES else replace(self, top_k=candidates)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `generate`, `prefill` and `decode` by name."""

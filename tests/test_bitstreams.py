@@ -12,8 +12,8 @@ from flexllm_allo.backend.hls import steps
 from flexllm_allo.backend.hls.project import MANIFEST, write_project
 from flexllm_allo.errors import UsageError
 from flexllm_allo.models import architecture
-from flexllm_allo.runtime.build import plan_project
 from flexllm_allo.runtime.preset import parse_preset, preset_bitstreams
+from flexllm_allo.runtime.project_plan import plan_project
 
 TEXT = """
 name = "small"
@@ -118,3 +118,39 @@ def test_a_model_that_the_engine_does_not_compute_is_refused():
     assert "inputs with a minimum (asymmetric, dynamic)" in caught.value.message
     assert "rotary" not in caught.value.message
     assert "an MLP" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("group = 2", "group = 3", "group is 3: it divides ports, 4"),
+        ("block = 8", "block = 8\nsplit = 3", "split is 3: 1, or 2 with even ports and channels"),
+        ("attention = 3", "attention = 5", "attention_word is 4: at least attention, 5"),
+        ("block = 16", "block = 16\nkey_ports = 2", "key_ports is 2: 1 with packs of keys"),
+    ],
+)  # fmt: skip
+def test_sizes_that_no_engine_has_are_refused(old, new, rule):
+    text = TEXT if old in TEXT else FLEXLLM
+    wanted = parse_preset(text.replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        preset_bitstreams(wanted, architecture("llama-3.2-1b", "w4a4kv8", 64))
+    assert (caught.value.code, caught.value.message) == ("FX703", rule)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "size"),
+    [
+        ("block = 8", "block = 7", "a hidden size that is a multiple of 7"),
+        ("vector = 4", "vector = 3", "a hidden size that is a multiple of 12"),
+        ("block = 8", "block = 64", "a vocabulary whose size is a multiple of 64"),
+        ("value = 2\n\n[decode]", "value = 3\n\n[decode]", "heads whose size is a multiple of 3"),
+    ],
+)
+def test_sizes_that_do_not_divide_those_of_the_model_are_refused(model, old, new, size):
+    """They would leave the rest of a vector out."""
+    text = TEXT if old in TEXT else FLEXLLM
+    with pytest.raises(UsageError) as caught:
+        preset_bitstreams(parse_preset(text.replace(old, new)), model)
+    assert caught.value.code == "FX703"
+    assert f"\n  - {size}" in caught.value.message
+    assert caught.value.hint == "other parameters of the stage in the preset; flexllm tune finds some"

@@ -17,8 +17,9 @@ from flexllm_allo.errors import ToolError
 from flexllm_allo.models import load
 from flexllm_allo.models.calibrate import Calibration
 from flexllm_allo.quant import recipes
-from flexllm_allo.runtime.build import hardware_top, plan_project
+from flexllm_allo.runtime.build import hardware_top
 from flexllm_allo.runtime.perplexity import text_perplexity
+from flexllm_allo.runtime.project_plan import plan_project
 from flexllm_allo.runtime.session import Session
 
 CALIBRATION = Calibration(samples=2, length=48)

@@ -24,6 +24,7 @@ from flexllm_allo.backend.hls.csim import CSimModule
 from flexllm_allo.backend.hls.emit import emit, has_sequential_processes
 from flexllm_allo.backend.hls.steps import run_csim
 from flexllm_allo.backend.hls.tapa_module import TapaModule
+from flexllm_allo.backend.hls.tapa_project import tapa_project
 from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.errors import BackendError, DeadlockError, TargetError, ToolError, UsageError
@@ -321,6 +322,21 @@ def test_files_of_a_project(project: tuple[TapaModule, Path]) -> None:
     assert module.tapa_host == module.host_code == (folder / "tapa_host.cpp").read_text()
     assert "tapa::read_only_mmap<int8_t >(X_.data(), 32)" in module.host_code
     assert tapa.codegen_host("two_layers", programs.two_layers()).count("tapa::invoke(two_layers,") == 1
+
+
+def test_more_ports_than_a_card_takes_are_said() -> None:
+    """Every array is a port of its own."""
+
+    def first(W: int8[4][40]) -> int8[4]:
+        Y: int8[4]
+        for i in range(4):
+            Y[i] = W[0][i]
+        return Y
+
+    program = allo.customize(first).program
+    note = "The top task has 41 memory ports, 7 more than AMD Alveo U280 takes (34)"
+    assert note in tapa_project(program).files["README.md"].decode()
+    assert "memory ports" not in tapa_project(programs.two_layers()).files["README.md"].decode()
 
 
 @needs_compiler

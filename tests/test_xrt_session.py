@@ -117,6 +117,11 @@ def test_the_card_answers_what_the_cpu_answers(project: Path, monkeypatch: pytes
         result = session.generate(prompt, 7, seen.append)
         assert result.tokens == seen == cpu.generate(prompt, 7).tokens
         assert session.decode(result.tokens) == cpu.decode(result.tokens)
+    talk, said = session.conversation(), list[int]()
+    for turn in ([5, 9, 13], [7]):  # every turn runs all of it
+        said += turn
+        assert talk.send(turn, 3).tokens == cpu.generate(said, 3).tokens
+        said = talk.said
     with pytest.raises(UsageError, match="the prompt has 0 tokens"):
         session.generate([], 3)
     with pytest.raises(UsageError, match="the prompt has 65 tokens"):

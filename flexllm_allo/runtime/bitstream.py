@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from ..hybrid import HybridTop, pack_words, reachable
 from ..ir import nodes as ir
+from ..kernels.sampling import CANDIDATES
 from ..models import Model
 from ..models.arrays import constant_parts
+from ..models.cache_layout import PLAIN, CacheLayout
+from ..models.flexllm_decode import TOP
 from ..models.flexllm_engine import EngineParts
 from ..models.flexllm_model import Decode, Prefill, prefill_parts
 from ..models.sampling import Sampling
@@ -47,6 +50,8 @@ class Bitstream:
         run: arguments of a run of the test bench, by name.
         written: arguments that a run writes.
         makes_token: whether a prefill makes the first new token; else decode begins with the prompt's last.
+        layout: of its KV cache.
+        candidates: likeliest tokens that it samples among.
     """
 
     name: str
@@ -58,6 +63,8 @@ class Bitstream:
     run: Mapping[str, Any]
     written: tuple[str, ...]
     makes_token: bool = True
+    layout: CacheLayout = PLAIN
+    candidates: int = CANDIDATES
 
     def constants(self) -> dict[str, Any]:
         """What never changes between runs, by parameter name.
@@ -136,16 +143,21 @@ def flexllm_prefill(model: Model, size: Prefill, storage: Storage = TOOLS, max_p
     model = model.shortened(max_prompt)
     s = prefill_design(model, size)
     store_arrays(s, storage)
-    given, c = run_arguments(model), model.config
-    shape = (c.num_hidden_layers, c.num_key_value_heads)
-    packs, parts = -(-model.max_seq_len // size.key), c.head_dim // size.value
-    cache = {
-        "k_codes": np.zeros((*shape, packs, c.head_dim, size.key), np.int8),
-        "v_codes": np.zeros((*shape, parts, model.max_seq_len, size.value), np.int8),
-    }
-    run = {name: given[name] for name in ("prompt", "n_prompt", "stream")} | cache
-    found = prefill_parts(model, size, _parts(model))
-    return Bitstream("prefill", model, s, s.program, "prefill", found, run, _memories(run), makes_token=False)
+    given = run_arguments(model)
+    run = {name: given[name] for name in ("prompt", "n_prompt", "stream")} | size.layout.memories(
+        model.cache()
+    )
+    made = Bitstream(
+        "prefill",
+        model,
+        s,
+        s.program,
+        "prefill",
+        prefill_parts(model, size, _parts(model)),
+        run,
+        _memories(run),
+    )
+    return replace(made, makes_token=False, layout=size.layout)
 
 
 def decode_bitstream(model: Model, size: Decode, storage: Storage = TOOLS) -> Bitstream:
@@ -154,7 +166,8 @@ def decode_bitstream(model: Model, size: Decode, storage: Storage = TOOLS) -> Bi
     store_arrays(s, storage)
     parts = EngineParts(model, size.plan(model), _parts(model))
     run = engine_run(model, size)
-    return Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))
+    made = Bitstream("decode", model, s, s.program, "decode", parts, run, _memories(run))
+    return replace(made, layout=size.layout(model), candidates=TOP)
 
 
 def _stage(model: Model, s: Schedule, program: ir.Program, name: str) -> Bitstream:
@@ -222,14 +235,11 @@ def stage_run(model: Model, name: str) -> dict[str, Any]:
 
 def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     """The same of ``decode`` on an engine: keys and values lie by head, and here are random codes."""
-    c, random, positions = model.config, np.random.default_rng(1), model.max_seq_len
-    heads, shapes = size.side(model), size.cache_shapes(model)
-    cache = {
-        f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape)).astype(np.int8)
-        for kind, shape in shapes.items()
-        for i in range(heads * (size.key_ports if kind == "k" else 1))
-    }
-    return {**Sampling().arguments(), **cache, "token": 1, "pos": min(GOLDEN_PROMPT, positions - 1)}
+    random = np.random.default_rng(1)
+    empty = {name: array for name, array in model.cache().items() if name != "stream"}
+    codes = {name: random.integers(-128, 128, array.shape, np.int8) for name, array in empty.items()}
+    start = {"token": 1, "pos": min(GOLDEN_PROMPT, model.max_seq_len - 1)}
+    return {**Sampling().arguments(), **size.layout(model).memories(codes), **start}
 
 
 __all__ = [

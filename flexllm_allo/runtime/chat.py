@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import FlexError
 from ..models.sampling import Sampling
-from .conversation import Conversation, GenerationResult
-
-if TYPE_CHECKING:
-    from .session import Session
+from .conversation import GenerationResult, TextSession, Turns
 
 EXIT = ("/exit", "/quit")
 CLEAR = "/clear"
@@ -24,12 +21,12 @@ class Chat:
         UsageError: FX703, one of `sampling` out of range.
     """
 
-    def __init__(self, session: Session, max_new_tokens: int, **sampling: Any) -> None:
+    def __init__(self, session: TextSession, max_new_tokens: int, **sampling: Any) -> None:
         Sampling(**sampling)
         self._session = session
         self._max_new_tokens = max_new_tokens
         self._sampling = sampling
-        self.conversation: Conversation = session.conversation()
+        self.conversation: Turns = session.conversation()
 
     def run(
         self, lines: Iterable[str], show: Callable[[str], None], refuse: Callable[[FlexError], None]

@@ -15,9 +15,10 @@ from ..errors import ToolError, UsageError
 from ..models import load
 from ..models.reference import ReferenceLlama
 from .bitstream import run_arguments, whole
-from .build import hardware_top, plan_project
+from .build import hardware_top
 from .outputs import OutputFile
 from .perplexity import text_perplexity
+from .project_plan import plan_project
 from .session import Session
 
 PROMPT = "The import statement"

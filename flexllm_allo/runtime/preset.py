@@ -195,6 +195,8 @@ def preset_bitstreams(preset: Preset, model: Model) -> dict[str, Bitstream]:
     Raises:
         UsageError: FX703, the kernels of the preset do not compute this model.
     """
+    for name in SCHEDULES:  # before the work
+        _kernels(preset, model, name)
     return {name: preset_bitstream(preset, model, name) for name in preset.bitstreams}
 
 
@@ -226,16 +228,23 @@ def stage_bitstream(
 
 def _alone(preset: Preset, model: Model, name: str) -> Bitstream:
     """A stage of a preset whose stages have no program in common."""
-    chosen: StagePreset = getattr(preset, name)
-    made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
+    made = _kernels(preset, model, name)
     if isinstance(made, Stage):
         if name == "prefill":
             return prefill_bitstream(model, made, preset.word_rows, preset.storage, preset.max_prompt)
         return stage_of(preset_top(preset.model_copy(update={"prefill": PLAIN}), model), name)
-    made.check(model)
     if isinstance(made, Prefill):
         return flexllm_prefill(model, made, preset.storage, preset.max_prompt)
     return decode_bitstream(model, made, preset.storage)
+
+
+def _kernels(preset: Preset, model: Model, name: str) -> Stage | Prefill | Decode:
+    """The schedule of a stage, or its kernels, which compute the model."""
+    chosen: StagePreset = getattr(preset, name)
+    made = SCHEDULES[name][chosen.schedule](**chosen.parameters)
+    if not isinstance(made, Stage):
+        made.check(model)
+    return made
 
 
 def preset_top(preset: Preset, model: Model) -> HybridTop:

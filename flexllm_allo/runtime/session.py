@@ -16,13 +16,14 @@ from ..hybrid import HybridTop, Words, hybrid
 from ..ir import nodes as ir
 from ..ir.layout import laid_out, unpack_array
 from ..kernels.linear import ChannelWeight, Linear
-from ..models import Model, load
+from ..kernels.sampling import CANDIDATES
+from ..models import Checkpoint, Model, load
 from ..models.sampling import Sampling
 from ..quant.model import weight_storage
 from ..quant.recipe_file import recipe_to_dict
 from ..quant.recipes import SITES
 from ..schedules import cpu
-from .conversation import Conversation, GenerationResult
+from .conversation import Conversation, GenerationResult, TextSession, check_prompt
 
 CPU_BLOCK = 32
 """Tokens in a prefill block on the CPU."""
@@ -38,7 +39,7 @@ def half_bytes(model: Model) -> dict[str, Words]:
     return made
 
 
-class Session:
+class Session(TextSession):
     """Runs a hybrid top's own functions through LLVM.
 
     Args:
@@ -61,13 +62,8 @@ class Session:
         return cls(load(folder, recipe, max_seq_len))
 
     @property
-    def config(self) -> Any:
-        return self.model.config
-
-    @property
-    def stop_token(self) -> int | None:
-        """The first token that ends a text."""
-        return next(iter(self.config.eos_token_ids), None)
+    def checkpoint(self) -> Checkpoint:
+        return self.model.checkpoint
 
     def describe(self) -> dict[str, Any]:
         """What the numbers of this session depend on: recipe in full, arithmetic, calibration, storage."""
@@ -80,36 +76,10 @@ class Session:
             "bytes_per_token": storage.bytes_per_token,
         }
 
-    def encode(self, text: str, special_tokens: bool = True) -> list[int]:
-        """Token ids of a text, with the special tokens (BOS in front) that the tokenizer adds, if wanted."""
-        return self.model.checkpoint.encode(text, special_tokens)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.model.checkpoint.decode(tokens)
-
-    def generate(
-        self,
-        prompt_tokens: Sequence[int],
-        max_new_tokens: int,
-        on_token: Callable[[int], None] | None = None,
-        **sampling: Any,
-    ) -> GenerationResult:
-        """Continue a prompt until a stop token, `max_new_tokens` or the end of the context.
-
-        Args:
-            sampling: ``temperature``, ``top_k``, ``top_p``, ``seed`` as in `models.sampling.Sampling`;
-                greedy by default.
-
-        Raises:
-            UsageError: FX701, the prompt is empty or longer than the context; FX703, one of `sampling` out
-                of range.
-        """
-        return self.conversation().generate(prompt_tokens, max_new_tokens, on_token, **sampling)
-
     def conversation(self) -> Conversation:
         """An empty conversation, with a KV cache of its own."""
         self.module.prepare("prefill", "decode")
-        return Conversation(self)
+        return Conversation(_OneDesign(self), self.config.eos_token_ids, self.model.max_seq_len)
 
     def generate_batch(
         self,
@@ -176,14 +146,8 @@ class Session:
         Raises:
             UsageError: FX701, it is empty or longer than the context; FX703, a token outside the vocabulary.
         """
-        size, vocabulary = self.model.max_seq_len, self.config.vocab_size
-        if not 1 <= len(tokens) <= size:
-            what = "is empty" if not tokens else f"has {len(tokens)} tokens"
-            raise UsageError("FX701", f"the prompt {what}", hint=f"1 to {size} tokens fit this model")
-        bad = next((t for t in tokens if not 0 <= t < vocabulary), None)
-        if bad is not None:
-            hint = f"token ids are 0 to {vocabulary - 1}"
-            raise UsageError("FX703", f"there is no token {bad}", hint=hint)
+        size = self.model.max_seq_len
+        check_prompt(tokens, size, self.config.vocab_size)
         padded = np.zeros(size, np.int32)
         padded[: len(tokens)] = tokens
         return padded
@@ -210,3 +174,39 @@ class Session:
                 array = unpack_array(held, array)
             self._laid_out[key] = laid_out(param, array)
         return self._laid_out[key]
+
+
+class _OneDesign:
+    """`Stages` of one design on the CPU, and its KV cache."""
+
+    candidates = CANDIDATES
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._cache = session, session.empty_cache()
+
+    def check(self, prompt: Sequence[int], reused: int) -> None:
+        del reused
+        self._session.padded(prompt)
+
+    def prefill(self, prompt: Sequence[int], reused: int, how: Mapping[str, Any]) -> int:
+        padded, n = self._session.padded(prompt), len(prompt)
+        if reused:
+            return self._continue(padded[reused:n], reused, how)
+        return int(self._session.call("prefill", self._cache, prompt=padded, n_prompt=n, **how))
+
+    def decode(self, token: int, pos: int, how: Mapping[str, Any]) -> int:
+        return int(self._session.call("decode", self._cache, token=token, pos=pos, **how))
+
+    def _continue(self, tokens: NDArray[np.int32], pos: int, how: Mapping[str, Any]) -> int:
+        session, block = self._session, self._session.top.prefill.token_parallel
+        forward, x = session.instance("forward", block), np.zeros(0, np.float32)
+        for first in range(0, len(tokens), block):
+            part = tokens[first : first + block]
+            given = np.zeros(block, np.int32)
+            given[: len(part)] = part
+            x = session.call(forward, self._cache, tokens=given, n=len(part), pos=pos + first)[len(part) - 1]
+        logits = session.call(session.instance("head", 1), self._cache, x=x[None])
+        place = pos + len(tokens)
+        return int(
+            session.call(session.instance("sample"), self._cache, logits=logits, position=place, **how)
+        )

@@ -201,7 +201,9 @@ def _mismatch(buffer: ir.Buffer, site: _Site, wanted: int, verb: str) -> StreamE
         return StreamError("FX304", message, at=places, hint="lanes are iterations of a loop")
     places.append(Place(site.loop.span, f'loop "{site.loop.var}"'))
     if site.lanes == wanted:
-        message = f'"{buffer.name}" is {verb} on {site.together} lanes, but {site.lanes} in the innermost loop'
+        message = (
+            f'"{buffer.name}" is {verb} on {site.together} lanes, but {site.lanes} in the innermost loop'
+        )
         hint = "a token holds what iterations of one unrolled loop access, one element each"
         return StreamError("FX304", message, at=places, hint=hint)
     if site.lanes > 1:

@@ -117,7 +117,7 @@ def tapa_host(top: str, all_ports: list[Port]) -> str:
     call = f"tapa::invoke({', '.join([top, *args])})"
     usage = "tapa_host [data folder [file.xo or file.xclbin]]; without a file it simulates the C++"
     written = [f'  save("{p.name}", {p.name}_);' for p in all_ports if p.is_output]
-    return _bench(all_ports, call, usage, _Around(_SAVE, written, " try", _CAUGHT))
+    return _bench(all_ports, call, usage, _Around(_SAVE, written, " try", _CAUGHT, has_weights=True))
 
 
 def _tapa_argument(port: Port) -> str:
@@ -131,12 +131,16 @@ def _tapa_argument(port: Port) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What a host program has around the test bench: helpers, statements after the run, a handler."""
+    """What a host program has around the test bench: helpers, statements after the run, a handler.
+
+    Weights without data of their own come from the files of channels, if it has them.
+    """
 
     helpers: str = ""
     after: list[str] = field(default_factory=list[str])
     attempt: str = ""
     caught: str = ""
+    has_weights: bool = False
 
 
 def _bench(all_ports: list[Port], call: str, usage: str, around: _Around | None = None) -> str:
@@ -148,6 +152,8 @@ def _bench(all_ports: list[Port], call: str, usage: str, around: _Around | None 
         setup.append(f"  Memory<{port.ctype} > {port.name}_({port.count});")
         if port.has_data:
             setup.append(f'  {port.name}_.load("{port.name}.bin");')
+        elif around.has_weights and port.image is not None and port.image.filled:
+            setup.append(f'  {port.name}_.load("../{port.image.file}", {port.image.offset});')
         if port.has_golden:
             checks.append(f'  failures += compare("{port.name}", {port.name}_, "golden_{port.name}.bin");')
     return template("testbench.cpp").substitute(
