@@ -166,17 +166,6 @@ class EngineParts:
         return np.concatenate([self._held[f"{name}_{what}"][layer] for name in names])
 
 
-def engine_constants(arrays: dict[str, Any], model: Model, plan: Plan) -> dict[str, Any]:
-    """`models.arrays.constant_arrays` with all linear layers in the ports and the table of the engine."""
-    linear = {f"w{kind}" for kind in ("k", "v", "q", "o", "_gate", "_up", "_down", "_head")}
-    others = {
-        n: a for n, a in arrays.items() if n.removesuffix("_codes").removesuffix("_terms") not in linear
-    }
-    parts = EngineParts(model, plan, lambda name: [arrays[name]])
-    ports = [*(f"port_{i}" for i in range(plan.ports)), "terms"]
-    return others | {name: np.concatenate(list(parts(name))) for name in ports}
-
-
 def padded(rows: Array, part: Part, plan: Plan) -> Array:
     """Rows, and zeros up to a whole tile."""
     missing = part.tiles * plan.height(part) - len(rows)
@@ -194,4 +183,4 @@ def beats(codes: Array, part: Part, plan: Plan, port: int) -> Array:
     return tiles[:, :, port, half].transpose(0, 2, 1).reshape(part.tiles * part.size, plan.channels)
 
 
-__all__ = ["EngineParts", "Part", "Plan", "engine_constants", "plan"]
+__all__ = ["EngineParts", "Part", "Plan", "plan"]

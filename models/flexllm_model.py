@@ -20,9 +20,8 @@ from flexllm_allo.kernels.quantize import Activation
 
 from . import flexllm as graph
 from . import flexllm_decode as decode_graph
-from .arrays import constant_arrays
 from .cache_layout import CacheLayout
-from .flexllm_engine import Plan, engine_constants, plan
+from .flexllm_engine import Plan, plan
 from .model import Model
 from .operators import Operators
 
@@ -100,16 +99,6 @@ class Prefill:
         sizes = {k: v for k, v in model._sizes().items() if k != "M"}  # pyright: ignore[reportPrivateUsage]
         own = {"R": self.operators(model), "T": self.token, "KP": self.key, "VP": self.value}
         return lower_all([(_graph.prefill, sizes | own)])
-
-    def constants(self, model: Model) -> dict[str, Any]:
-        """What never changes between runs, by parameter name."""
-        found = constant_arrays(model.weights)
-        operators: Any = self.operators(model)
-        for kind in (*ATTENTION, *MLP):
-            array = getattr(operators, kind)
-            for port, codes in enumerate(tiles(found.pop(f"{kind}_codes"), array)):
-                found[f"{kind}_codes_{port}"] = codes
-        return found
 
 
 @dataclass(frozen=True)
@@ -201,10 +190,6 @@ class Decode:
         sizes = {k: v for k, v in model._sizes().items() if k in "EVLCSDP"}  # pyright: ignore[reportPrivateUsage]
         own: dict[str, Any] = {"R": self.operators(model), "TB": self.vector, "BP": self.block}
         return lower_all([(_decode.decode, sizes | own | {"H": model.config.num_attention_heads})])
-
-    def constants(self, model: Model) -> dict[str, Any]:
-        """What never changes between runs, by parameter name."""
-        return engine_constants(constant_arrays(model.weights), model, self.plan(model))
 
     def side(self, model: Model) -> int:
         """KV heads side by side."""

@@ -9,7 +9,7 @@ from engine_models import has_csim, run, small_model
 from flexllm_allo.models import architecture
 from flexllm_allo.models.flexllm_model import Decode
 from flexllm_allo.models.reference import ReferenceLlama
-from flexllm_allo.runtime.bitstream import engine_run
+from flexllm_allo.runtime.bitstream import decode_bitstream, engine_run
 from flexllm_allo.runtime.flexllm import decode_design
 
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
@@ -24,8 +24,8 @@ def design(request):
     model = small_model(heads)
     more = {"split": split, "key_ports": key_ports}
     size = Decode(ports=ports, channels=8, group=group, block=8, vector=4, key=0, value=0, **more)
-    s = decode_design(model, size)
-    return model, s, size.constants(model), size
+    made = decode_bitstream(model, size)
+    return model, made.schedule, made.constants(), size
 
 
 def cache_of(reference, ports):

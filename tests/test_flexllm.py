@@ -12,10 +12,16 @@ from flexllm_allo.errors import FlexError
 from flexllm_allo.models import Model, architecture
 from flexllm_allo.models.flexllm_model import Decode, Prefill
 from flexllm_allo.models.reference import ReferenceLlama
+from flexllm_allo.runtime.bitstream import Bitstream, decode_bitstream, flexllm_prefill
 from flexllm_allo.runtime.estimate import estimate_model
 from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 
 PROMPT = 1024
+
+
+def built(made: Bitstream):
+    """A schedule, what runs it, and what never changes between runs."""
+    return made.schedule, made.schedule.build(), made.constants()
 
 
 @pytest.fixture(scope="module")
@@ -28,31 +34,27 @@ def small() -> Model:
 def prefill(small):
     """Channels that do not divide the rows."""
     size = Prefill(token=4, attention=3, attention_word=4, mlp=4, mlp_word=4, key=4, value=2)
-    s = prefill_design(small, size)
-    return s, s.build(), size.constants(small)
+    return built(flexllm_prefill(small, size))
 
 
 @pytest.fixture(scope="module")
 def decode(small):
     size = Decode(channels=2, block=16, vector=8, key=4, value=2)
-    s = decode_design(small, size)
-    return s, s.build(), size.constants(small)
+    return built(decode_bitstream(small, size))
 
 
 @pytest.fixture(scope="module")
 def in_turn(small):
     """Pairs of KV heads that take turns."""
     size = Decode(channels=2, block=16, vector=8, key=4, value=2, head_parallel=HEADS // 2)
-    s = decode_design(small, size)
-    return s, s.build(), size.constants(small)
+    return built(decode_bitstream(small, size))
 
 
 @pytest.fixture(scope="module")
 def two_ports(small):
     """The parallelism of the smaller published prefill, in small: no row is left out of a word."""
     size = Prefill(token=4, attention=2, attention_word=2, mlp=4, mlp_word=4, mlp_ports=2, key=4, value=2)
-    s = prefill_design(small, size)
-    return s, s.build(), size.constants(small)
+    return built(flexllm_prefill(small, size))
 
 
 def run_prefill(prefill, tokens):

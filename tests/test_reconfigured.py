@@ -152,7 +152,10 @@ def test_what_does_not_take_turns_or_is_not_computed_is_refused(tiny):
         ReconfiguredSession(parse_preset(TEXT), architecture("llama-3.2-1b", "w4a4kv8", 16))
     with pytest.raises(UsageError, match="FX703") as caught:
         ReconfiguredSession(parse_preset(f"{FLEXLLM}\nhead_parallel = 3\n"), small_model(4))
-    assert caught.value.message == "FlexLLM's kernels take models that have\n  - KV heads of which 3 can be side by side"
+    assert (
+        caught.value.message
+        == "FlexLLM's kernels take models that have\n  - KV heads of which 3 can be side by side"
+    )
     assert "flexllm tune" in caught.value.hint
     with pytest.raises(UsageError, match="a hidden size that is a multiple of 256"):
         ReconfiguredSession(get_preset("v80-best"), tiny)
