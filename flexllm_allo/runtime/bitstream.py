@@ -112,16 +112,14 @@ def staged(
     stage: Stage,
     word_rows: int = WORD_ROWS,
     storage: Storage = TOOLS,
-    program: Callable[[int], ir.Program] | None = None,
 ) -> Bitstream:
     """``prefill`` or ``decode`` of a model by itself, as a stage schedules it.
 
     Args:
         word_rows, storage: as for `prefill_bitstream`.
-        program: gives the program of the model for a size of blocks, by default by lowering it.
     """
     block = stage.token_parallel if name == "prefill" else BLOCK  # which a decode does not see
-    s = Schedule(reachable((program or model.program)(block), name))
+    s = Schedule(reachable(model.program(block), name))
     known = {b.name for b in s.top_func.params}
     for weight, words in weight_words(model, word_rows).items():
         if weight in known:
@@ -225,7 +223,7 @@ def engine_run(model: Model, size: Decode) -> dict[str, Any]:
     c, random, positions = model.config, np.random.default_rng(1), model.max_seq_len
     heads, shapes = c.num_key_value_heads, size.cache_shapes(c.head_dim, positions)
     cache = {
-        f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape)).astype(np.int8)
+        f"{kind}_{i}": random.integers(-128, 128, (c.num_hidden_layers, *shape), np.int8)
         for kind, shape in shapes.items()
         for i in range(heads * (size.key_ports if kind == "k" else 1))
     }
