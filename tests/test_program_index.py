@@ -49,13 +49,11 @@ def test_a_call_does_what_the_accesses_of_its_function_do(program: ir.Program) -
         for call in calls(f):
             callee = program.function(call.func)
             found = accesses(callee.body, program)
-            bound = [(p, a) for p, a in zip(callee.params, call.args, strict=True) if isinstance(a, ir.View)]
+            done = {(a.buffer, a.write) for a in found}
             expected = [
-                (
-                    arg,
-                    *(any(a.buffer == p.name and a.write == write for a in found) for write in (False, True)),
-                )
-                for p, arg in bound
+                (arg, (p.name, False) in done, (p.name, True) in done)
+                for p, arg in zip(callee.params, call.args, strict=True)
+                if isinstance(arg, ir.View)
             ]
             assert list(call_effects(program, call)) == expected
             seen += len(expected)
@@ -65,7 +63,7 @@ def test_a_call_does_what_the_accesses_of_its_function_do(program: ir.Program) -
 def test_aliases_are_closed_under_calls(program: ir.Program) -> None:
     """A name that a call binds to another one is among the aliases of both, dimensions shifted."""
     f = program.function(program.top)
-    for p in f.params[:4]:
+    for p in [p for p in f.params if p.shape and not p.is_stream][:6]:
         found = {(a.func, a.buffer.name): a.shift for a in aliases(program, f.name, p.name)}
         assert len(found) > 1
         for caller in program.functions:
