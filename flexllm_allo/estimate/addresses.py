@@ -58,7 +58,7 @@ class Addresses:
             np.broadcast_to(x, shape).reshape(SAMPLES, -1)
             for x in banks_and_words(self.buffers[access.buffer], numbers)
         )
-        access.elements = [np.unique(word[s]) for s in range(SAMPLES)]
+        access.elements = [frozenset(word[s].tolist()) for s in range(SAMPLES)]
         every = [np.ones(word.shape[1], bool)] * SAMPLES
         new = every if access.write else self._unread(access.buffer, word)
         access.banks = [_distinct(bank[s][new[s]], word[s][new[s]]) for s in range(SAMPLES)]
