@@ -56,7 +56,7 @@ def candidate(
 
 
 def shared_candidates(
-    preset: Preset, model: Model, card: Device, mhz: float, prompt: int, pos: int
+    preset: Preset, model: Model, card: Device, mhz: float, prompt: int, pos: int, *, placed: bool = False
 ) -> tuple[Candidate, Candidate]:
     """Both stages of a preset whose decode runs on the engines of prefill; either takes all of these.
 
@@ -64,8 +64,12 @@ def shared_candidates(
         mhz: the clock.
         prompt: tokens of it.
         pos: the position of the token that is estimated.
+        placed: as for `candidate`.
     """
-    top = preset_top(preset, model).top
+    made = preset_top(preset, model)
+    if placed:
+        placement(made, card, mhz)
+    top = made.top
     whole = estimate(top, card.key, clock_mhz=mhz, new_tokens=2, n_prompt=prompt)
     token = estimate(top.with_top("decode"), card.key, clock_mhz=mhz, pos=pos)
     used = whole.resources, whole.modules[-1].resources

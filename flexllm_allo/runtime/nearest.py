@@ -6,7 +6,7 @@ smallest, what lies between is interpolated, and only settings that should fit a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -19,8 +19,9 @@ from ..estimate.result import Estimate
 from ..estimate.search import Candidate
 from ..hardware.devices import Device, Resources
 from ..hardware.devices import device as find_device
+from ..hybrid import Mode
 from ..models import Model
-from .candidates import candidate
+from .candidates import candidate, shared_candidates
 from .estimate import DESIGNS, estimate_model, estimate_preset, open_model
 from .preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset
 
@@ -29,8 +30,16 @@ Setting = Mapping[str, int]
 """Parameters of both stages, such as ``prefill.token_parallel``."""
 
 Stages = tuple[str, ...]
-"""Those that are on the card together."""
+"""Some of them."""
 
+GROUPS: Mapping[Mode, Sequence[Stages]] = {
+    "resident": [tuple(SCHEDULES)],
+    "shared": [("prefill",)],  # whose engines are those of decode too
+    "reconfigured": [(name,) for name in SCHEDULES],
+}
+"""Stages that are on the card together, by where their engines are."""
+LENGTH = 64
+"""Tokens of the run that stages are estimated for: it does not change what they take."""
 ESTIMATES = 24
 """Of stages, at most: some twenty seconds for a model of a billion weights."""
 HALVINGS = 4
@@ -143,7 +152,7 @@ class _Search:
 
     def of_mode(self, preset: Preset) -> Preset | None:
         """The nearest setting of a preset whose stages stay where they are."""
-        for on_card in [tuple(SCHEDULES)] if preset.mode != "reconfigured" else [(n,) for n in SCHEDULES]:
+        for on_card in GROUPS[preset.mode]:
             turns = {name: _temporal(getattr(preset, name)) for name in on_card}
             found = self._nearest(preset, on_card)
             found = found or self._nearest(preset.model_copy(update=turns), on_card)
@@ -215,7 +224,7 @@ class _Search:
     def _need(self, preset: Preset, stage: str, setting: Setting) -> Candidate | None:
         """What a stage takes; None if there is no such design or no place for its arrays, or none is left."""
         chosen = _with(preset, setting)
-        key = f"{stage} {chosen.storage} {getattr(chosen, stage)}"
+        key = f"{stage} {chosen.storage} {chosen if chosen.mode == 'shared' else getattr(chosen, stage)}"
         if key not in self.needs:
             if len(self.needs) >= self.estimates:
                 return None
@@ -224,11 +233,12 @@ class _Search:
         return self.needs[key]
 
     def _estimated(self, preset: Preset, stage: str) -> Candidate | None:
-        scalars = {"n_prompt": 64} if stage == "prefill" else {"pos": 64}
+        card, mhz = self.card, preset.clock_of(stage)
+        scalars = {"n_prompt": LENGTH} if stage == "prefill" else {"pos": LENGTH}
         try:
-            return candidate(
-                preset, self.model, stage, self.card, preset.clock_of(stage), scalars, placed=True
-            )
+            if preset.mode == "shared":
+                return shared_candidates(preset, self.model, card, mhz, LENGTH, LENGTH, placed=True)[0]
+            return candidate(preset, self.model, stage, card, mhz, scalars, placed=True)
         except FlexError:
             return None
 
