@@ -44,7 +44,7 @@ class Access:
         """Whether the two never touch one element in the same iteration."""
         if self.elements is None or other.elements is None:
             return False
-        return all(map(frozenset.isdisjoint, self.elements, other.elements))
+        return all(a.isdisjoint(b) for a, b in zip(self.elements, other.elements, strict=True))
 
 
 @dataclass(slots=True, eq=False)
