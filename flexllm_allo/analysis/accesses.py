@@ -55,26 +55,12 @@ def accesses(
 
 def call_effects(program: ir.Program | None, call: ir.Call) -> Iterator[tuple[ir.View, bool, bool]]:
     """For each view passed to a call: whether the callee reads it and whether it writes it."""
-    callee = _functions(program).get(call.func) if program is not None else None
-    if program is None or callee is None:
-        for arg in call.args:
-            if isinstance(arg, ir.View):
-                yield arg, True, True
+    if program is not None:
+        yield from _effects(program).of_call(call)
         return
-    if callee.extern is not None:
-        for param, arg in zip(callee.params, call.args, strict=False):
-            if isinstance(arg, ir.View):
-                yield arg, True, param.name in callee.extern.writes
-        return
-    read, wrote = _effects(program).of(callee)
-    for param, arg in zip(callee.params, call.args, strict=False):
+    for arg in call.args:
         if isinstance(arg, ir.View):
-            yield arg, param.name in read, param.name in wrote
-
-
-@remembered
-def _functions(program: ir.Program) -> dict[str, ir.Function]:
-    return {f.name: f for f in program.functions}
+            yield arg, True, True
 
 
 _Names = tuple[frozenset[str], frozenset[str]]
@@ -82,16 +68,28 @@ _Names = tuple[frozenset[str], frozenset[str]]
 
 
 class _Effects:
-    """What functions do to their buffers, through all they call; each is looked at once."""
+    """What the functions of a program do to their buffers, through all they call; each is looked at once."""
 
     def __init__(self, program: ir.Program) -> None:
-        self.program = program
+        self.functions = {f.name: f for f in program.functions}
         self.known: dict[str, _Names] = {}
 
+    def of_call(self, call: ir.Call) -> Iterator[tuple[ir.View, bool, bool]]:
+        callee = self.functions.get(call.func)
+        if callee is None:
+            yield from call_effects(None, call)
+            return
+        read, wrote = self.of(callee)
+        for param, arg in zip(callee.params, call.args, strict=False):
+            if isinstance(arg, ir.View):
+                yield arg, param.name in read, param.name in wrote
+
     def of(self, function: ir.Function) -> _Names:
+        if function.extern is not None:
+            return frozenset(p.name for p in function.params), frozenset(function.extern.writes)
         if function.name not in self.known:
             own = _own(function)
-            passed = [e for call in calls(function) for e in call_effects(self.program, call)]
+            passed = [effect for call in calls(function) for effect in self.of_call(call)]
             read = own[0].union(view.buffer for view, reads, _ in passed if reads)
             wrote = own[1].union(view.buffer for view, _, writes in passed if writes)
             self.known[function.name] = read, wrote
