@@ -420,7 +420,7 @@ def tune_design(
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 1024,
     objective: Annotated[str, typer.Option(help="latency, throughput (of decode) or energy.")] = "latency",
     mode: Annotated[
-        str, typer.Option(help="resident, or reconfigured: a design per stage, loaded in turn.")
+        str, typer.Option(help="resident, shared (engines for both), or reconfigured (loaded in turn).")
     ] = "resident",
     clock: Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")] = None,
     recipe: Recipe = None,

@@ -57,8 +57,14 @@ class Model:
         """The same model with a context of so many positions, if it has more and they are not 0."""
         if not 0 < positions < self.max_seq_len:
             return self
-        tables = {"cos": self.weights.cos[:positions], "sin": self.weights.sin[:positions]}
-        return replace(self, weights=replace(self.weights, **tables))
+        if positions not in self._shorter:
+            tables = {"cos": self.weights.cos[:positions], "sin": self.weights.sin[:positions]}
+            self._shorter[positions] = replace(self, weights=replace(self.weights, **tables))
+        return self._shorter[positions]
+
+    @cached_property
+    def _shorter(self) -> dict[int, Model]:
+        return {}
 
     def program(self, token_parallel: int, decode_parallel: int = 1) -> ir.Program:
         """Both stages as one unscheduled program: ``generate`` on top, ``score`` for either stage.
@@ -67,6 +73,17 @@ class Model:
             token_parallel: tokens in a prefill block.
             decode_parallel: tokens in a block of decode, of which one is a token.
         """
+        blocks = token_parallel, decode_parallel
+        if blocks not in self._programs:
+            self._programs[blocks] = self._lowered(*blocks)
+        return self._programs[blocks]
+
+    @cached_property
+    def _programs(self) -> dict[tuple[int, int], ir.Program]:
+        """Those that were lowered: a search schedules one in many ways."""
+        return {}
+
+    def _lowered(self, token_parallel: int, decode_parallel: int) -> ir.Program:
         sizes = self._sizes()
         kernels: Any = graph  # kernels have types of their own, which no checker knows
         scores: Any = scoring

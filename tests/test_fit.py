@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from flexllm_allo.hardware.devices import Caps, device
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.report.estimate import estimate_page
 from flexllm_allo.report.terminal import estimate_text
+from flexllm_allo.runtime.candidates import shared_candidates
 from flexllm_allo.runtime.estimate import estimate_model, estimate_preset, open_model
 from flexllm_allo.runtime.nearest import estimate_advised, nearest_preset
-from flexllm_allo.runtime.preset import Preset, get_preset
+from flexllm_allo.runtime.preset import PLAIN, Preset, StagePreset, get_preset
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 PRESETS = Path(__file__).parent / "presets"
@@ -175,6 +177,20 @@ def test_more_channels_than_the_device_has():
     assert near
     assert near.changes == {"decode.ports": (64, 32)}
     assert not near.estimate.fit.unplaced
+
+
+def test_shared_engines_are_halved_once():
+    """Of a design whose decode runs on the engines of prefill, these are halved, and counted once."""
+    stages = {"prefill": StagePreset(schedule="temporal", token_parallel=4), "decode": PLAIN}
+    asked = get_preset(RESIDENT).model_copy(update={"mode": "shared", **stages})
+    model, card = open_model(TINY, "w4a8kv8", 16, 8), device("u280")
+    lut = shared_candidates(asked, model, card, 300.0, 64, 64)[0].resources.lut
+    share = 0.95 * lut / card.available.lut
+    near = nearest_preset(asked, model, replace(card, caps=Caps(lut=share)), 16, 8)
+    assert near
+    assert near.preset.mode == "shared"
+    assert near.changes == {"prefill.token_parallel": (4, 2)}
+    assert near.estimate.resources.lut <= share * card.available.lut
 
 
 def test_a_search_that_ends_says_so():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import Span
 from ..ir import nodes as ir
-from ..ir.walk import walk
+from ..ir.memo import remembered
+from ..ir.walk import calls, statements, walk
 from .reductions import Reduction, reduction
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Access:
     """One read or write of a buffer in the source text.
 
@@ -40,7 +41,7 @@ def written(body: tuple[ir.Stmt, ...], program: ir.Program | None = None) -> set
 
 def allocated(body: tuple[ir.Stmt, ...]) -> set[str]:
     """Names of the buffers that come into being in these statements, and are gone after them."""
-    return {n.buffer.name for n in walk(body) if isinstance(n, ir.Alloc) and not n.static}
+    return {n.buffer.name for n in statements(body) if isinstance(n, ir.Alloc) and not n.static}
 
 
 def accesses(
@@ -49,29 +50,62 @@ def accesses(
     """All accesses of the statements, in program order. `program` tells what calls write."""
     collector = _Collector(program)
     collector.body(body, loops, guarded=False)
-    return [replace(access, order=i) for i, access in enumerate(collector.found)]
+    return collector.found
 
 
 def call_effects(program: ir.Program | None, call: ir.Call) -> Iterator[tuple[ir.View, bool, bool]]:
     """For each view passed to a call: whether the callee reads it and whether it writes it."""
-    callee = None
     if program is not None:
-        callee = next((f for f in program.functions if f.name == call.func), None)
-    if callee is None:
-        for arg in call.args:
-            if isinstance(arg, ir.View):
-                yield arg, True, True
+        yield from _effects(program).of_call(call)
         return
-    if callee.extern is not None:
+    for arg in call.args:
+        if isinstance(arg, ir.View):
+            yield arg, True, True
+
+
+_Names = tuple[frozenset[str], frozenset[str]]
+"""Of buffers: those that are read, and those that are written."""
+
+
+class _Effects:
+    """What the functions of a program do to their buffers, through all they call; each is looked at once."""
+
+    def __init__(self, program: ir.Program) -> None:
+        self.functions = {f.name: f for f in program.functions}
+        self.known: dict[str, _Names] = {}
+
+    def of_call(self, call: ir.Call) -> Iterator[tuple[ir.View, bool, bool]]:
+        callee = self.functions.get(call.func)
+        if callee is None:
+            yield from call_effects(None, call)
+            return
+        read, wrote = self.of(callee)
         for param, arg in zip(callee.params, call.args, strict=False):
             if isinstance(arg, ir.View):
-                yield arg, True, param.name in callee.extern.writes
-        return
-    found = accesses(callee.body, program)
-    for param, arg in zip(callee.params, call.args, strict=False):
-        if isinstance(arg, ir.View):
-            uses = [a for a in found if a.buffer == param.name]
-            yield arg, any(not a.write for a in uses), any(a.write for a in uses)
+                yield arg, param.name in read, param.name in wrote
+
+    def of(self, function: ir.Function) -> _Names:
+        if function.extern is not None:
+            return frozenset(p.name for p in function.params), frozenset(function.extern.writes)
+        if function.name not in self.known:
+            own = _own(function)
+            passed = [effect for call in calls(function) for effect in self.of_call(call)]
+            read = own[0].union(view.buffer for view, reads, _ in passed if reads)
+            wrote = own[1].union(view.buffer for view, _, writes in passed if writes)
+            self.known[function.name] = read, wrote
+        return self.known[function.name]
+
+
+_effects = remembered(_Effects)
+
+
+@remembered
+def _own(node: ir.Function | ir.For) -> _Names:
+    """What a body does by itself: all but what the functions that it calls do."""
+    collector = _Own(None)
+    collector.body(node.body, (), guarded=False)
+    found = collector.found
+    return frozenset(a.buffer for a in found if not a.write), frozenset(a.buffer for a in found if a.write)
 
 
 class _Collector:
@@ -89,7 +123,7 @@ class _Collector:
         guarded: bool,
         red: Reduction | None = None,
     ) -> None:
-        self.found.append(Access(buffer, indices, write, loops, span, 0, red, guarded))
+        self.found.append(Access(buffer, indices, write, loops, span, len(self.found), red, guarded))
 
     def expr(
         self, node: ir.Expr, loops: tuple[ir.For, ...], guarded: bool, red: Reduction | None = None
@@ -140,12 +174,22 @@ class _Collector:
                 self.call(stmt, loops, guarded)
 
     def call(self, call: ir.Call, loops: tuple[ir.For, ...], guarded: bool) -> None:
-        for arg in call.args:
-            for index in arg.indices if isinstance(arg, ir.View) else (arg,):
-                self.expr(index, loops, guarded)
+        self.arguments(call, loops, guarded)
         for view, reads, writes in call_effects(self.program, call):
             span = view.span if view.span.line else call.span
             if reads:
                 self.add(view.buffer, view.indices, False, span, loops, guarded)
             if writes:
                 self.add(view.buffer, view.indices, True, span, loops, guarded)
+
+    def arguments(self, call: ir.Call, loops: tuple[ir.For, ...], guarded: bool) -> None:
+        for arg in call.args:
+            for index in arg.indices if isinstance(arg, ir.View) else (arg,):
+                self.expr(index, loops, guarded)
+
+
+class _Own(_Collector):
+    """Without what calls do to the arrays they are given."""
+
+    def call(self, call: ir.Call, loops: tuple[ir.For, ...], guarded: bool) -> None:
+        self.arguments(call, loops, guarded)

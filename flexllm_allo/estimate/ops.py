@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-import numpy as np
-
 from ..errors import Span
 from ..ir import nodes as ir
 from .operators import Operator
@@ -37,7 +35,7 @@ class Access:
     indices: tuple[ir.Expr, ...]
     copies: int
     banks: list[Any] | None = None
-    elements: list[Any] | None = None
+    elements: list[frozenset[int]] | None = None
     held: bool = False
     affine: tuple[ir.Expr, ...] = ()
     pinned: frozenset[str] = frozenset()
@@ -46,8 +44,7 @@ class Access:
         """Whether the two never touch one element in the same iteration."""
         if self.elements is None or other.elements is None:
             return False
-        pairs = zip(self.elements, other.elements, strict=True)
-        return not any(np.isin(a, b).any() for a, b in pairs)
+        return all(a.isdisjoint(b) for a, b in zip(self.elements, other.elements, strict=True))
 
 
 @dataclass(slots=True, eq=False)

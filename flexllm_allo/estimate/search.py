@@ -2,15 +2,15 @@
 
 Where the parts of a stage work at the same time, the slowest part tells the time, which falls only if that
 part gets faster. Raising its parameter to the next choice, and no other, passes through the smallest setting
-for every time that can be reached: the bisection of a min-max under additive limits, walked from below.
-Where parts take turns it is a heuristic: the largest part has the most to give.
+for every time that can be reached: a min-max under additive limits, solved exactly (tests hold it against an
+integer program). Where parts take turns it is a heuristic: the largest part has the most to give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..hardware.devices import Resources
 
@@ -46,50 +46,93 @@ class Candidate:
     binds: str = ""
 
 
+class Timed(Protocol):
+    """What is climbed: a stage, or both of them."""
+
+    @property
+    def cycles(self) -> float: ...
+    @property
+    def busy(self) -> Mapping[str, float]: ...
+
+
+D = TypeVar("D", bound=Timed)
+
 Knobs = Mapping[str, Sequence[Parameters]]
 """Parameters that belong together, by name: their choices, each takes more of the die than the one before."""
+Between = Callable[[str, Parameters, Parameters], Sequence[Parameters]]
+"""The choices of a knob between two neighbours, by its name; they are in order as well."""
+
+
+def nothing_between(_name: str, _low: Parameters, _high: Parameters) -> Sequence[Parameters]:
+    """No choices but those that are named."""
+    return ()
 
 
 def climb(
     start: Parameters,
     knobs: Knobs,
-    evaluate: Callable[[Parameters], Candidate],
-    fits: Callable[[Candidate], bool],
-) -> list[Candidate]:
+    evaluate: Callable[[Parameters], D],
+    fits: Callable[[D], bool],
+    between: Between = nothing_between,
+) -> list[D]:
     """All settings on the way from the smallest one to where nothing that binds can be raised.
 
     A raise that does not fit, or that makes its own part no faster, is taken back, and its knob stays where
-    it is. Settings no faster than those before are passed, but not returned: another part is as slow.
+    it is, or at the last choice in between that fits. Settings no faster than those before are passed, but
+    not returned: another part is as slow.
     """
-    at = dict.fromkeys(knobs, 0)
+    chosen = {name: choices[0] for name, choices in knobs.items()}
+    left = {name: list(choices[1:]) for name, choices in knobs.items()}
 
-    def setting() -> Parameters:
-        found = dict(start)
-        for name, choices in knobs.items():
-            found |= choices[at[name]]
-        return found
+    def raised(name: str, choice: Parameters) -> D:
+        setting = dict(start)
+        for each in ({**chosen, name: choice} if name else chosen).values():
+            setting |= each
+        return evaluate(setting)
 
-    here = evaluate(setting())
+    here = raised("", {})
     found = [here]
 
-    def is_gain(raised: Candidate, name: str) -> bool:
-        own = raised.busy.get(name, 0.0) < here.busy.get(name, 0.0) * (1 - GAIN)
-        return own or raised.cycles < here.cycles * (1 - GAIN)
+    def is_gain(new: D, name: str) -> bool:
+        own = new.busy.get(name, 0.0) < here.busy.get(name, 0.0) * (1 - GAIN)
+        return own or new.cycles < here.cycles * (1 - GAIN)
 
-    open_ = {name for name, choices in knobs.items() if len(choices) > 1}
+    open_ = {name for name, choices in left.items() if choices}
     while open_ and fits(here):
         name = max(sorted(open_), key=lambda n: here.busy.get(n, 0.0))
-        at[name] += 1
-        raised = evaluate(setting())
-        if fits(raised) and is_gain(raised, name):
-            here = raised
-            if raised.cycles < found[-1].cycles * (1 - GAIN):
-                found.append(raised)
+        choice = left[name].pop(0)
+        new = raised(name, choice)
+        if not fits(new):
+            inner = last_that_fits(
+                between(name, chosen[name], choice), lambda c, name=name: raised(name, c), fits
+            )
+            left[name] = []
+            if inner:
+                choice, new = inner
+        if fits(new) and is_gain(new, name):
+            here, chosen[name] = new, choice
+            if new.cycles < found[-1].cycles * (1 - GAIN):
+                found.append(new)
         else:
-            at[name] -= 1
+            left[name] = []
+        if not left[name]:
             open_.discard(name)
-        if at[name] == len(knobs[name]) - 1:
-            open_.discard(name)
+    return found
+
+
+def last_that_fits(
+    choices: Sequence[T], evaluate: Callable[[T], D], fits: Callable[[D], bool]
+) -> tuple[T, D] | None:
+    """The last choice that fits, by bisection: where one does, all before it do."""
+    found: tuple[T, D] | None = None
+    low, high = 0, len(choices)
+    while low < high:
+        middle = (low + high) // 2
+        tried = evaluate(choices[middle])
+        if fits(tried):
+            found, low = (choices[middle], tried), middle + 1
+        else:
+            high = middle
     return found
 
 
@@ -109,4 +152,4 @@ def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True))
 
 
-__all__ = ["Candidate", "Knobs", "Parameters", "climb", "pareto"]
+__all__ = ["Between", "Candidate", "Knobs", "Parameters", "Timed", "climb", "last_that_fits", "pareto"]

@@ -124,26 +124,56 @@ def rename_buffers(node: Node, names: dict[str, str]) -> Node:
     return rewrite(node, visit)
 
 
-@remembered
-def _allocs(stmt: ir.For) -> tuple[ir.Buffer, ...]:
-    return tuple(node.buffer for node in walk(stmt.body) if isinstance(node, ir.Alloc))
+def statements(body: tuple[ir.Stmt, ...]) -> Iterator[ir.Stmt]:
+    """All statements, those inside others too, in source order: `walk` without the expressions."""
+    stack = list(body[::-1])
+    while stack:
+        here = stack.pop()
+        yield here
+        match here:
+            case ir.For() | ir.While():
+                stack.extend(here.body[::-1])
+            case ir.If():
+                stack.extend(here.otherwise[::-1])
+                stack.extend(here.then[::-1])
+            case _:
+                pass
+
+
+_Rare = tuple[tuple[ir.Alloc, ...], tuple[ir.Call, ...]]
 
 
 @remembered
-def _calls(stmt: ir.For) -> tuple[ir.Call, ...]:
-    return tuple(node for node in walk(stmt.body) if isinstance(node, ir.Call))
+def _rare(node: ir.Function | ir.For) -> _Rare:
+    """The declarations and the calls in a body, the two that most statements are not."""
+    allocs: list[ir.Alloc] = []
+    called: list[ir.Call] = []
+    stack = list(node.body[::-1])
+    while stack:
+        here = stack.pop()
+        match here:
+            case ir.Alloc():
+                allocs.append(here)
+            case ir.Call():
+                called.append(here)
+            case ir.For():  # what is known of one that a primitive left as it was, still holds
+                inner = _rare(here)
+                allocs += inner[0]
+                called += inner[1]
+            case ir.While():
+                stack.extend(here.body[::-1])
+            case ir.If():
+                stack.extend(here.otherwise[::-1])
+                stack.extend(here.then[::-1])
+            case _:
+                pass
+    return tuple(allocs), tuple(called)
 
 
 @remembered
 def _table(function: ir.Function) -> dict[str, ir.Buffer]:
     table = {b.name: b for b in function.params}
-    for stmt in function.body:
-        if isinstance(stmt, ir.Alloc):
-            table[stmt.buffer.name] = stmt.buffer
-        elif isinstance(stmt, ir.For):
-            table.update((b.name, b) for b in _allocs(stmt))
-        else:
-            table.update((n.buffer.name, n.buffer) for n in walk(stmt) if isinstance(n, ir.Alloc))
+    table.update((alloc.buffer.name, alloc.buffer) for alloc in allocations(function))
     return table
 
 
@@ -152,13 +182,11 @@ def buffers(function: ir.Function) -> dict[str, ir.Buffer]:
     return dict(_table(function))
 
 
-@remembered
-def calls(function: ir.Function) -> tuple[ir.Call, ...]:
-    """All calls in a function, in program order."""
-    found: list[ir.Call] = []
-    for stmt in function.body:
-        if isinstance(stmt, ir.For):
-            found.extend(_calls(stmt))
-        else:
-            found.extend(n for n in walk(stmt) if isinstance(n, ir.Call))
-    return tuple(found)
+def allocations(node: ir.Function | ir.For) -> tuple[ir.Alloc, ...]:
+    """All declarations in a body, in program order."""
+    return _rare(node)[0]
+
+
+def calls(node: ir.Function | ir.For) -> tuple[ir.Call, ...]:
+    """All calls in a body, in program order."""
+    return _rare(node)[1]

@@ -119,16 +119,14 @@ def staged(
     stage: Stage,
     word_rows: int = WORD_ROWS,
     storage: Storage = TOOLS,
-    program: Callable[[int], ir.Program] | None = None,
 ) -> Bitstream:
     """``prefill`` or ``decode`` of a model by itself, as a stage schedules it.
 
     Args:
         word_rows, storage: as for `prefill_bitstream`.
-        program: gives the program of the model for a size of blocks, by default by lowering it.
     """
     block = stage.token_parallel if name == "prefill" else BLOCK  # which a decode does not see
-    s = Schedule(reachable((program or model.program)(block), name))
+    s = Schedule(reachable(model.program(block), name))
     known = {b.name for b in s.top_func.params}
     for weight, words in weight_words(model, word_rows).items():
         if weight in known:

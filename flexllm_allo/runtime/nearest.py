@@ -6,30 +6,40 @@ smallest, what lies between is interpolated, and only settings that should fit a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, reduce
 from math import prod
-from operator import add
 from pathlib import Path
 from typing import Any
 
 from ..errors import FlexError
-from ..estimate.limits import NOTHING, Demand, excesses, nearest
-from ..estimate.result import Estimate, Module
+from ..estimate.limits import NOTHING, nearest, total
+from ..estimate.need import holds, together
+from ..estimate.result import Estimate
+from ..estimate.search import Candidate
 from ..hardware.devices import Device, Resources
 from ..hardware.devices import device as find_device
+from ..hybrid import Mode
 from ..models import Model
-from .estimate import DESIGNS, estimate_model, estimate_preset, open_model, placement
-from .preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset, stage_bitstream
+from .candidates import candidate, shared_candidates
+from .estimate import DESIGNS, estimate_model, estimate_preset, open_model
+from .preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset
 
 OnStep = Callable[[int, int | None], None]
 Setting = Mapping[str, int]
 """Parameters of both stages, such as ``prefill.token_parallel``."""
 
 Stages = tuple[str, ...]
-"""Those that are on the card together."""
+"""Some of them."""
 
+GROUPS: Mapping[Mode, Sequence[Stages]] = {
+    "resident": [tuple(SCHEDULES)],
+    "shared": [("prefill",)],  # whose engines are those of decode too
+    "reconfigured": [(name,) for name in SCHEDULES],
+}
+"""Stages that are on the card together, by where their engines are."""
+LENGTH = 64
+"""Tokens of the run that stages are estimated for: it does not change what they take."""
 ESTIMATES = 24
 """Of stages, at most: some twenty seconds for a model of a billion weights."""
 HALVINGS = 4
@@ -59,14 +69,6 @@ class Near:
         rate = self.estimate.tokens_per_second
         speed = f": prefill {self.estimate.prefill_s:.3g} s, decode {rate:.3g} tokens/s" if rate else ""
         return f"the nearest setting that fits: {changed}{speed}"
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a stage takes, and how much of it are the ports it shares with the other one."""
-
-    resources: Resources
-    ports: Resources
 
 
 def estimate_advised(
@@ -146,44 +148,43 @@ class _Search:
 
     def __init__(self, model: Model, card: Device, estimates: int, on_step: OnStep) -> None:
         self.model, self.card, self.estimates, self.on_step = model, card, estimates, on_step
-        self.program = cache(model.program)
-        self.needs: dict[str, Need | None] = {}
+        self.needs: dict[str, Candidate | None] = {}
 
     def of_mode(self, preset: Preset) -> Preset | None:
         """The nearest setting of a preset whose stages stay where they are."""
-        for together in [tuple(SCHEDULES)] if preset.mode != "reconfigured" else [(n,) for n in SCHEDULES]:
-            turns = {name: _temporal(getattr(preset, name)) for name in together}
-            found = self._nearest(preset, together)
-            found = found or self._nearest(preset.model_copy(update=turns), together)
+        for on_card in GROUPS[preset.mode]:
+            turns = {name: _temporal(getattr(preset, name)) for name in on_card}
+            found = self._nearest(preset, on_card)
+            found = found or self._nearest(preset.model_copy(update=turns), on_card)
             if found is None:
                 return None
             preset = found
         return preset
 
-    def _nearest(self, preset: Preset, together: Stages) -> Preset | None:
+    def _nearest(self, preset: Preset, on_card: Stages) -> Preset | None:
         """The nearest setting of what is on the card together."""
         asked = {f"{stage}.{name}": n for stage in SCHEDULES for name, n in _of(preset, stage).items()}
         choices = {
             name: list(values)
             for name, n in asked.items()
-            if name.startswith(together) and (values := _choices(name, n))
+            if name.startswith(on_card) and (values := _choices(name, n))
         }
         smallest = {name: values[-1] for name, values in choices.items()}
-        if self._fits(preset, asked, together):
+        if self._fits(preset, asked, on_card):
             return preset
-        if not self._fits(preset, {**asked, **smallest}, together):
+        if not self._fits(preset, {**asked, **smallest}, on_card):
             return None
-        if any(self._need(preset, stage, asked) is None for stage in together):  # it has too many ports
+        if any(self._need(preset, stage, asked) is None for stage in on_card):  # it has too many ports
             choices = {name: values for name, values in choices.items() if name.endswith(".ports")}
             smallest = {name: values[-1] for name, values in choices.items()}
-        models = {stage: self._interpolated(preset, stage, asked, smallest) for stage in together}
+        models = {stage: self._interpolated(preset, stage, asked, smallest) for stage in on_card}
         scale = dict.fromkeys(models, (1.0,) * 5)
 
         def fits(setting: Setting) -> bool:
-            guessed = [_times(guess(setting), scale[name]) for name, guess in models.items()]
-            if not self._hold(guessed):
+            guessed = total(_times(guess(setting), scale[name]) for name, guess in models.items())
+            if not holds(self.card, guessed):
                 return False
-            if self._fits(preset, setting, together):
+            if self._fits(preset, setting, on_card):
                 return True
             for stage, guess in models.items():  # what was guessed too low here is so beside it, too
                 real = self._need(preset, stage, setting)
@@ -215,20 +216,15 @@ class _Search:
 
         return guess
 
-    def _fits(self, preset: Preset, setting: Setting, together: Stages) -> bool:
+    def _fits(self, preset: Preset, setting: Setting, on_card: Stages) -> bool:
         """Whether a setting fits, by estimates."""
-        needs = [need for stage in together if (need := self._need(preset, stage, setting))]
-        return len(needs) == len(together) and self._hold([n.resources for n in needs], needs[0].ports)
+        needs = [need for stage in on_card if (need := self._need(preset, stage, setting))]
+        return len(needs) == len(on_card) and holds(self.card, together(needs))
 
-    def _hold(self, needs: list[Resources], ports: Resources = NOTHING) -> bool:
-        """Whether the card holds what is on it together; two stages share ports."""
-        load = reduce(add, needs) if len(needs) == 1 else reduce(add, needs) - ports
-        return not excesses(Demand([Module("stages", load)]), self.card)
-
-    def _need(self, preset: Preset, stage: str, setting: Setting) -> Need | None:
+    def _need(self, preset: Preset, stage: str, setting: Setting) -> Candidate | None:
         """What a stage takes; None if there is no such design or no place for its arrays, or none is left."""
         chosen = _with(preset, setting)
-        key = f"{stage} {chosen.storage} {getattr(chosen, stage)}"
+        key = f"{stage} {chosen.storage} {chosen if chosen.mode == 'shared' else getattr(chosen, stage)}"
         if key not in self.needs:
             if len(self.needs) >= self.estimates:
                 return None
@@ -236,16 +232,15 @@ class _Search:
             self.on_step(len(self.needs), None)
         return self.needs[key]
 
-    def _estimated(self, preset: Preset, stage: str) -> Need | None:
-        lengths = {"n_prompt": 64, "new_tokens": 2} if stage == "decode" else {"n_prompt": 64}
-        mhz = preset.clock_of(stage)
+    def _estimated(self, preset: Preset, stage: str) -> Candidate | None:
+        card, mhz = self.card, preset.clock_of(stage)
+        scalars = {"n_prompt": LENGTH} if stage == "prefill" else {"pos": LENGTH}
         try:
-            made = stage_bitstream(preset, self.model, stage, self.program)
-            placement(made, self.card, mhz)
-            found = made.schedule.estimate(self.card.key, clock_mhz=mhz, **lengths)
+            if preset.mode == "shared":
+                return shared_candidates(preset, self.model, card, mhz, LENGTH, LENGTH, placed=True)[0]
+            return candidate(preset, self.model, stage, card, mhz, scalars, placed=True)
         except FlexError:
             return None
-        return Need(found.resources, found.modules[-1].resources)
 
 
 def _of(preset: Preset, stage: str) -> dict[str, int]:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import FlexError, UsageError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
-from ..ir import nodes as ir
 from ..models import Model
 from ..models.flexllm_model import Decode, Prefill
 from ..quant.store.folder import is_quantized
@@ -208,22 +207,16 @@ def preset_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
     return stage_of(top, name) if name in SCHEDULES else whole(top)
 
 
-def stage_bitstream(
-    preset: Preset, model: Model, name: str, program: Callable[[int], ir.Program] | None = None
-) -> Bitstream:
+def stage_bitstream(preset: Preset, model: Model, name: str) -> Bitstream:
     """One stage of a preset by itself, wherever the stages of the preset are.
-
-    Args:
-        program: gives the program of the model for a size of blocks, by default by lowering it.
 
     Raises:
         UsageError: FX703, the kernels of the preset do not compute this model.
     """
-    chosen: StagePreset = getattr(preset, name)
-    if chosen.schedule in ALONE:
+    if preset.has_own_kernels:
         return _alone(preset, model, name)
-    made = preset_stage(name, chosen)
-    return staged(model, name, made, preset.word_rows, preset.storage, program)
+    made = preset_stage(name, getattr(preset, name))
+    return staged(model, name, made, preset.word_rows, preset.storage)
 
 
 def _alone(preset: Preset, model: Model, name: str) -> Bitstream:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..estimate.ports import bank_depth
 from ..ir import nodes as ir
-from ..ir.walk import walk
+from ..ir.walk import allocations
 from ..schedule.schedule import Schedule
 
 LEAST_BITS = 16
@@ -36,7 +36,7 @@ class Storage:
 def store_arrays(schedule: Schedule, storage: Storage) -> None:
     """Keep the arrays of all functions where `storage` says."""
     for function in schedule.program.functions if storage != Storage() else ():
-        arrays = [n.buffer for n in walk(function.body) if isinstance(n, ir.Alloc) and n.buffer.shape]
+        arrays = [a.buffer for a in allocations(function) if a.buffer.shape]
         for array in arrays:
             resource = None if array.is_stream else storage.resource(array)
             if resource is not None:

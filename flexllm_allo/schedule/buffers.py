@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import ScheduleError, ScheduleNameError, did_you_mean
 from ..ir import nodes as ir
 from ..ir.memo import remembered
-from ..ir.walk import Node, buffers, calls, rewrite
+from ..ir.walk import allocations, buffers, calls
 from .names import find_function
 from .trace import BufferName, MockBuffer
 
@@ -59,13 +59,29 @@ def change_buffer(function: ir.Function, new: ir.Buffer) -> ir.Function:
                 hint="copy it into another array before the call",
             )
 
-    def visit(node: Node) -> Node | None:
-        if isinstance(node, ir.Alloc) and node.buffer.name == new.name:
-            return replace(node, buffer=new)
-        return None
-
     params = tuple(new if p.name == new.name else p for p in function.params)
-    return replace(function, params=params, body=rewrite(function.body, visit))
+    is_local = any(alloc.buffer.name == new.name for alloc in allocations(function))
+    return replace(function, params=params, body=_declared(function.body, new) if is_local else function.body)
+
+
+def _declared(body: tuple[ir.Stmt, ...], new: ir.Buffer) -> tuple[ir.Stmt, ...]:
+    """Statements with a local of that name declared as `new`; loops without it stay the ones they are."""
+
+    def visit(stmt: ir.Stmt) -> ir.Stmt:
+        match stmt:
+            case ir.Alloc() if stmt.buffer.name == new.name:
+                return replace(stmt, buffer=new)
+            case ir.For() if any(alloc.buffer.name == new.name for alloc in allocations(stmt)):
+                return replace(stmt, body=_declared(stmt.body, new))
+            case ir.While():
+                return replace(stmt, body=_declared(stmt.body, new))
+            case ir.If():
+                then, otherwise = _declared(stmt.then, new), _declared(stmt.otherwise, new)
+                return replace(stmt, then=then, otherwise=otherwise)
+            case _:
+                return stmt
+
+    return tuple(visit(stmt) for stmt in body)
 
 
 @dataclass(frozen=True)
@@ -82,12 +98,11 @@ def aliases(program: ir.Program, func: str, name: str) -> list[Alias]:
 
     A view ``A[i]`` drops leading dimensions, so dimensions shift on the way.
     """
-    links = _links(program)
     found: dict[_Key, int] = {(func, name): 0}
     work = [(func, name)]
     while work:
         here = work.pop()
-        for there, moved in links.get(here, ()):
+        for there, moved in _links(program, *here):
             if there not in found:
                 found[there] = found[here] + moved
                 work.append(there)
@@ -97,44 +112,64 @@ def aliases(program: ir.Program, func: str, name: str) -> list[Alias]:
 _Key = tuple[str, str]
 
 
+def _links(program: ir.Program, func: str, name: str) -> Iterator[tuple[_Key, int]]:
+    """What an array of a function is called across the calls, and the dimensions its name loses there."""
+    function = program.function(func)
+    for callee, at, dropped in _views(function).get(name, ()):
+        yield (callee, program.function(callee).params[at].name), dropped
+    for caller, arg in _bound(program, function, name):
+        yield (caller, arg.buffer), -len(arg.indices)
+
+
 @remembered
-def _links(program: ir.Program) -> dict[_Key, list[tuple[_Key, int]]]:
-    """What each array is called across the calls, and the dimensions its name loses (< 0: wins) there."""
-    out: dict[_Key, list[tuple[_Key, int]]] = {}
-    for caller, callee, dropped in _passed(program):
-        out.setdefault(caller, []).append((callee, dropped))
-        out.setdefault(callee, []).append((caller, -dropped))
+def _views(function: ir.Function) -> dict[str, list[tuple[str, int, int]]]:
+    """Where an array is passed: the function, the position there, the leading dimensions that are dropped."""
+    out: dict[str, list[tuple[str, int, int]]] = {}
+    for call in calls(function):
+        for at, arg in enumerate(call.args):
+            if isinstance(arg, ir.View):
+                out.setdefault(arg.buffer, []).append((call.func, at, len(arg.indices)))
     return out
 
 
-def _passed(program: ir.Program) -> Iterator[tuple[_Key, _Key, int]]:
-    """(caller, buffer), (callee, parameter), number of leading dimensions the view drops."""
+@remembered
+def _called(function: ir.Function) -> dict[str, list[ir.Call]]:
+    """The calls in a function, by what they call."""
+    out: dict[str, list[ir.Call]] = {}
+    for call in calls(function):
+        out.setdefault(call.func, []).append(call)
+    return out
+
+
+@remembered
+def _callers(program: ir.Program) -> dict[str, list[ir.Function]]:
+    """The functions that call a function."""
+    out: dict[str, list[ir.Function]] = {}
     for function in program.functions:
-        for call in calls(function):
-            callee = program.function(call.func)
-            for param, arg in zip(callee.params, call.args, strict=True):
-                if isinstance(arg, ir.View):
-                    yield (function.name, arg.buffer), (callee.name, param.name), len(arg.indices)
-
-
-@remembered
-def _arguments(program: ir.Program) -> dict[_Key, set[_Key]]:
-    """For each parameter the arguments it is bound to."""
-    out: dict[_Key, set[_Key]] = {}
-    for caller, callee, _ in _passed(program):
-        out.setdefault(callee, set()).add(caller)
+        for name in _called(function):
+            out.setdefault(name, []).append(function)
     return out
+
+
+def _bound(program: ir.Program, function: ir.Function, name: str) -> Iterator[tuple[str, ir.View]]:
+    """The arguments that a parameter is bound to, and the functions they are in."""
+    for at, param in enumerate(function.params):
+        for caller in _callers(program).get(function.name, ()) if param.name == name else ():
+            for call in _called(caller)[function.name]:
+                if isinstance(arg := call.args[at], ir.View):
+                    yield caller.name, arg
 
 
 def shared_parameters(program: ir.Program, function: ir.Function) -> dict[str, str]:
     """Parameters of a function that a call may bind to one array, mapped to one name for all of them."""
     origins: dict[str, set[_Key]] = {}
-    arguments = _arguments(program)
     for param in function.params:
         work = [(function.name, param.name)]
         reached: set[_Key] = set()
         while work:
-            new = arguments.get(work.pop(), set()) - reached
+            func, name = work.pop()
+            found = _bound(program, program.function(func), name)
+            new = {(caller, view.buffer) for caller, view in found} - reached
             reached |= new
             work += new
         origins[param.name] = reached

@@ -9,7 +9,7 @@ from ..ir import nodes as ir
 from ..ir.simplify import const
 from ..ir.walk import buffers, rename_buffers
 from .buffers import Target, find_buffer
-from .fifo import enclosing, region_body, replace_body, users
+from .fifo import all_users, enclosing, region_body, replace_body, users
 from .names import find_function, fresh
 
 
@@ -61,8 +61,9 @@ def duplicate(program: ir.Program, func: str, target: Target | None = None) -> i
     if target is not None:
         return _duplicated(program, *find_buffer(program, func, target))
     function = find_function(program, func)
+    used = all_users(program, function.body)
     for buffer in buffers(function).values():
-        writers, readers = users(program, function.body, buffer.name)
+        writers, readers = used.get(buffer.name, ([], []))
         if buffer.shape and not buffer.is_stream and len(readers) > 1:
             program = _duplicated(program, find_function(program, func), buffer)
         elif len(writers) > 1 and readers:

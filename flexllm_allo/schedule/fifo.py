@@ -82,14 +82,17 @@ def enclosing(function: ir.Function, buffer: ir.Buffer) -> Path:
 
 def users(program: ir.Program, body: tuple[ir.Stmt, ...], name: str) -> tuple[list[int], list[int]]:
     """Positions of the statements of a region that write and that read an array."""
-    writers: list[int] = []
-    readers: list[int] = []
+    return all_users(program, body).get(name, ([], []))
+
+
+def all_users(program: ir.Program, body: tuple[ir.Stmt, ...]) -> dict[str, tuple[list[int], list[int]]]:
+    """The `users` of every array that a region uses."""
+    out: dict[str, tuple[list[int], list[int]]] = {}
     for i, stmt in enumerate(body):
-        uses = [] if isinstance(stmt, ir.Alloc) else list(accesses((stmt,), program))
-        found = {a.write for a in uses if a.buffer == name}
-        writers += [i] if True in found else []
-        readers += [i] if False in found else []
-    return writers, readers
+        uses = [] if isinstance(stmt, ir.Alloc) else accesses((stmt,), program)
+        for name, write in dict.fromkeys((a.buffer, a.write) for a in uses):
+            out.setdefault(name, ([], []))[not write].append(i)
+    return out
 
 
 def region_body(function: ir.Function, region: Path) -> tuple[ir.Stmt, ...]:

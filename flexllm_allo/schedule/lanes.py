@@ -12,7 +12,7 @@ from ..errors import Place, ScheduleError, ScheduleValueError
 from ..ir import nodes as ir
 from ..ir.dtypes import UInt
 from ..ir.simplify import value_of
-from ..ir.walk import Node, buffers, rewrite, walk
+from ..ir.walk import Node, buffers, rewrite, statements
 from . import loops
 from .loops import Axis
 from .memory import spread
@@ -116,7 +116,7 @@ def _is_nest(loop: ir.For) -> bool:
     body = loop.body
     while len(body) == 1 and isinstance(body[0], ir.For):
         body = body[0].body
-    return not any(isinstance(n, ir.For) and not n.hidden and n.attrs.unroll != 0 for n in walk(body))
+    return not any(isinstance(n, ir.For) and not n.hidden and n.attrs.unroll != 0 for n in statements(body))
 
 
 def _wrapper(program: ir.Program, site: LoopSite, path: Path) -> LoopWrapper:
@@ -219,9 +219,9 @@ def _values(buffer: ir.Buffer) -> range:
 
 def _assigned(function: ir.Function) -> dict[str, ir.Expr]:
     """The values of scalars that are assigned once."""
-    stores = [n for n in walk(function.body) if isinstance(n, ir.Store) and not n.indices]
-    names = [s.buffer for s in stores]
-    return {s.buffer: s.value for s in stores if names.count(s.buffer) == 1}
+    stores = [n for n in statements(function.body) if isinstance(n, ir.Store) and not n.indices]
+    times = Counter(s.buffer for s in stores)
+    return {s.buffer: s.value for s in stores if times[s.buffer] == 1}
 
 
 def _resolved(index: ir.Expr, known: dict[str, ir.Expr]) -> ir.Expr:

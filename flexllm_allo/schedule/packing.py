@@ -9,7 +9,7 @@ from ..ir import nodes as ir
 from ..ir.dtypes import DType, Index, UInt
 from ..ir.layout import pack_bits, raw_bits
 from ..ir.simplify import const
-from ..ir.walk import Node, buffers, rewrite, walk
+from ..ir.walk import Node, buffers, calls, rewrite, statements
 from .buffers import Alias, Target, aliases, change_buffer, find_buffer
 from .names import find_function
 from .words import fill_words, split_index, write_element
@@ -152,7 +152,7 @@ def _pack_in(
             case _:
                 return None
 
-    stores = any(isinstance(n, ir.Store) and n.buffer == old.name for n in walk(function.body))
+    stores = any(isinstance(n, ir.Store) and n.buffer == old.name for n in statements(function.body))
     function = change_buffer(replace(filled, body=rewrite(filled.body, visit)), new)
     if new.name in (p.name for p in function.outputs):
         # Words are read before they are written, so results start as zeros.
@@ -163,7 +163,7 @@ def _pack_in(
 def _passed(function: ir.Function, name: str) -> bool:
     return any(
         isinstance(a, ir.View) and a.buffer == name
-        for n in walk(function.body) if isinstance(n, ir.Call) for a in n.args
+        for n in calls(function) for a in n.args
     )  # fmt: skip
 
 
