@@ -19,7 +19,7 @@ from flexllm_allo.ir.types import index, int32
 from flexllm_allo.ir.verify import verify
 from flexllm_allo.ir.walk import buffers
 
-R, D = 3, 16
+R, D = 2, 16
 
 
 def scale(X: int32[R, D]) -> int32[R, D]:
@@ -105,7 +105,7 @@ def widths(lanes, operators):
     return {k: (b, b) if k is scale else (a, b) for k, (a, b) in zip(operators, lanes, strict=False)}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.sampled_from(list(OPERATORS)), min_size=2, max_size=3),
     st.lists(st.tuples(LANES, LANES), min_size=3, max_size=3),
