@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
 
 from ..analysis.accesses import accesses
 from ..errors import Place, StreamError
@@ -37,7 +36,7 @@ def insert_fifo(
     keep = bool(others)
     if keep:
         fifo = replace(fifo, name=fresh(f"{array.name}_{_plain(name)}", set(buffers(function))))
-    program, taken, gears = geared(program, function, fifo, read, prod(array.shape))
+    program, taken, gears = geared(program, function, array, producer, fifo, read)
     rewriter = Rewriter(program, {*buffers(function), fifo.name, taken.name})
     new: list[ir.Stmt] = []
     for stmt in body:

@@ -38,7 +38,7 @@ def widths(
     _dividing(buffer, written, read)
     for asked, n, found, verb in zip(given, made, sites, ("written", "read"), strict=True):
         for site in found:
-            if site.lanes != n > 1 or (asked == 0 and site.lanes < site.together):
+            if (n > 1 and site.lanes != n) or (asked == 0 and site.together != n):
                 raise _mismatch(buffer, site, n, verb)
     return written, read
 
@@ -57,7 +57,7 @@ def lanes_of(loop: ir.For, name: str, write: bool) -> int:
 def wide_fifo(array: ir.Buffer, lanes: int, depth: int) -> ir.Buffer:
     """A FIFO for an array's elements, so many per token; a depth of -1 is room for all of them."""
     token = (lanes,) if lanes > 1 else ()
-    depth = prod(array.shape) // lanes if depth == -1 else depth
+    depth = max(1, prod(array.shape) // lanes) if depth == -1 else depth
     return ir.Buffer(array.name, array.dtype, (), depth=depth, token=token, span=array.span)
 
 
@@ -176,7 +176,7 @@ def _natural(buffer: ir.Buffer, lanes: Lanes, given: tuple[int, ...]) -> None:
 
 
 def _dividing(buffer: ir.Buffer, written: int, read: int) -> None:
-    """Refuse widths that do not divide each other, or the array."""
+    """Refuse widths of which neither divides the other."""
     narrow, wide = sorted((written, read))
     if wide % narrow:
         near = _nearest(read, 2 * wide, lambda n: n % written == 0 or written % n == 0)
@@ -184,39 +184,39 @@ def _dividing(buffer: ir.Buffer, written: int, read: int) -> None:
             "FX304", f'"{buffer.name}" cannot go from tokens of {written} to tokens of {read} elements',
             at=buffer.span, hint=f"one is a multiple of the other: next to {read} the reader may take {near}",
         )  # fmt: skip
-    if prod(buffer.shape) % wide:
-        row = buffer.shape[-1]
-        raise StreamError(
-            "FX304", f'"{buffer.name}" does not make whole tokens of {wide} elements',
-            at=Place(buffer.span, f"shape {buffer.shape}"),
-            hint=f"next to {wide}, tokens of {_nearest(wide, row, lambda n: row % n == 0)} fit rows of {row}",
-        )  # fmt: skip
 
 
 def _mismatch(buffer: ir.Buffer, site: _Site, wanted: int, verb: str) -> StreamError:
     """The refusal of an access that is on other lanes, or on none."""
+    token = f"its tokens hold {wanted} elements" if wanted > 1 else "its tokens hold one element"
     places = [Place(site.span, f"{verb} here")]
     if site.loop is None:
-        message = f'"{buffer.name}" is {verb} outside of loops, its tokens hold {wanted} elements'
-        return StreamError("FX304", message, at=places, hint="lanes are iterations of a loop")
+        message, hint = (
+            f'"{buffer.name}" is {verb} outside of loops, {token}',
+            "lanes are iterations of a loop",
+        )
+        return StreamError("FX304", message, at=places, hint=hint)
     places.append(Place(site.loop.span, f'loop "{site.loop.var}"'))
     if site.lanes == wanted:
         message = (
             f'"{buffer.name}" is {verb} on {site.together} lanes, but {site.lanes} in the innermost loop'
         )
         hint = "a token holds what iterations of one unrolled loop access, one element each"
-        return StreamError("FX304", message, at=places, hint=hint)
-    if site.lanes > 1:
-        message = f'"{buffer.name}" is {verb} on {site.lanes} lanes, its tokens hold {wanted} elements'
+    elif site.lanes > 1:
+        message = f'"{buffer.name}" is {verb} on {site.lanes} lanes, {token}'
         hint = f"lanes={site.lanes} on this side, or put the loop on {wanted} lanes"
-        return StreamError("FX304", message, at=places, hint=hint)
-    message = f'"{buffer.name}" is {verb} element by element, its tokens hold {wanted}'
-    where, count = f' of "{site.function}"' if site.function else "", extent(site.loop)
-    hint = f'first put the innermost loop{where} on lanes: vectorize("{site.loop.var}", {wanted})'
+    else:
+        message = f'"{buffer.name}" is {verb} element by element, {token}'
+        hint = _lanes_missing(site, site.loop, wanted)
+    return StreamError("FX304", message, at=places, hint=hint)
+
+
+def _lanes_missing(site: _Site, loop: ir.For, wanted: int) -> str:
+    count, where = extent(loop), f' of "{site.function}"' if site.function else ""
     if count is not None and count % wanted:
         near = _nearest(wanted, count, lambda n: count % n == 0)
-        hint = f"{count} iterations do not fit {wanted} lanes, the nearest are {near}"
-    return StreamError("FX304", message, at=places, hint=hint)
+        return f"{count} iterations do not fit {wanted} lanes, the nearest are {near}"
+    return f'first put the innermost loop{where} on lanes: vectorize("{loop.var}", {wanted})'
 
 
 def _nearest(wanted: int, most: int, fits: Callable[[int], bool]) -> str:
