@@ -6,11 +6,13 @@ are drawn at night, and what they find becomes a test of its own.
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Tests run in as many processes as there are cores. Threads of each of them would wait for one another's,
-# and matrix products of small models take twenty times as long. Read when NumPy is imported.
+# and matrix products of small models take twenty times as long. Read when NumPy and torch are imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 
@@ -25,3 +27,10 @@ settings.register_profile(
     "nightly", parent=settings.get_profile("test"), max_examples=10_000, derandomize=False
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector the modules that stay, and most visits to programs: trees without cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
