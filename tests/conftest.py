@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -27,6 +28,17 @@ settings.register_profile(
     "nightly", parent=settings.get_profile("test"), max_examples=10_000, derandomize=False
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+LONG = (
+    "quant_acceptance", "format_models", "families", "kernels", "recipes", "recipe_commands", "stages",
+    "build_robustness", "tapa", "family_checkpoints", "csim", "flexllm", "decode_engine", "examples", "fit",
+)  # fmt: skip
+"""Files that take longest, longest first: one that starts last would leave the other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 def pytest_collection_finish() -> None:
