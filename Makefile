@@ -49,8 +49,9 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff format
 
 # `pytest`, not `python -m pytest`: the latter puts the folder `kernels` on the path of transformers.
+# Files in the order of tests/conftest.py, the longest first; xdist would begin with those of most tests.
 test: lint
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The pages that are generated: errors by running faulty programs, schedules from the docstrings, devices from the data.
 docs: $(VENV)/.installed-dev

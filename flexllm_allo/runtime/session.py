@@ -78,7 +78,7 @@ class Session(TextSession):
 
     def conversation(self) -> Conversation:
         """An empty conversation, with a KV cache of its own."""
-        self.module.prepare("prefill", "decode")
+        self._prepare("prefill", "decode")
         return Conversation(_OneDesign(self), self.config.eos_token_ids, self.model.max_seq_len)
 
     def generate_batch(
@@ -119,6 +119,7 @@ class Session(TextSession):
         if stage not in ("prefill", "decode"):
             raise UsageError("FX703", f'there is no stage "{stage}"', hint="prefill or decode")
         self.padded(tokens)
+        self._prepare(stage)
         scorer = self.top.scorer(stage)
         block = self.top.prefill.token_parallel if stage == "prefill" else 1
         rows: list[NDArray[np.float32]] = []
@@ -164,6 +165,15 @@ class Session(TextSession):
         """The name of the function that computes a part of the graph, for blocks of so many tokens."""
         functions = self.top.program.functions
         return next(f.name for f in functions if f.origin == origin and dict(f.bindings).get("T") == tokens)
+
+    def _prepare(self, *stages: str) -> None:
+        """Compile what calls the layers of these stages, all at once: the layers take most of the time."""
+        if self.top.mode == "shared":
+            stages = ("prefill", "decode")
+        names = [*stages, *map(self.top.scorer, stages)]
+        if "prefill" in stages:  # the next turn of a conversation
+            names += [self.instance("forward", self.top.prefill.token_parallel), self.instance("head", 1)]
+        self.module.prepare(*dict.fromkeys(names))
 
     def _memory(self, param: ir.Buffer) -> Any:
         """A constant as this parameter's memory holds it, laid out once."""

@@ -29,6 +29,7 @@ from ..external import source_files
 from ..raw_values import from_raw, to_raw
 from .emit import emit, emit_header, has_sequential_processes, top_name, uses_ap
 from .interface import Flow
+from .precompiled import precompiled
 from .toolchain import SHIM, TAPA_SHIM, find_ap_headers, find_compiler, run_tool
 from .types import storage_type
 
@@ -101,10 +102,13 @@ class CSimModule:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_bytes(content)
         (self.folder / "csim_entry.cpp").write_text(_entry(self.program, self.flow))
-        command = [str(compiler.path), *FLAGS, "-O1" if _many_fifos(self.program) else "-O2"]
-        command += ["-DFLEXLLM_STREAM_THROWS", *self._tapa_flags(), *(f"-I{path}" for path in includes)]
+        flags = [*FLAGS, "-O1" if _many_fifos(self.program) else "-O2", "-fPIC", "-DFLEXLLM_STREAM_THROWS"]
+        flags += ["-pthread"] if self.flow == "tapa" else []
+        flags += [f"-I{path}" for path in includes]
+        command = [str(compiler.path), *flags, *precompiled(compiler, flags)]
+        command += task_flags(self.program) if self.flow == "tapa" else []
         # Bound to its own symbols: a kernel may be called as a function of the C library is (`fork`).
-        command += ["-shared", "-fPIC", "-Wl,-Bsymbolic", "csim_entry.cpp", "-o", "csim.so"]
+        command += ["-shared", "-Wl,-Bsymbolic", "csim_entry.cpp", "-o", "csim.so"]
         if self._temporary is not None:
             try:
                 run_tool(command, self.folder, "csim.log")
@@ -113,9 +117,6 @@ class CSimModule:
         else:
             run_tool(command, self.folder, "csim.log")
         return ctypes.CDLL(str((self.folder / "csim.so").resolve()))
-
-    def _tapa_flags(self) -> list[str]:
-        return ["-pthread", *task_flags(self.program)] if self.flow == "tapa" else []
 
     def _keep_log(self, error: ToolError) -> ToolError:
         """The sources of a failed build outlive the module, so that its message can point to them."""

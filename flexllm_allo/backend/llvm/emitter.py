@@ -1,6 +1,8 @@
-"""A whole program as LLVM text: one internal function per IR function, and an entry for the top."""
+"""A whole program as LLVM text: one internal function per IR function, and entries to be called by."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from ...errors import BackendError
 from ...ir import nodes as ir
@@ -15,19 +17,22 @@ from .prelude import divider, prelude
 from .statements import Statements, written_buffers
 from .tiles import DOT, DOT_GENERIC, Shape, product_functions
 
-ENTRY = "flex.entry"
+
+def entry_name(function: str) -> str:
+    """The symbol by which a function is called from outside."""
+    return f"flex.entry.{function}"
 
 
 class Emitter:
-    """Writes the functions that `top` needs, and ``i32 flex.entry(ptr arguments, ptr state)``.
+    """Writes the functions that `tops` need, and an entry for each top, ``i32 (ptr arguments, ptr state)``.
 
     Every argument is passed to the entry as a pointer to its container; the entry returns 1
     after a deadlock, which `state` and `sites` then describe (see `streams`).
     """
 
-    def __init__(self, program: ir.Program, top: str) -> None:
+    def __init__(self, program: ir.Program, *tops: str) -> None:
         self.program = program
-        self.top = top
+        self.tops = tops
         self.names = Names()
         self.effects = Effects(program)
         self.globals: list[str] = []
@@ -36,7 +41,7 @@ class Emitter:
         self.sites = streams.Sites()
         self.processes: dict[tuple[object, ...], str] = {}  # callee and depths -> shared coroutine
         self._products: dict[Shape, str] = {}
-        self._needed = _reachable(program, top)
+        self._needed = _reachable(program, tops)
         self._waits: set[str] = set()
         for function in self._needed:
             if _waits(function, self._waits):
@@ -48,7 +53,8 @@ class Emitter:
         for function in self._needed:
             if not any(p.is_stream for p in function.params):
                 self._function(function)
-        self._entry(self.program.function(self.top))
+        for top in self.tops:
+            self._entry(self.program.function(top))
         dividers = [divider(bits) for bits in sorted(self.names.dividers)]
         if self._products:
             dividers.append(DOT + DOT_GENERIC)
@@ -151,7 +157,8 @@ class Emitter:
             else:
                 value = casts.load(f, pointer, buffer.dtype, alignment(buffer.dtype))
                 args.append(f"{register_type(buffer.dtype)} {value}")
-        lines = [f'define i32 @"{ENTRY}"(ptr %args, ptr {streams.STATE}) nounwind {{', "entry:"]
+        symbol = f'@"{entry_name(function.name)}"'
+        lines = [f"define i32 {symbol}(ptr %args, ptr {streams.STATE}) nounwind {{", "entry:"]
         if self.may_wait(function.name):
             args.append(f"ptr {streams.STATE}")
             failed = f.op(f"call i1 {self.symbol(function.name)}({', '.join(args)})")
@@ -162,9 +169,9 @@ class Emitter:
         self.functions.append("\n".join([*lines, *f.code, f"  ret i32 {status}", "}"]))
 
 
-def _reachable(program: ir.Program, top: str) -> list[ir.Function]:
-    """The functions `top` uses, callees before callers."""
-    names = {top}
+def _reachable(program: ir.Program, tops: Iterable[str]) -> list[ir.Function]:
+    """The functions `tops` use, callees before callers."""
+    names = set(tops)
     for function in reversed(program.functions):
         if function.name in names:
             names |= {n.func for n in walk(function.body) if isinstance(n, ir.Call)}

@@ -18,12 +18,20 @@ from .tiles import DOT_GENERIC, DOT_VNNI, DOT_VNNI_BYTES
 _llvm = cast(Any, llvm)
 
 Entry = Callable[[Any, Any], int]
+MEMORY_ACCESSES = 200
+"""In one basic block, beyond which LLVM orders its instructions by coarser dependences.
+
+Its own limit is 1000. The time to schedule a block is quadratic in them: designs with unrolled loops spend
+most of their compilation there. The products of the CPU schedules have fewer, and stay as they are.
+"""
 
 
 @cache
 def _initialise() -> None:
     _llvm.initialize_native_target()
     _llvm.initialize_native_asmprinter()
+    if _llvm.llvm_version_info[0] <= 22:  # an option that LLVM does not know ends the process
+        _llvm.set_option("flexllm", f"-dag-maps-huge-region={MEMORY_ACCESSES}")
     for name in C_FUNCTIONS:
         for single in (True, False):
             _llvm.add_symbol(library_symbol(name, single), libm_address(name, single))
@@ -41,7 +49,7 @@ def _wide_vectors(features: Any) -> str:
 class Compiled:
     """A module in machine code; the code lives as long as this object."""
 
-    def __init__(self, text: str, entry: str) -> None:
+    def __init__(self, text: str) -> None:
         _initialise()
         if _llvm.llvm_version_info[0] < 22:  # where the intrinsic had a result
             text = text.replace("void @llvm.coro.end(", "i1 @llvm.coro.end(")
@@ -76,10 +84,12 @@ class Compiled:
         self._machine = machine
         self._engine = _llvm.create_mcjit_compiler(module, machine)
         self._engine.finalize_object()
-        address = self._engine.get_function_address(entry)
+
+    def entry(self, name: str) -> Entry:
+        """A function of the module, to be called with the addresses of its arguments and of its state."""
         # A ctypes function releases the interpreter lock while it runs.
         signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-        self.entry = cast(Entry, signature(address))
+        return cast(Entry, signature(self._engine.get_function_address(name)))
 
     @property
     def optimised(self) -> str:
