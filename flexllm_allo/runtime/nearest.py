@@ -45,7 +45,7 @@ ESTIMATES = 24
 HALVINGS = 4
 """Of a parameter, at most."""
 TRIES = 50_000
-FIXED = ("macs_per_dsp", "group", "key", "value")
+FIXED = ("macs_per_dsp", "group", "key", "value", "attention_word", "mlp_word")
 """Parameters that say how, not how much at once."""
 LEAST = {"token_parallel": 2}
 
