@@ -534,7 +534,7 @@ FAULTS: dict[str, Fault] = {
         "There is nothing to continue, or the prompt does not fit into the context.",
         "Give a shorter text, or one that is not empty.",
         """
-        from flexllm_allo.cli import generate
+        from flexllm_allo.cli.running import generate
 
         generate("folder-of-a-model", prompt="")
         """,

@@ -31,7 +31,7 @@ def session() -> Session:
 def flexllm(session, monkeypatch):
     """Run `flexllm chat` on lines of text or bytes, with the session of the module."""
     opened = []
-    monkeypatch.setattr(cli, "open_session", lambda *given: (opened.append(given), session)[1])
+    monkeypatch.setattr(cli.running, "open_session", lambda *given: (opened.append(given), session)[1])
     monkeypatch.setattr(session, "close", lambda: opened.append("closed"))
 
     def run(typed, *options):

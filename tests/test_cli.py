@@ -59,7 +59,7 @@ def flexllm(monkeypatch):
         return FakeSession(directory, recipe)
 
     OPENED.clear()
-    monkeypatch.setattr(cli, "open_session", open_session)
+    monkeypatch.setattr(cli.running, "open_session", open_session)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
