@@ -7,10 +7,10 @@ import pytest
 from engine_models import has_csim, run, small_model
 
 from flexllm_allo.models import architecture
-from flexllm_allo.models.flexllm_model import Decode
+from flexllm_allo.models.engine_model import Decode
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.runtime.bitstream import decode_bitstream, engine_run
-from flexllm_allo.runtime.flexllm import decode_design
+from flexllm_allo.runtime.designs import decode_design
 
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 

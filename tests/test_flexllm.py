@@ -10,11 +10,12 @@ from engine_models import HEADS, LAYERS, D, S, has_csim, run, small_model
 
 from flexllm_allo.errors import FlexError
 from flexllm_allo.models import Model, architecture
-from flexllm_allo.models.flexllm_model import Decode, Prefill
+from flexllm_allo.models.engine_model import Decode
+from flexllm_allo.models.flexllm_model import Prefill
 from flexllm_allo.models.reference import ReferenceLlama
 from flexllm_allo.runtime.bitstream import Bitstream, decode_bitstream, flexllm_prefill
+from flexllm_allo.runtime.designs import decode_design, prefill_design
 from flexllm_allo.runtime.estimate import estimate_model
-from flexllm_allo.runtime.flexllm import decode_design, prefill_design
 
 PROMPT = 1024
 

@@ -19,10 +19,11 @@ from flexllm_allo.backend.interpreter import Interpreter
 from flexllm_allo.backend.llvm import LLVMModule
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.models import architecture
-from flexllm_allo.models.flexllm_model import Decode, Prefill
+from flexllm_allo.models.engine_model import Decode
+from flexllm_allo.models.flexllm_model import Prefill
 from flexllm_allo.quant.activation import quantize_activation, quantize_static
 from flexllm_allo.quant.formats import ActivationFormat, FloatFormat, IntFormat
-from flexllm_allo.runtime.flexllm import decode_design, prefill_design
+from flexllm_allo.runtime.designs import decode_design, prefill_design
 from flexllm_allo.schedule.stage import Stage
 from flexllm_allo.schedules import cpu, decode, prefill
 

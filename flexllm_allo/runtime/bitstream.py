@@ -15,13 +15,14 @@ from ..kernels.sampling import CANDIDATES
 from ..models import Model
 from ..models.arrays import constant_parts
 from ..models.cache_layout import PLAIN, CacheLayout
-from ..models.flexllm_decode import TOP
-from ..models.flexllm_engine import EngineParts
-from ..models.flexllm_model import Decode, Prefill, prefill_parts
+from ..models.engine import TOP
+from ..models.engine_memory import EngineParts
+from ..models.engine_model import Decode
+from ..models.flexllm_model import Prefill, prefill_parts
 from ..models.sampling import Sampling
 from ..schedule.schedule import Schedule
 from ..schedule.stage import Stage
-from .flexllm import decode_design, prefill_design
+from .designs import decode_design, prefill_design
 from .storage import Storage, store_arrays
 from .words import WORD_ROWS, weight_words
 

@@ -20,7 +20,8 @@ from ..errors import FlexError, UsageError, did_you_mean
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
 from ..models import Model
-from ..models.flexllm_model import Decode, Prefill
+from ..models.engine_model import Decode
+from ..models.flexllm_model import Prefill
 from ..quant.store.folder import is_quantized
 from ..schedule.stage import Stage
 from ..schedules import decode, prefill

@@ -12,7 +12,7 @@ from ..estimate.search import Between, Knobs, Parameters, nothing_between
 from ..hardware.devices import Device
 from ..hybrid import Mode
 from ..models import Model
-from ..models.flexllm_model import Decode
+from ..models.engine_model import Decode
 from .preset import PLAIN, Preset, StagePreset
 from .storage import Storage
 from .words import WORD_ROWS

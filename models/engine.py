@@ -15,7 +15,7 @@ from flexllm_allo import Bundle, params, template
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.kernels.blocks import largest, quantize_blocks, rms_norm_blocks
 from flexllm_allo.kernels.embedding import embedding
-from flexllm_allo.kernels.flexllm_engine import linear_engine, take
+from flexllm_allo.kernels.engine import linear_engine, take
 from flexllm_allo.kernels.linear import residual
 from flexllm_allo.kernels.mlp import swiglu
 from flexllm_allo.kernels.quantize import quantize_static

@@ -1,4 +1,4 @@
-"""Scheduled designs on FlexLLM's kernels: its prefill, and decode on an engine.
+"""Scheduled designs on kernels of their own: FlexLLM's prefill, and decode on an engine.
 
 The preset ``flexllm-u280`` has both at their published parallelism: a bitstream for each stage, and the KV
 cache laid out anew in between.
@@ -7,9 +7,10 @@ cache laid out anew in between.
 from __future__ import annotations
 
 from ..models import Model
-from ..models.flexllm_model import Decode, Prefill
+from ..models.engine_model import Decode
+from ..models.flexllm_model import Prefill
 from ..schedule.schedule import Schedule
-from ..schedules import flexllm
+from ..schedules import engine, flexllm
 
 GAINS = 16
 """Gains of a norm in a memory word: 512 bits."""
@@ -30,7 +31,7 @@ def decode_design(model: Model, size: Decode | None = None) -> Schedule:
     s = Schedule(size.program(model))
     flexllm.memory_words(s, size.channels, size.channels, size.value, min(size.vector, GAINS))
     heads = model.config.num_key_value_heads
-    stage = flexllm.decode(size.block, size.vector, heads, size.ports, size.side(model))
+    stage = engine.decode(size.block, size.vector, heads, size.ports, size.side(model))
     stage.apply(s, [f.name for f in s.program.functions])
     return s
 
