@@ -408,10 +408,8 @@ def show(result: dict[str, Any]) -> None:
     for name, target in TARGETS.items():
         sign = "<" if name == "peak_gb" else ">="
         print(f"{name:14} {result[name]:8.2f}   target {sign} {target}")
-    speed, token = result["memory_gbs"], result["weight_gb"]
-    print(
-        f"memory         {speed:.1f} GB/s (median {result['memory_gbs_median']:.1f}), {token:.2f} GB per token:"
-    )
+    speed, usual, token = (result[key] for key in ("memory_gbs", "memory_gbs_median", "weight_gb"))
+    print(f"memory         {speed:.1f} GB/s (median {usual:.1f}), {token:.2f} GB of weights per token:")
     limit, median = result["decode_limit"], result["decode_limit_median"]
     print(f"               decode_ratio can be {limit:.1f} at most (of medians {median:.1f})")
     if result["llama_cpp"] == "measured":
