@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flexllm_allo.backend.effects import Effects
+from flexllm_allo.backend.llvm.emitter import Emitter
 from flexllm_allo.hybrid import HybridTop, hybrid, reachable
 from flexllm_allo.ir import nodes as ir
 from flexllm_allo.ir.walk import walk
@@ -38,7 +39,8 @@ def test_no_call_is_handed_an_array_twice_that_it_writes(recipe: str) -> None:
     program = cpu_top(recipe).program
     effects, calls = Effects(program), 0
     for stage in ("prefill", "decode"):
-        for function in reachable(program, stage).functions:
+        reached = reachable(program, stage)
+        for function in reached.functions:
             for call in (n for n in walk(function.body) if isinstance(n, ir.Call)):
                 callee = program.function(call.func)
                 pairs = zip(callee.params, call.args, strict=True)
@@ -47,6 +49,8 @@ def test_no_call_is_handed_an_array_twice_that_it_writes(recipe: str) -> None:
                 given = [buffer for _, buffer in views]
                 assert all(given.count(buffer) == 1 for buffer in written), (function.name, call.func, given)
                 calls += bool(written)
+        emitter = Emitter(program, stage)
+        assert not any(emitter.is_aliased(f.name) for f in reached.functions)
     assert calls > 40
 
 

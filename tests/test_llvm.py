@@ -185,6 +185,28 @@ def test_a_buffer_handed_over_twice() -> None:
         assert x.tolist() == [1, 1, 1, 1]
 
 
+def test_a_buffer_read_twice_is_no_alias() -> None:
+    """LLVM vectorises what it knows to be apart: only an array that is written must not come twice."""
+    buffers = [array("A", 4), array("B", 4), array("C", 4)]
+    step = loop("i", 4, store("C", i, add(load("A", i), load("B", i))))
+    inner = function("inner", buffers, step)
+    outer = function("outer", buffers, call("inner", "A", "B", "C"))
+    for names, alias in (("XXY", "noalias "), ("XYX", ""), ("XYZ", "noalias ")):
+        top = function("top", [array(n, 4) for n in "XYZ"], call("outer", *names))
+        p = program(inner, outer, top)
+        text = LLVMModule(p).ir
+        for name in ("inner", "outer"):
+            line = next(x for x in text.splitlines() if x.startswith(f'define internal void @"f.{name}"'))
+            assert line.count("ptr") == 3
+            assert line.count(f"ptr {alias}%") == 3
+        results = []
+        for engine in (Interpreter, LLVMModule):
+            arrays = [np.arange(4, dtype=np.int32) + n for n in range(3)]
+            engine(p)(*arrays)
+            results.append([a.tolist() for a in arrays])
+        assert results[0] == results[1]
+
+
 def test_integers_beyond_64_bits_in_arrays() -> None:
     wide = Int(100)
     total = ir.Binary("+", load("s", dtype=wide), load("A", i, dtype=wide), wide)

@@ -46,7 +46,7 @@ class Emitter:
         for function in self._needed:
             if _waits(function, self._waits):
                 self._waits.add(function.name)
-        self._aliased = _aliased(program, self._needed)
+        self._aliased = _aliased(program, self._needed, self.effects)
 
     def text(self) -> str:
         """The module."""
@@ -104,7 +104,7 @@ class Emitter:
         return shape, self._products[shape]
 
     def is_aliased(self, name: str) -> bool:
-        """Whether two of a function's parameters may be one array."""
+        """Whether two of a function's parameters may be one array, and one of them is written."""
         return name in self._aliased
 
     def _function(self, function: ir.Function) -> None:
@@ -185,14 +185,22 @@ def _waits(function: ir.Function, known: set[str]) -> bool:
     )
 
 
-def _aliased(program: ir.Program, functions: list[ir.Function]) -> set[str]:
-    """Functions that some call hands one buffer twice, and what those call in turn."""
+def _aliased(program: ir.Program, functions: list[ir.Function], effects: Effects) -> set[str]:
+    """Functions that some call hands a buffer twice, once to be written, and what those call in turn.
+
+    Two parameters that are only read may be one array: LLVM's ``noalias`` speaks of memory that is written.
+    """
     out: set[str] = set()
     for function in reversed(functions):
         for node in walk(function.body):
-            if not isinstance(node, ir.Call):
-                continue
-            names = [a.buffer for a in node.args if isinstance(a, ir.View)]
-            if function.name in out or len(set(names)) < len(names):
+            if isinstance(node, ir.Call) and (function.name in out or _hands_twice(program, node, effects)):
                 out.add(node.func)
     return out
+
+
+def _hands_twice(program: ir.Program, call: ir.Call, effects: Effects) -> bool:
+    callee = program.function(call.func)
+    handed = zip(callee.params, call.args, strict=True)
+    views = [(param.name, arg.buffer) for param, arg in handed if isinstance(arg, ir.View)]
+    names, stored = [buffer for _, buffer in views], effects.stored(callee)
+    return any(names.count(buffer) > 1 for param, buffer in views if param in stored)
