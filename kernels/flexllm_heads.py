@@ -6,10 +6,10 @@ its own.  Where a model has more KV heads than lanes, a lane has several neighbo
 
 from __future__ import annotations
 
-from flexllm_allo import Bundle, Self, exp, grid, meta_for, params, round, template
+from flexllm_allo import Bundle, Self, grid, meta_for, params, template
 from flexllm_allo.ir.types import Stream, float32, int32, uint8
 
-from .flexllm_attention import SUMS
+from .heads import softmax_rows
 
 F, B, C, G, H, KV, M, Tq, Tc, S, D, KP, VP, W = params("F, B, C, G, H, KV, M, Tq, Tc, S, D, KP, VP, W")
 
@@ -82,41 +82,15 @@ def score_heads(Q: Tq[H, D], packs: Stream[Tc[KP], 64][W], q_scale: float32[H], 
         send_heads[W, KP, D](acc, step, i // ((n + KP - 1) // KP), i % ((n + KP - 1) // KP) * KP, n, score)
 
 
-@template(W, S, H)
+@template(W, S)
 def softmax_heads(score: Stream[float32[W], 64], p_scale: float32[H], n: int32,
                   codes: Stream[uint8[W], 64]):  # fmt: skip
-    """Probabilities as codes round(p / p_scale): largest, exponentials and sums, quotients."""
+    """Probabilities of one query of each lane after the other."""
     for j in range(H // W, name="query"):
         step: float32[W]
-        for g_step in range(W, name="step"):
-            step[g_step] = p_scale[g_step * (H // W) + j]
-        row: float32[W, (S + SUMS - 1) // SUMS * SUMS]
-        top: float32[W]
-        part: float32[W, SUMS]
-        for g_0, i_0 in grid(W, SUMS, name="clear"):
-            top[g_0] = -3.0e38
-            part[g_0, i_0] = 0.0
-        for s_top in range(n, name="largest"):
-            beat: float32[W] = score.get()
-            for g_top in range(W, name="head"):
-                row[g_top, s_top] = beat[g_top]
-                top[g_top] = max(top[g_top], beat[g_top])
-        for s_exp in range((n + SUMS - 1) // SUMS, name="exponential"):
-            for i, g in grid(SUMS, W, name="head"):
-                y: float32 = 0.0
-                if s_exp * SUMS + i < n:
-                    y = exp(row[g, s_exp * SUMS + i] - top[g])
-                row[g, s_exp * SUMS + i] = y
-                part[g, i] += y
-        total: float32[W]
-        for g_sum in range(W, name="sum"):
-            total[g_sum] = (part[g_sum, 0] + part[g_sum, 1]) + (part[g_sum, 2] + part[g_sum, 3])
-        for s_out in range(n, name="quotient"):
-            code: uint8[W]
-            for g_out in range(W, name="head"):
-                p: float32 = round(row[g_out, s_out] / total[g_out] / step[g_out])
-                code[g_out] = int(min(p, 255.0))
-            codes.put(code)
+        for g in range(W, name="step"):
+            step[g] = p_scale[g * (H // W) + j]
+        softmax_rows[S, W](score, step, n, codes)
 
 
 @template(B, G)
@@ -181,7 +155,7 @@ def mix_packs(
     with meta_for(W) as g:
         read_lane_keys[F.turns, H // KV](K[g], n, packs[g])
     score_heads[W, Tc, KP](q, packs, scales.q_scale, scales.k_scale, n, score)
-    softmax_heads[W, S, H](score, scales.p_scale, n, codes)
+    softmax_heads[W, S](score, scales.p_scale, n, codes)
     with meta_for(W) as g_v:
         read_lane_values[F.turns, H // KV](V[g_v], n, parts[g_v])
     mixed = mix_heads[W, Tc, VP, H, S, D](codes, parts, scales.p_scale, scales.v_scale, n)

@@ -58,14 +58,6 @@ def mix_heads(s: Schedule, heads: int, vector: int) -> None:
     lanes(s, "g_in", "g_0", "d_0", *copies(heads, "d"))
 
 
-def softmax_heads(s: Schedule) -> None:
-    """`softmax` with heads as lanes."""
-    for loop in ("g_0", "i_0", "g_top", "g", "i", "g_sum", "g_out"):
-        s.vectorize(loop)
-    s.pipeline("s_exp", initiation_interval=4)
-    s.pipeline()
-
-
 def dissolved(s: Schedule) -> None:
     """A part of its caller in hardware: so all linear layers are calls of one function, on one engine."""
     s.inline()
@@ -135,7 +127,7 @@ def decode(block: int = 16, vector: int = 8, heads: int = 8, ports: int = 16, si
         "dots_heads": partial(dots_heads, heads=side),
         "send_heads": along("g"),
         "score_heads": tiles,
-        "softmax_heads": softmax_heads,
+        "softmax_heads": along("g"),
         "read_lane_values": along("d"),
         "mix_heads": partial(mix_heads, heads=side, vector=vector),
         "read_rows": along("d"),
