@@ -121,6 +121,7 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "estimated" in result.output
     assert "binds: " in result.output
+    assert "this is the default design, a small one; flexllm tune finds faster ones" in result.output
     data = json.loads(out.read_text())
     assert "When what runs" in page.read_text()
     wanted = {"prefill_s", "decode_s", "tokens_per_second", "cycles", "resources", "utilization"}

@@ -87,6 +87,7 @@ def show_estimate(
     from ..report.terminal import estimate_text
     from ..runtime.estimate import estimate_model
     from ..runtime.nearest import estimate_advised
+    from ..runtime.preset import DEFAULT, presets
 
     result_file = output(json_file) if json_file else None
     page_file = output(html) if html else None
@@ -103,6 +104,11 @@ def show_estimate(
             max_seq_len=max_seq_len,
         )
     typer.echo(estimate_text(found), nl=False)
+    if preset == DEFAULT:
+        known = ", ".join(presets())
+        typer.echo(
+            f"\nthis is the default design, a small one; flexllm tune finds faster ones, --preset takes {known}"
+        )
     if page_file:
         page_file.write(estimate_page(found).encode())
     if result_file:
