@@ -105,10 +105,8 @@ def show_estimate(
         )
     typer.echo(estimate_text(found), nl=False)
     if preset == DEFAULT:
-        known = ", ".join(presets())
-        typer.echo(
-            f"\nthis is the default design, a small one; flexllm tune finds faster ones, --preset takes {known}"
-        )
+        typer.echo("\nthis is the default design, a small one; flexllm tune finds faster ones")
+        typer.echo(f"--preset takes one by name: {', '.join(presets())}")
     if page_file:
         page_file.write(estimate_page(found).encode())
     if result_file:
