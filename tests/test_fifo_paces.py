@@ -59,10 +59,35 @@ def read_one_after_the_other(A: int32[N], C: int32[N], B: int32[4 * N]) -> None:
     twice(out, B)
 
 
-LOOPS = {feed: "i", turn: "ij", one_then_other: "ij", twice: "i"}
+def last_of_all(x: Stream[int32, 4], o: Stream[int32, 4]) -> None:
+    total: int32 = 0
+    for i in range(N):
+        total += x.get()
+        if i == N - 1:
+            o.put(total)
 
 
-@pytest.mark.parametrize("region", [read_one_after_the_other])
+def spread(x: Stream[int32, 4], B: int32[4 * N]) -> None:
+    v: int32 = 0
+    for i in range(N):
+        if i == 0:
+            v = x.get()
+        B[i] = v
+
+
+def one_token_at_the_end(A: int32[N], B: int32[4 * N]) -> None:
+    """A put under a condition that holds in the last iteration, and a get that happens once."""
+    way: Stream[int32, 4]
+    once: Stream[int32, 4]
+    feed(A, way)
+    last_of_all(way, once)
+    spread(once, B)
+
+
+LOOPS = {feed: "i", turn: "ij", one_then_other: "ij", twice: "i", last_of_all: "i", spread: "i"}
+
+
+@pytest.mark.parametrize("region", [read_one_after_the_other, one_token_at_the_end])
 def test_as_its_simulation(region: Callable[..., None]) -> None:
     s = allo.customize(region)
     used = {f.name for f in s.program.functions}

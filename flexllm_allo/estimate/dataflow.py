@@ -97,8 +97,9 @@ class _Region:
             held = [
                 limits(now.tokens[source][name], process.cost.tokens[mine], FIFO_LATENCY)
                 for source, name, mine in self.fifos[number]
+                if now.tokens[source][name] and process.cost.tokens[mine]
             ]
-            first = min((pace[0].first for pace in process.cost.tokens.values()), default=0.0)
+            first = min((pace[0].first for pace in process.cost.tokens.values() if pace), default=0.0)
             begin = max([begin, *(came - own for (own, came), *_ in held if own <= first)])
             run = Delayed.run(begin, held)
             now.begins.append(begin)
