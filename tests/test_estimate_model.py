@@ -94,6 +94,20 @@ def test_stages_that_take_the_device_in_turn_need_less_of_it(full: Estimate) -> 
     assert {m.name for m in alone.modules} < {m.name for m in full.modules}
 
 
+def test_a_single_token_is_made_by_prefill_on_the_same_design(full: Estimate) -> None:
+    """Also where the decode is a bitstream of its own."""
+    top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 2048))
+    one = top.schedule.estimate("u280", n_prompt=PROMPT, new_tokens=1)
+    assert one.resources == full.resources
+    assert (one.decode_s, one.tokens_per_second) == (0, None)
+    assert "of prefill)" in one.binds
+    both = estimate_model(Path("llama-3.2-1b"), "u280", 7, 1, preset="u280-best")
+    assert both.main == both.phases["prefill"]
+    assert "of prefill)" in both.binds
+    assert both.bandwidth_gbs > 0
+    assert both.resources.dsp > 0
+
+
 def test_longer_prompts_take_longer() -> None:
     short, long = (estimate_model(TINY, prompt=n, new_tokens=8, max_seq_len=64) for n in (8, 32))
     assert short.prefill_s is not None

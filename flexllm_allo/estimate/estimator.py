@@ -76,7 +76,8 @@ def estimate(
     found = runs(timing, scalars, new_tokens, on_chip)
     loads = {run.name: _modules(timing, [run]) for run in found} if reconfigured else {}
     modules = max(loads.values(), key=lambda m: _fullest(card, m)) if loads else _modules(timing, found)
-    used, main = total(m.resources for m in modules), found[-1]
+    used = total(m.resources for m in modules)
+    main = next((run for run in reversed(found) if run.cost.cycles), found[-1])
     rows = _rows(timing, found, ScheduleLines(program, trace))
     notes = [
         f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",

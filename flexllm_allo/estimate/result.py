@@ -150,8 +150,9 @@ class Estimate:
 
     @property
     def main(self) -> Phase:
-        """The phase that figures without a phase are about: the decode, or the only one there is."""
-        return self.phases.get("decode") or next(iter(self.phases.values()))
+        """The phase that figures without a phase are about: the decode, or the only one there is or runs."""
+        decode = self.phases.get("decode")
+        return decode if decode and decode.cycles else next(iter(self.phases.values()))
 
     @property
     def cycles(self) -> int:
