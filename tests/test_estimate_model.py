@@ -143,3 +143,17 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert data["tokens_per_second"] == pytest.approx(7 / data["decode_s"])
     assert {"name", "cycles", "share", "kernel", "schedule", "loops"} <= data["stages"][0].keys()
     assert data["channels"][0]["name"].startswith(("HBM[", "DDR["))
+
+
+@pytest.mark.parametrize("clock", [0.0, -1.0, float("inf"), float("nan")])
+def test_clocks_that_are_none(clock: float) -> None:
+    top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 128))
+    with pytest.raises(EstimateError) as refused:
+        top.schedule.estimate("u280", clock_mhz=clock, n_prompt=16)
+    assert refused.value.message.startswith(f"a clock of {clock} MHz")
+
+
+def test_the_power_of_a_card_that_nothing_is_known_of() -> None:
+    found = estimate_model(TINY, "zcu104", 16, 4)
+    assert (found.power_w, found.energy_per_token_j) == (None, None)
+    assert found.tokens_per_second

@@ -67,8 +67,8 @@ def estimate(
         TargetError: FX402, there is no such device.
     """
     card = find_device(device)
-    mhz = clock_mhz or card.default_mhz
-    if not mhz > 0 or new_tokens < 1:
+    mhz = card.default_mhz if clock_mhz is None else clock_mhz
+    if not 0 < mhz < inf or new_tokens < 1:
         raise EstimateError("FX902", f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive")
     rate, efficiency = card.memory.channel_gb_per_s, card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
@@ -160,12 +160,12 @@ def _fullest(card: Device, modules: Iterable[Module]) -> float:
     return max(utilization(used, card.available).values()) if card.available else used.lut
 
 
-def _power(card: Device, used: Resources, mhz: float, phase: Phase, notes: list[str]) -> float:
+def _power(card: Device, used: Resources, mhz: float, phase: Phase, notes: list[str]) -> float | None:
     try:
         return power(card, used, mhz, phase.bytes / phase.seconds / 1e9 if phase.seconds else 0.0).total_w
     except EstimateError as error:
         notes.append(error.message)
-        return 0.0
+        return None
 
 
 __all__ = ["estimate"]

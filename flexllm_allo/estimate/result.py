@@ -134,7 +134,7 @@ class Estimate:
     modules: tuple[Module, ...]
     utilization: Mapping[str, float]
     channels: tuple[ChannelTraffic, ...]
-    power_w: float
+    power_w: float | None
     binds: str
     stages: tuple[StageTiming, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -167,7 +167,7 @@ class Estimate:
     @property
     def energy_per_token_j(self) -> float | None:
         rate = self.tokens_per_second
-        return self.power_w / rate if rate else None
+        return self.power_w / rate if rate and self.power_w is not None else None
 
     @property
     def bandwidth_gbs(self) -> float:
