@@ -84,10 +84,59 @@ def one_token_at_the_end(A: int32[N], B: int32[4 * N]) -> None:
     spread(once, B)
 
 
-LOOPS = {feed: "i", turn: "ij", one_then_other: "ij", twice: "i", last_of_all: "i", spread: "i"}
+def pass_some(x: Stream[int32, 4], o: Stream[int32, 4], p: Stream[int32, 4], rows: int32) -> None:
+    for i in range(N):
+        o.put(x.get())
+    for r in range(rows):
+        for j in range(N):
+            p.put(j)
 
 
-@pytest.mark.parametrize("region", [read_one_after_the_other, one_token_at_the_end])
+def take_some(p: Stream[int32, 4], o: Stream[int32, 4], rows: int32) -> None:
+    row: int32[N]
+    for r in range(rows):
+        for i in range(N):
+            row[i] = p.get()
+        for j in range(N):
+            o.put(row[j])
+    for k in range(N):
+        o.put(k)
+
+
+def no_token_at_all(A: int32[N], B: int32[N], C: int32[N]) -> None:
+    """Nobody waits for a process that gives nothing to it."""
+    raw: Stream[int32, 4]
+    turned: Stream[int32, 4]
+    way: Stream[int32, 4]
+    nothing: Stream[int32, 4]
+    own: Stream[int32, 4]
+    feed(A, raw)
+    turn(raw, turned)
+    pass_some(turned, way, nothing, 0)
+    take_some(nothing, own, 0)
+    turn_back(own, B)
+    turn_back(way, C)
+
+
+def turn_back(x: Stream[int32, 4], B: int32[N]) -> None:
+    for i in range(N):
+        B[N - 1 - i] = x.get()
+
+
+LOOPS = {
+    feed: "i",
+    turn: "ij",
+    one_then_other: "ij",
+    twice: "i",
+    last_of_all: "i",
+    spread: "i",
+    turn_back: "i",
+    pass_some: "ij",
+    take_some: "ijk",
+}
+
+
+@pytest.mark.parametrize("region", [read_one_after_the_other, one_token_at_the_end, no_token_at_all])
 def test_as_its_simulation(region: Callable[..., None]) -> None:
     s = allo.customize(region)
     used = {f.name for f in s.program.functions}

@@ -422,9 +422,20 @@ class _Walker:
                 timing.processes[key] = self._inner(stmt)
             else:
                 use = self._use(stmt)
-                timing.processes[key] = [Process(self.body(alone), use.reads, use.writes)]
+                cost = self.body(alone)
+                cost.tokens |= self._silent(cost, use)
+                timing.processes[key] = [Process(cost, use.reads, use.writes)]
         self._forget(alone)
         return timing.processes[key]
+
+    def _silent(self, cost: Cost, use: Use) -> dict[str, Pace]:
+        """FIFOs that a process is given, and does not access for the values of its scalars."""
+        accessed = {name.partition("[")[0] for name in cost.tokens}
+        names = ((name, name.partition("[")[0]) for name in use.reads | use.writes)
+        return {name: () for name, fifo in names if fifo not in accessed and self._is_fifo(fifo)}
+
+    def _is_fifo(self, name: str) -> bool:
+        return name in self.instance.buffers and self.instance.buffers[name].is_stream
 
     def _use(self, stmt: ir.Stmt) -> Use:
         if not isinstance(stmt, ir.Call):
