@@ -94,6 +94,20 @@ def test_stages_that_take_the_device_in_turn_need_less_of_it(full: Estimate) -> 
     assert {m.name for m in alone.modules} < {m.name for m in full.modules}
 
 
+def test_a_single_token_is_made_by_prefill_on_the_same_design(full: Estimate) -> None:
+    """Also where the decode is a bitstream of its own."""
+    top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 2048))
+    one = top.schedule.estimate("u280", n_prompt=PROMPT, new_tokens=1)
+    assert one.resources == full.resources
+    assert (one.decode_s, one.tokens_per_second) == (0, None)
+    assert "of prefill)" in one.binds
+    both = estimate_model(Path("llama-3.2-1b"), "u280", 7, 1, preset="u280-best")
+    assert both.main == both.phases["prefill"]
+    assert "of prefill)" in both.binds
+    assert both.bandwidth_gbs > 0
+    assert both.resources.dsp > 0
+
+
 def test_longer_prompts_take_longer() -> None:
     short, long = (estimate_model(TINY, prompt=n, new_tokens=8, max_seq_len=64) for n in (8, 32))
     assert short.prefill_s is not None
@@ -130,3 +144,17 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert data["tokens_per_second"] == pytest.approx(7 / data["decode_s"])
     assert {"name", "cycles", "share", "kernel", "schedule", "loops"} <= data["stages"][0].keys()
     assert data["channels"][0]["name"].startswith(("HBM[", "DDR["))
+
+
+@pytest.mark.parametrize("clock", [0.0, -1.0, float("inf"), float("nan")])
+def test_clocks_that_are_none(clock: float) -> None:
+    top = hardware_top(architecture("llama-3.2-1b", "w4a4kv8", 128))
+    with pytest.raises(EstimateError) as refused:
+        top.schedule.estimate("u280", clock_mhz=clock, n_prompt=16)
+    assert refused.value.message.startswith(f"a clock of {clock} MHz")
+
+
+def test_the_power_of_a_card_that_nothing_is_known_of() -> None:
+    found = estimate_model(TINY, "zcu104", 16, 4)
+    assert (found.power_w, found.energy_per_token_j) == (None, None)
+    assert found.tokens_per_second

@@ -231,6 +231,13 @@ def test_the_terminal_says_the_same():
     assert re.search(rf"decode +decode_linear +600,000,000 +66\.7% +k: II 4, {re.escape(WHY)}$", text, re.M)
 
 
+def test_the_terminal_of_a_board_of_which_little_is_known():
+    lines = estimate_text(estimate(device="zcu104", power_w=None, channels=())).splitlines()
+    assert any(line.split() == ["333.3", "tokens/s"] for line in lines)
+    assert any(line.endswith("GB/s, power not known") for line in lines)
+    assert any(line.startswith("LUT 4") and line.endswith("the card has is not known") for line in lines)
+
+
 def test_the_terminal_marks_what_is_over_its_cap():
     big = estimate(modules=(Module("linear", Resources(900_000, 0, 0, 0, 0)),))
     (over,) = [line for line in estimate_text(big).splitlines() if line.endswith("over")]

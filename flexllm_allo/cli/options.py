@@ -40,4 +40,4 @@ Design = Annotated[
     Path,
     typer.Argument(metavar="DIR_OR_NAME", help="A checkpoint, or an architecture such as llama-3.2-1b."),
 ]
-Clock = Annotated[float | None, typer.Option(help="MHz. Default: the card's usual clock.")]
+Clock = Annotated[float | None, typer.Option(min=1, max=2000, help="MHz. Default: the card's usual clock.")]

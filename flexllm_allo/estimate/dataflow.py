@@ -41,8 +41,8 @@ class _Times:
 class _Region:
     """Who waits for whom.
 
-    Who reads an array begins when its writer is done. Who reads a FIFO begins when the first token comes, and
-    waits for the others as they come.
+    Who reads an array begins when its writer is done. Who reads a FIFO before anything else begins when the
+    first token comes; it waits for the others, and for those of FIFOs that it reads later, as they come.
     """
 
     def __init__(self, processes: Sequence[Process]) -> None:
@@ -97,8 +97,10 @@ class _Region:
             held = [
                 limits(now.tokens[source][name], process.cost.tokens[mine], FIFO_LATENCY)
                 for source, name, mine in self.fifos[number]
+                if now.tokens[source][name] and process.cost.tokens[mine]
             ]
-            begin = max([begin, *(came - own for (own, came), *_ in held)])
+            first = min((pace[0].first for pace in process.cost.tokens.values() if pace), default=0.0)
+            begin = max([begin, *(came - own for (own, came), *_ in held if own <= first)])
             run = Delayed.run(begin, held)
             now.begins.append(begin)
             now.ends.append(run.at(process.cost.cycles))

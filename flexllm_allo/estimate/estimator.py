@@ -67,8 +67,8 @@ def estimate(
         TargetError: FX402, there is no such device.
     """
     card = find_device(device)
-    mhz = clock_mhz or card.default_mhz
-    if not mhz > 0 or new_tokens < 1:
+    mhz = card.default_mhz if clock_mhz is None else clock_mhz
+    if not 0 < mhz < inf or new_tokens < 1:
         raise EstimateError("FX902", f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive")
     rate, efficiency = card.memory.channel_gb_per_s, card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
@@ -76,7 +76,8 @@ def estimate(
     found = runs(timing, scalars, new_tokens, on_chip)
     loads = {run.name: _modules(timing, [run]) for run in found} if reconfigured else {}
     modules = max(loads.values(), key=lambda m: _fullest(card, m)) if loads else _modules(timing, found)
-    used, main = total(m.resources for m in modules), found[-1]
+    used = total(m.resources for m in modules)
+    main = next((run for run in reversed(found) if run.cost.cycles), found[-1])
     rows = _rows(timing, found, ScheduleLines(program, trace))
     notes = [
         f"operators and memories at {mhz:g} MHz; a channel gives {efficiency:.0%} of its peak",
@@ -159,12 +160,12 @@ def _fullest(card: Device, modules: Iterable[Module]) -> float:
     return max(utilization(used, card.available).values()) if card.available else used.lut
 
 
-def _power(card: Device, used: Resources, mhz: float, phase: Phase, notes: list[str]) -> float:
+def _power(card: Device, used: Resources, mhz: float, phase: Phase, notes: list[str]) -> float | None:
     try:
         return power(card, used, mhz, phase.bytes / phase.seconds / 1e9 if phase.seconds else 0.0).total_w
     except EstimateError as error:
         notes.append(error.message)
-        return 0.0
+        return None
 
 
 __all__ = ["estimate"]

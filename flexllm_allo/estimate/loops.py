@@ -16,8 +16,9 @@ from .demand import Demand
 from .evaluate import names_in, value_of
 from .instance import Instance, LoopPlan
 from .operators import Operators
-from .pace import Stretch, together
+from .pace import Pace, Stretch, together
 from .ports import bank_counts
+from .turns import Turns, turns
 from .uses import Use, Uses
 
 LOOP_OVERHEAD = 2
@@ -52,6 +53,7 @@ class Timing:
         self._copies: dict[int, tuple[object, tuple[ir.Stmt, ...]]] = {}
         self._alone: dict[int, tuple[ir.Stmt]] = {}
         self.processes: dict[Any, list[Process]] = {}
+        self.turns: dict[Any, Mapping[str, Turns | None]] = {}
         self._changed: dict[int, tuple[object, frozenset[str]]] = {}
 
     def instance(self, name: str, off_chip: frozenset[str]) -> Instance:
@@ -257,15 +259,44 @@ class _Walker:
             (body.depth + again if trips else 0) + LOOP_OVERHEAD,
             body.operations * trips,
             words=_words(moved, body.once, trips),
-            tokens={
-                name: (Stretch(first + 1, again + last + 1, number * trips),)
-                for name, (first, last, number) in body.tokens.items()
-                if trips
-            },
+            tokens=self._tokens(plan, trips, again),
             bound=bound,
         )
         self._count(self.running, cost, trips)
         return cost
+
+    def _tokens(self, plan: LoopPlan, trips: int, again: float) -> dict[str, Pace]:
+        """When a nest accesses FIFOs; the last iteration begins `again` cycles after the first one."""
+        assert plan.body is not None
+        if not trips:
+            return dict.fromkeys(plan.body.tokens, ())
+        always, found = Turns(0, trips - 1, 1.0), dict[str, Pace]()
+        held: Mapping[str, Turns | None] = self._turns(plan) if plan.body.tokens else {}
+        interval = again / max(1, trips - 1)
+        for name, (first, last, number) in plan.body.tokens.items():
+            turn = held.get(name, always)
+            if turn is None:
+                found[name] = ()
+                continue
+            begin, end = turn.first * interval, turn.last * interval
+            found[name] = (Stretch(begin + first + 1, end + last + 1, number * trips * turn.share),)
+        return found
+
+    def _turns(self, plan: LoopPlan) -> Mapping[str, Turns | None]:
+        ranges = tuple(self._values(loop) for loop in plan.nest)
+        key = (id(plan.nest[-1]), ranges)  # the plan lives on, so does its loop
+        if key not in self.timing.turns:
+            self.timing.turns[key] = turns(plan.nest, ranges)
+        return self.timing.turns[key]
+
+    def _values(self, loop: ir.For) -> range | None:
+        """The values of a loop variable, if they are known."""
+        first = value_of(loop.lower, self.known)
+        return (
+            None
+            if first is None
+            else range(int(first), int(first) + self.length(loop) * loop.step, loop.step)
+        )
 
     def _per_iteration(self, name: str, plan: LoopPlan) -> tuple[float, float]:
         """Words of a buffer that an iteration reads and writes on average."""
@@ -391,9 +422,20 @@ class _Walker:
                 timing.processes[key] = self._inner(stmt)
             else:
                 use = self._use(stmt)
-                timing.processes[key] = [Process(self.body(alone), use.reads, use.writes)]
+                cost = self.body(alone)
+                cost.tokens |= self._silent(cost, use)
+                timing.processes[key] = [Process(cost, use.reads, use.writes)]
         self._forget(alone)
         return timing.processes[key]
+
+    def _silent(self, cost: Cost, use: Use) -> dict[str, Pace]:
+        """FIFOs that a process is given, and does not access for the values of its scalars."""
+        accessed = {name.partition("[")[0] for name in cost.tokens}
+        names = ((name, name.partition("[")[0]) for name in use.reads | use.writes)
+        return {name: () for name, fifo in names if fifo not in accessed and self._is_fifo(fifo)}
+
+    def _is_fifo(self, name: str) -> bool:
+        return name in self.instance.buffers and self.instance.buffers[name].is_stream
 
     def _use(self, stmt: ir.Stmt) -> Use:
         if not isinstance(stmt, ir.Call):

@@ -45,6 +45,8 @@ def shifted(pace: Pace, cycles: float) -> Pace:
 
 def repeated(pace: Pace, times: float, period: float) -> Pace:
     """The same `times` times, every `period` cycles."""
+    if not pace:
+        return ()
     count = int(times)
     if count != times or count * len(pace) <= 1:
         return (_joined([*pace, *shifted(pace, max(0.0, times - 1) * period)], times / 2),)

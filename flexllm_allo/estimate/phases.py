@@ -54,7 +54,7 @@ class Run:
 
 
 def runs(timing: Timing, scalars: Mapping[str, Any], new_tokens: int, on_chip: bool) -> list[Run]:
-    """The phases in order; the last one is what a design is judged by.
+    """The phases in order; the last one that takes any time is what a design is judged by.
 
     Args:
         timing: of the program.
@@ -75,23 +75,25 @@ def runs(timing: Timing, scalars: Mapping[str, Any], new_tokens: int, on_chip: b
         entry, cost = program.function(name), Cost()
         arrays = frozenset[str]() if on_chip else off_chip(entry)
         for values, times in calls:
-            cost.add(timing.function(name, arrays, {**given, **values}), times)
+            made = timing.function(name, arrays, {**given, **values})  # on the device even if it never runs
+            if times:
+                cost.add(made, times)
         return Run(entry, arrays, cost, tokens)
 
+    def decode(prompt: int) -> Run:
+        points = decode_points(prompt, new_tokens - 1) or [(prompt, 0.0)]
+        return run("decode", [({"pos": p}, times) for p, times in points], new_tokens - 1)
+
     if alone:
-        points = decode_points(int(scalars["n_prompt"]), new_tokens - 1)
-        return [run("decode", [({"pos": p}, times) for p, times in points], new_tokens - 1)]
+        return [decode(int(scalars["n_prompt"]))]
     if not is_model:
         return [run(program.top, [({}, 1)])]
     if "n_prompt" not in scalars:
         raise EstimateError(
             "FX902", "how long the prompt is, is not known", hint='give it: s.estimate("u280", n_prompt=1024)'
         )
-    prompt, rest = int(scalars["n_prompt"]), new_tokens - 1
-    found = [run("prefill", [({}, 1)], prompt)]
-    if rest:
-        found.append(run("decode", [({"pos": p}, times) for p, times in decode_points(prompt, rest)], rest))
-    return found
+    prompt = int(scalars["n_prompt"])
+    return [run("prefill", [({}, 1)], prompt), decode(prompt)]
 
 
 def off_chip(function: ir.Function) -> frozenset[str]:

@@ -134,7 +134,7 @@ class Estimate:
     modules: tuple[Module, ...]
     utilization: Mapping[str, float]
     channels: tuple[ChannelTraffic, ...]
-    power_w: float
+    power_w: float | None
     binds: str
     stages: tuple[StageTiming, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -150,8 +150,9 @@ class Estimate:
 
     @property
     def main(self) -> Phase:
-        """The phase that figures without a phase are about: the decode, or the only one there is."""
-        return self.phases.get("decode") or next(iter(self.phases.values()))
+        """The phase that figures without a phase are about: the decode, or the only one there is or runs."""
+        decode = self.phases.get("decode")
+        return decode if decode and decode.cycles else next(iter(self.phases.values()))
 
     @property
     def cycles(self) -> int:
@@ -166,7 +167,7 @@ class Estimate:
     @property
     def energy_per_token_j(self) -> float | None:
         rate = self.tokens_per_second
-        return self.power_w / rate if rate else None
+        return self.power_w / rate if rate and self.power_w is not None else None
 
     @property
     def bandwidth_gbs(self) -> float:

@@ -68,7 +68,7 @@ def _figures(estimate: Estimate) -> dict[str, str]:
         "tokens per second": _number(estimate.tokens_per_second),
         "cycles": f"{estimate.cycles:,}",
         "bandwidth": f"{estimate.bandwidth_gbs:,.1f} GB/s",
-        "power": f"{estimate.power_w:.1f} W",
+        "power": "" if estimate.power_w is None else f"{estimate.power_w:.1f} W",
         "energy per token": _number(estimate.energy_per_token_j, "J"),
     }
     return {name: text for name, text in known.items() if text}

@@ -31,17 +31,21 @@ def _phases(estimate: Estimate) -> Iterable[str]:
         [name, f"{phase.seconds:.4g} s", f"{phase.cycles:,} cycles", f"{phase.bytes / 1e9:,.4g} GB"]
         for name, phase in estimate.phases.items()
     ]
-    if estimate.tokens_per_second and estimate.energy_per_token_j:
+    if estimate.tokens_per_second:
         rows.append(["", f"{estimate.tokens_per_second:,.1f} tokens/s"])
-        rows[-1].append(f"{estimate.energy_per_token_j:.3g} J a token")
+        if estimate.energy_per_token_j:
+            rows[-1].append(f"{estimate.energy_per_token_j:.3g} J a token")
     yield from columns(rows)
-    yield f"{estimate.bandwidth_gbs:,.1f} GB/s, {estimate.power_w:.1f} W"
+    power = "power not known" if estimate.power_w is None else f"{estimate.power_w:.1f} W"
+    yield f"{estimate.bandwidth_gbs:,.1f} GB/s, {power}"
     yield f"binds: {estimate.binds}"
 
 
 def _resources(estimate: Estimate) -> Iterable[str]:
     card = device(estimate.device)
     if card.available is None:
+        used = zip(RESOURCES.values(), estimate.resources.counts(), strict=True)
+        yield ", ".join(f"{label} {count:,}" for label, count in used) + "; what the card has is not known"
         return
     shares, rows = utilization(estimate.resources, card.available), list[list[str]]()
     for (name, label), used in zip(RESOURCES.items(), estimate.resources.counts(), strict=True):

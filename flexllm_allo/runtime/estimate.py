@@ -114,7 +114,7 @@ def estimate_preset(
 
 
 def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
-    """One answer for two bitstreams: what is on the device, and its power, are decode's."""
+    """One answer for two bitstreams: what is on the device, and its power, are decode's, if that runs."""
     note = f"prefill is a bitstream of its own, at {prefill.clock_mhz:g} MHz: {shares(prefill.utilization)}"
     waits = [line for line in prefill.notes if line.startswith("prefill: ")]
     fits = (("prefill", prefill.fit), ("decode", decode.fit))
@@ -124,7 +124,7 @@ def joined(prefill: Estimate, decode: Estimate, prompt: int) -> Estimate:
         others=tuple(key for key in prefill.fit.others if key in decode.fit.others),
     )
     return replace(
-        decode,
+        decode if decode.main.cycles else prefill,
         phases={"prefill": replace(prefill.phases["prefill"], tokens=prompt), **decode.phases},
         stages=(*prefill.stages, *decode.stages),
         notes=(*decode.notes, *waits, note),
