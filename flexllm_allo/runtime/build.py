@@ -19,7 +19,7 @@ from ..backend.hls.project import (
     write_files,
 )
 from ..errors import BackendError, UsageError, did_you_mean
-from ..hardware.devices import Device
+from ..hardware.devices import Device, check_clock
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, hybrid
 from ..models import Model, architecture, load
@@ -81,10 +81,12 @@ def build_project(
 
     Raises:
         BackendError: FX402, no such target, mode or device, or the design does not fit into its memory.
-        UsageError: FX702, the folder cannot be written, is not ours, or another process is writing it.
+        UsageError: FX702, the folder cannot be written, is not ours, or another process is writing it; FX703,
+            there is no such preset or clock.
         ToolError: FX501, the step's tool is not installed (the project stays); FX502, it failed.
     """
     _check(target, mode)
+    check_clock(frequency)
     chosen = get_preset(preset) if preset not in (None, DEFAULT) else None
     order = _Order(chosen, device or (chosen.device if chosen else "u280"), frequency, target)
     recipe = recipe or (chosen.recipe_for(directory) if chosen else None)
