@@ -257,9 +257,10 @@ def test_commands_take_a_project(projects, session, card, command):
     assert card.loaded == ["prefill", "decode"]
     answer = session.decode(session.generate(session.encode("A"), 3).tokens)
     assert ran.stdout == ("A" if options else "") + answer + "\n"
-    ran = CliRunner().invoke(cli.app, [*given, "--max-seq-len", "5"])
-    assert ran.exit_code == 2
-    assert "is a project, --max-seq-len is for checkpoints" in " ".join(ran.stderr.split())
+    for option, value in (("--max-seq-len", "5"), ("--preset", "u280-best")):
+        ran = CliRunner().invoke(cli.app, [*given, option, value])
+        assert ran.exit_code == 2
+        assert f"is a project, {option} is for checkpoints" in " ".join(ran.stderr.split())
 
 
 def test_plain_kernels_keep_their_layout_on_a_card(tiny, ordinary, folder, tmp_path, monkeypatch):
