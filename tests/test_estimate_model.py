@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from flexllm_allo.errors import EstimateError, UsageError
 from flexllm_allo.estimate.phases import decode_points
 from flexllm_allo.estimate.result import Estimate
 from flexllm_allo.models import architecture
-from flexllm_allo.runtime.build import WORD_ROWS, hardware_top
+from flexllm_allo.runtime.build import WORD_ROWS, build_project, hardware_top
 from flexllm_allo.runtime.estimate import estimate_model
+from flexllm_allo.runtime.tune import tune
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 PROMPT, TOKENS = 64, 33
@@ -125,6 +128,18 @@ def test_runs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError) as refused:
         estimate_model(TINY, preset="defualt")
     assert refused.value.hint == 'did you mean "default"?'
+
+
+@pytest.mark.parametrize("mhz", [0.0, -5.0, math.inf, math.nan])
+def test_clocks_that_no_card_has_are_refused(mhz: float) -> None:
+    for made in (estimate_model, tune, partial(build_project, out=Path("p"))):
+        clock = {"frequency" if isinstance(made, partial) else "clock_mhz": mhz}
+        with pytest.raises(UsageError) as refused:
+            made(TINY, **clock)
+        assert (refused.value.code, refused.value.message) == ("FX703", f"a clock of {mhz:g} MHz")
+        assert refused.value.hint.startswith("more than 0 and at most 10000 MHz")
+    with pytest.raises(EstimateError, match=f"FX902: a clock of {mhz} MHz and 2 new tokens: both are"):
+        hardware_top(architecture("llama-3.2-1b", "w4a8kv8", 8)).schedule.estimate("u280", clock_mhz=mhz)
 
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:

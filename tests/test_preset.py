@@ -55,6 +55,8 @@ def test_there_and_back() -> None:
         ('device = "v80"\n', "", "device is missing"),
         ("word_rows", "word_row", 'word_row is unknown: did you mean "word_rows"?'),
         ("250.0", "-1.0", "clock_mhz is -1.0: input should be greater than 0"),
+        ("250.0", "inf", "clock_mhz is inf: input should be less than or equal to 10000"),
+        ("250.0", "nan", "clock_mhz is nan: input should be less than or equal to 10000"),
         ('"temporal"', '"tempral"', 'decode.schedule is "tempral": did you mean "temporal"?'),
         ("lanes = 2", "lines = 2", 'prefill.lines is unknown: did you mean "lanes"?'),
         ("lanes = 2", 'lanes = "2"', "prefill.lanes is '2': input should be a valid integer"),

@@ -257,9 +257,10 @@ def test_commands_take_a_project(projects, session, card, command):
     assert card.loaded == ["prefill", "decode"]
     answer = session.decode(session.generate(session.encode("A"), 3).tokens)
     assert ran.stdout == ("A" if options else "") + answer + "\n"
-    ran = CliRunner().invoke(cli.app, [*given, "--max-seq-len", "5"])
-    assert ran.exit_code == 2
-    assert "is a project, --max-seq-len is for checkpoints" in " ".join(ran.stderr.split())
+    for option, value in (("--max-seq-len", "5"), ("--preset", "u280-best")):
+        ran = CliRunner().invoke(cli.app, [*given, option, value])
+        assert ran.exit_code == 2
+        assert f"is a project, {option} is for checkpoints" in " ".join(ran.stderr.split())
 
 
 def test_plain_kernels_keep_their_layout_on_a_card(tiny, ordinary, folder, tmp_path, monkeypatch):
@@ -293,6 +294,10 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"recipe": "w4a8kv8"}))
     with pytest.raises(UsageError, match=r"FX703: the designs in .* have the recipes w4a4kv8 and w4a8kv8"):
         XrtReconfiguredSession(other)
+    (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"model": "0" * 64}))
+    with pytest.raises(UsageError, match=r"FX703: the designs in .* have the weights of two") as caught:
+        XrtReconfiguredSession(other)
+    assert caught.value.hint == "a build was cut short between them: run it again"
     (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"target": "tapa"}))
     with pytest.raises(UsageError, match=r"FX703: .*decode is a project of TAPA"):
         XrtReconfiguredSession(other)
@@ -340,6 +345,23 @@ def test_modes_that_make_in_a_project_of_tapa_has(tmp_path, mode):
 # ------------------------------------------------------------------------------------------ build
 
 
+def test_folders_of_other_designs_are_refused_before_the_work(tmp_path, monkeypatch):
+    """A pair of projects does not go into the folder of one, nor into a folder of something else."""
+    monkeypatch.setattr(build, "quantized_copy", None)  # the work
+    preset, out = tmp_path / "p.toml", tmp_path / "one"
+    preset.write_text(ENGINE)
+    out.mkdir()
+    (out / "manifest.json").write_text('{"generator": "flexllm-allo"}')
+    with pytest.raises(UsageError, match=r'FX702: ".*one" is a project, whose design is on') as caught:
+        build.build_project(TINY, out, preset=str(preset))
+    assert caught.value.hint == "name a new folder, or one that an earlier build of such a design wrote"
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+    (tmp_path / "two" / "prefill").mkdir(parents=True)
+    (tmp_path / "two" / "prefill" / "thesis.txt").write_text("")
+    with pytest.raises(UsageError, match=r'FX702: .*prefill": it holds files that are not a project'):
+        build.build_project(TINY, tmp_path / "two", preset=str(preset))
+
+
 def test_both_projects_have_one_model_and_the_clocks_of_their_stages(folder, session, tmp_path, monkeypatch):
     """An unquantized checkpoint is quantized once."""
     made = {name: design.made for name, design in designs(session).items()}
@@ -366,6 +388,7 @@ def test_both_projects_have_one_model_and_the_clocks_of_their_stages(folder, ses
     manifests = [json.loads((out / name / "manifest.json").read_text()) for name in made]
     assert [m["frequency_mhz"] for m in manifests] == [304.0, 292.0]
     assert [m["max_seq_len"] for m in manifests] == [SHORT, CONTEXT]
+    assert len({m["model"] for m in manifests}) == 1
     assert sorted(p.name for p in out.iterdir()) == ["decode", "prefill"]
     for name in made:
         assert (out / name / "model" / "tokenizer.json").is_file()

@@ -167,21 +167,22 @@ def open_text(
     directory: Path, recipe: str | None, max_seq_len: int | None = None, preset: str | None = None
 ) -> TextSession:
     """`open_session`, the design of a preset, or a project on a card."""
-    if preset is not None:
-        from ..runtime.reconfigured import open_design
-
-        return open_design(directory, preset, recipe, max_seq_len)
     if not (directory / "config.json").exists():
         from ..runtime.xrt_reconfigured import is_project, open_project
 
         if is_project(directory):
-            _refuse_options(directory, {"--recipe": recipe, "--max-seq-len": max_seq_len})
+            given = {"--recipe": recipe, "--preset": preset, "--max-seq-len": max_seq_len}
+            _refuse_options(directory, given)
             return open_project(directory)
+    if preset is not None:
+        from ..runtime.reconfigured import open_design
+
+        return open_design(directory, preset, recipe, max_seq_len)
     return open_session(directory, recipe, max_seq_len)
 
 
 def _refuse_options(directory: Path, options: dict[str, object]) -> None:
-    """A project has a model, a recipe and a context."""
+    """A project has a design, a recipe and a context."""
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise UsageError(

@@ -69,7 +69,8 @@ def estimate(
     card = find_device(device)
     mhz = card.default_mhz if clock_mhz is None else clock_mhz
     if not 0 < mhz < inf or new_tokens < 1:
-        raise EstimateError("FX902", f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive")
+        what = f"a clock of {mhz} MHz and {new_tokens} new tokens: both are positive and finite"
+        raise EstimateError("FX902", what)
     rate, efficiency = card.memory.channel_gb_per_s, card.memory.efficiency
     port_bytes = inf if rate is None else rate * 1e3 * efficiency / mhz
     timing = Timing(program, Operators(card.dsp_family, mhz, operators), trips, port_bytes)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ..errors import TargetError, did_you_mean
+from ..errors import TargetError, UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,10 @@ class Device:
         return self.memory.ports + (self.second.channels if self.second else 0)
 
 
+MAX_MHZ = 10_000
+"""No logic is as fast as that."""
+
+
 def device(key: str) -> Device:
     """A card by its short name.
 
@@ -196,6 +200,17 @@ CLOCKS: tuple[tuple[float, float], ...] = ((0.50, 300.0), (0.70, 250.0), (1.0, 2
 The published ones: 292 and 304 with floorplans (FlexLLM), 280 (EdgeLLM), 245 to 250 (Allo, StreamTensor), 225
 (FlightLLM), 200 (DFX) [published, secondary]; the steps are [derived] from them.
 """
+
+
+def check_clock(mhz: float | None) -> None:
+    """Refuse a clock that no card has; None is the card's usual one.
+
+    Raises:
+        UsageError: FX703.
+    """
+    if mhz is not None and not 0 < mhz <= MAX_MHZ:
+        hint = f"more than 0 and at most {MAX_MHZ} MHz; without one, the clock that the card usually has"
+        raise UsageError("FX703", f"a clock of {mhz:g} MHz", hint=hint)
 
 
 def achievable_mhz(card: Device, utilization: float, floorplanned: bool = True) -> float:

@@ -10,9 +10,16 @@ from itertools import count
 from pathlib import Path
 
 from ..backend.hls import steps
-from ..backend.hls.project import MANIFEST, BuildPlan, is_current, staged_project, write_files
-from ..errors import BackendError, did_you_mean
-from ..hardware.devices import Device
+from ..backend.hls.project import (
+    MANIFEST,
+    BuildPlan,
+    check_folder,
+    is_current,
+    staged_project,
+    write_files,
+)
+from ..errors import BackendError, UsageError, did_you_mean
+from ..hardware.devices import Device, check_clock
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, hybrid
 from ..models import Model, architecture, load
@@ -74,14 +81,17 @@ def build_project(
 
     Raises:
         BackendError: FX402, no such target, mode or device, or the design does not fit into its memory.
-        UsageError: FX702, the folder cannot be written, is not ours, or another process is writing it.
+        UsageError: FX702, the folder cannot be written, is not ours, or another process is writing it; FX703,
+            there is no such preset or clock.
         ToolError: FX501, the step's tool is not installed (the project stays); FX502, it failed.
     """
     _check(target, mode)
+    check_clock(frequency)
     chosen = get_preset(preset) if preset not in (None, DEFAULT) else None
     order = _Order(chosen, device or (chosen.device if chosen else "u280"), frequency, target)
     recipe = recipe or (chosen.recipe_for(directory) if chosen else None)
     folders = project_folders(out, chosen)
+    _check_folders(out, folders)
     steps_done = count(1)
     total = 1 + len(folders) * (2 + (mode is not None))
 
@@ -190,7 +200,7 @@ def _with_weights(
     """The plan with the packed weights, which are written here."""
     where = memory_map(made, card, plan.frequency_mhz, made.run)
     packed = pack(staged, where, made.parts, source, keep=[MODEL])
-    details = {**plan.details, "tensors": manifest_entries(where, packed.tensors)}
+    details = {**plan.details, "model": source, "tensors": manifest_entries(where, packed.tensors)}
     return replace(plan, written=packed.files, details=details)
 
 
@@ -202,6 +212,18 @@ def _check(target: str, mode: str | None) -> None:
     if target == "tapa" and mode not in (None, "csim"):
         hint = "csim, or none; make in the project runs the tools of TAPA and Vitis: make csynth, make hw"
         raise BackendError("FX402", f'no mode "{mode}" of target "tapa"', hint=hint)
+
+
+def _check_folders(out: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse folders that cannot be written, all of them before the work; projects do not lie in others."""
+    for folder in folders.values():
+        check_folder(folder)
+    if len(folders) > 1 and (out / MANIFEST).exists():
+        raise UsageError(
+            "FX702",
+            f'"{out}" is a project, whose design is on the card by itself; this one has two that take turns',
+            hint="name a new folder, or one that an earlier build of such a design wrote",
+        )
 
 
 def run_step(project: Path, plan: BuildPlan, mode: str) -> object:

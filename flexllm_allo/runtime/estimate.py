@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import BackendError, UsageError
 from ..estimate.fit import Fit
 from ..estimate.result import Estimate
-from ..hardware.devices import Device
+from ..hardware.devices import Device, check_clock
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop
 from ..models import Model, architecture, load
@@ -45,9 +45,10 @@ def estimate_model(
         max_seq_len: positions of the KV cache; by default as many as the run takes.
 
     Raises:
-        UsageError: FX703, there is no such preset, or the run does not fit the context.
+        UsageError: FX703, there is no such preset or clock, or the run does not fit the context.
         EstimateError: the design cannot be estimated.
     """
+    check_clock(clock_mhz)
     chosen = None if preset in DESIGNS else get_preset(preset)
     if chosen is not None:
         device, recipe = device or chosen.device, recipe or chosen.recipe_for(directory)

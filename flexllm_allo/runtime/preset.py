@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import FlexError, UsageError, did_you_mean
+from ..hardware.devices import MAX_MHZ
 from ..hardware.devices import device as find_device
 from ..hybrid import HybridTop, Mode, hybrid
 from ..models import Model
@@ -61,7 +62,7 @@ class StagePreset(BaseModel):
     __pydantic_extra__: dict[str, int] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     schedule: str
-    clock_mhz: float | None = Field(default=None, gt=0)
+    clock_mhz: float | None = Field(default=None, gt=0, le=MAX_MHZ)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -94,7 +95,7 @@ class Preset(BaseModel):
     device: str
     model: str
     recipe: str
-    clock_mhz: float = Field(gt=0)
+    clock_mhz: float = Field(gt=0, le=MAX_MHZ)
     mode: Mode = "resident"
     word_rows: int = Field(default=WORD_ROWS, ge=1)
     uram_depth: int = Field(default=0, ge=0)

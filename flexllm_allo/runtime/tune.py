@@ -14,7 +14,7 @@ from ..estimate.limits import Demand, check_fits
 from ..estimate.need import fullest, holds
 from ..estimate.result import Estimate, Module
 from ..estimate.search import Candidate, Parameters, climb, pareto
-from ..hardware.devices import RESOURCES, Resources
+from ..hardware.devices import RESOURCES, Resources, check_clock
 from ..hardware.devices import device as find_device
 from ..hybrid import Mode
 from .candidates import candidate, shared_candidates
@@ -74,11 +74,12 @@ def tune(
         on_step: called with (stages estimated, None).
 
     Raises:
-        UsageError: FX703, no such objective or mode, or lengths below 1.
+        UsageError: FX703, no such objective, mode or clock, or lengths below 1.
         EstimateError: FX910, even the smallest design does not fit.
     """
     goal = _one_of(objective, get_args(Objective), "objective")
     how = _one_of(mode, get_args(Mode), "mode")
+    check_clock(clock_mhz)
     begin = time.monotonic()
     card = find_device(device)
     model = open_model(directory, recipe, prompt, new_tokens)

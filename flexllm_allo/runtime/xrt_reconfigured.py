@@ -54,6 +54,9 @@ class XrtReconfiguredSession(TextSession):
         if len(set(recipes)) > 1:
             what = f"the designs in {folder} have the recipes {recipes[0]} and {recipes[1]}"
             raise UsageError("FX703", what, hint="build both from one model")
+        if len({design.manifest.get("model") for design in self._designs.values()}) > 1:
+            what = f"the designs in {folder} have the weights of two models"
+            raise UsageError("FX703", what, hint="a build was cut short between them: run it again")
         self._xrt = pyxrt()
         for design in self._designs.values():
             design.check_linked()
