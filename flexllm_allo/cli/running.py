@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from enum import StrEnum
 from functools import partial
@@ -181,7 +182,7 @@ def open_text(
     return open_session(directory, recipe, max_seq_len)
 
 
-def _refuse_options(directory: Path, options: dict[str, object]) -> None:
+def _refuse_options(directory: Path, options: Mapping[str, object]) -> None:
     """A project has a design, a recipe and a context."""
     given = [name for name, value in options.items() if value is not None]
     if given:
