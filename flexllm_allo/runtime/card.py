@@ -28,11 +28,13 @@ class CardDesign:
         xclbin: the linked design; by default ``<top>.hw.xclbin`` in the project.
 
     Raises:
-        UsageError: FX703, the project has no weights, or is one of TAPA.
+        UsageError: FX703, there is no project, it has no weights, or is one of TAPA.
     """
 
     def __init__(self, project: Path, xclbin: Path | None = None) -> None:
         self.project = project
+        if not (project / MANIFEST).is_file():
+            raise UsageError("FX703", f"there is no project {project}", hint="flexllm build writes one")
         self.manifest: dict[str, Any] = json.loads((project / MANIFEST).read_text())
         if self.manifest.get("target") == "tapa":
             hint = "build it for vitis_hls; its own host program runs this one"
