@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -304,6 +305,11 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"target": "tapa"}))
     with pytest.raises(UsageError, match=r"FX703: .*decode is a project of TAPA"):
         XrtReconfiguredSession(other)
+    weights = next((other / "prefill" / "weights").iterdir())
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(UsageError, match=rf"FX703: {weights} lacks weights") as caught:
+        XrtReconfiguredSession(other)
+    assert caught.value.hint == "copy the project again, or build it anew"
     monkeypatch.setitem(sys.modules, "pyxrt", None)
     with pytest.raises(ToolError, match="pyxrt, is not installed"):
         XrtReconfiguredSession(projects)
