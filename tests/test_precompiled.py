@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,26 @@ def test_what_cannot_be_compiled_is_left_to_the_kernel() -> None:
     tool = gnu()
     for _ in range(3):
         assert precompiled.precompiled(tool, ["-I/no/such/folder"]) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers of a process that runs stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(precompiled, "run_tool", lambda command, folder, log: (folder / command[-1]).touch())
+    for _ in range(WORTHWHILE):
+        precompiled.precompiled(Tool("g++", Path("g++")), ["-O1"])
+    (used,) = tmp_path.iterdir()
+    killed, making = (tmp_path / f"{precompiled._PREFIX}{name}" for name in ("killed", "making"))
+    for folder in (killed, making):
+        folder.mkdir()
+    (killed / "headers.h.gch").touch()
+    for _ in range(WORTHWHILE):
+        precompiled.precompiled(Tool("g++", Path("g++")), ["-O2"])
+    left = set(tmp_path.iterdir())
+    assert len(left) == 3
+    assert {used, making} < left
 
 
 def test_clang_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

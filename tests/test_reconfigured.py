@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -27,7 +28,7 @@ from flexllm_allo.runtime.preset import get_preset, parse_preset
 from flexllm_allo.runtime.quantize import quantize_folder
 from flexllm_allo.runtime.reconfigured import ReconfiguredSession, open_design
 from flexllm_allo.runtime.session import Session
-from flexllm_allo.runtime.xrt_reconfigured import XrtReconfiguredSession
+from flexllm_allo.runtime.xrt_reconfigured import XrtReconfiguredSession, open_project
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 SHORT, CONTEXT = 9, 39
@@ -286,6 +287,9 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"FX703: there is no project .*prefill") as caught:
         XrtReconfiguredSession(tmp_path)
     assert 'mode is "reconfigured"' in caught.value.hint
+    with pytest.raises(UsageError, match=r"FX703: .*decode is the decode of two designs that") as caught:
+        open_project(projects / "decode")
+    assert caught.value.hint == "name the folder above, which has both"
     with pytest.raises(ToolError, match=r"FX501: there is no .*other\.xclbin"):
         XrtReconfiguredSession(projects, {"decode": tmp_path / "other.xclbin"})
     other = tmp_path / "p"
@@ -301,6 +305,11 @@ def test_what_a_card_lacks_is_said(projects, card, tmp_path, monkeypatch):
     (other / "decode" / "manifest.json").write_text(json.dumps(manifest | {"target": "tapa"}))
     with pytest.raises(UsageError, match=r"FX703: .*decode is a project of TAPA"):
         XrtReconfiguredSession(other)
+    weights = next((other / "prefill" / "weights").iterdir())
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(UsageError, match=rf"FX703: {weights} lacks weights") as caught:
+        XrtReconfiguredSession(other)
+    assert caught.value.hint == "copy the project again, or build it anew"
     monkeypatch.setitem(sys.modules, "pyxrt", None)
     with pytest.raises(ToolError, match="pyxrt, is not installed"):
         XrtReconfiguredSession(projects)

@@ -122,8 +122,11 @@ def test_the_card_answers_what_the_cpu_answers(project: Path, monkeypatch: pytes
         said += turn
         assert talk.send(turn, 3).tokens == cpu.generate(said, 3).tokens
         said = talk.said
-    with pytest.raises(UsageError, match="the prompt has 0 tokens"):
+    with pytest.raises(UsageError, match="FX701: the prompt is empty"):
         session.generate([], 3)
+    for token in (-1, 2048):  # the card would look elsewhere in its memory
+        with pytest.raises(UsageError, match=f"FX703: there is no token {token}"):
+            session.generate([1, token], 3)
     with pytest.raises(UsageError, match="the prompt has 65 tokens"):
         session.generate([1] * 65, 3)
     session.close()
@@ -139,6 +142,8 @@ def test_what_is_missing_is_said(project: Path, tmp_path: Path, monkeypatch: pyt
     shape = build_project(Path("llama-3.2-1b"), tmp_path / "shape", recipe="w4a8kv8", max_seq_len=16)
     with pytest.raises(UsageError, match="has no weights"):
         XrtSession(shape)
+    with pytest.raises(UsageError, match=r"FX703: there is no project .*nothing"):
+        XrtSession(tmp_path / "nothing")
 
 
 def test_the_manifest_lists_the_arguments_of_the_kernel(project: Path) -> None:

@@ -172,8 +172,7 @@ def open_text(
         from ..runtime.xrt_reconfigured import is_project, open_project
 
         if is_project(directory):
-            given = {"--recipe": recipe, "--preset": preset, "--max-seq-len": max_seq_len}
-            _refuse_options(directory, given)
+            _refuse_options(directory, {"--recipe": recipe, "--preset": preset, "--max-seq-len": max_seq_len})
             return open_project(directory)
     if preset is not None:
         from ..runtime.reconfigured import open_design

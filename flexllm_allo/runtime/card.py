@@ -28,11 +28,13 @@ class CardDesign:
         xclbin: the linked design; by default ``<top>.hw.xclbin`` in the project.
 
     Raises:
-        UsageError: FX703, the project has no weights, or is one of TAPA.
+        UsageError: FX703, there is no project, it has no weights or not all of them, or is one of TAPA.
     """
 
     def __init__(self, project: Path, xclbin: Path | None = None) -> None:
         self.project = project
+        if not (project / MANIFEST).is_file():
+            raise UsageError("FX703", f"there is no project {project}", hint="flexllm build writes one")
         self.manifest: dict[str, Any] = json.loads((project / MANIFEST).read_text())
         if self.manifest.get("target") == "tapa":
             hint = "build it for vitis_hls; its own host program runs this one"
@@ -41,6 +43,7 @@ class CardDesign:
             raise UsageError(
                 "FX703", f"{project} has no weights", hint="build the project of a checkpoint, not of a shape"
             )
+        self._check_weights()
         self.xclbin = xclbin or project / f"{self.manifest['top']}.hw.xclbin"
         self._xrt: Any = None
         self._kernel: Any = None
@@ -65,6 +68,15 @@ class CardDesign:
         if not self.xclbin.is_file():
             hint = "link the design: make xclbin TARGET=hw"
             raise ToolError("FX501", f"there is no {self.xclbin}", hint=hint)
+
+    def _check_weights(self) -> None:
+        """Refuse files that end before the weights do, as after a copy that was cut short."""
+        for name, tensor in self.manifest["tensors"].items():
+            if "sha256" in tensor:
+                path, end = self.project / tensor["file"], tensor["offset"] + tensor["bytes"]
+                if not path.is_file() or path.stat().st_size < end:
+                    hint = "copy the project again, or build it anew"
+                    raise UsageError("FX703", f"{path} lacks weights ({name})", hint=hint)
 
     def load(self, xrt: Any, device: Any) -> None:
         """Configure the card with the design, and bring every channel's contents to its memory."""

@@ -164,11 +164,10 @@ class _OnCard(TwoDesigns):
 
 
 def _design(project: Path, xclbin: Path | None) -> CardDesign:
-    try:
-        return CardDesign(project, xclbin)
-    except FileNotFoundError:
+    if not (project / MANIFEST).is_file():
         hint = 'build a checkpoint with a preset whose mode is "reconfigured"'
-        raise UsageError("FX703", f"there is no project {project}", hint=hint) from None
+        raise UsageError("FX703", f"there is no project {project}", hint=hint)
+    return CardDesign(project, xclbin)
 
 
 def is_project(folder: Path) -> bool:

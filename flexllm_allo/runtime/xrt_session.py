@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..models.hf import Checkpoint
 from ..models.sampling import Sampling
 from .card import CardDesign, pyxrt
-from .conversation import GenerationResult, OnToken, TextSession, Turns
+from .conversation import GenerationResult, OnToken, TextSession, Turns, check_prompt
 
 
 class XrtSession(TextSession):
@@ -29,11 +29,15 @@ class XrtSession(TextSession):
 
     Raises:
         ToolError: FX501, the module pyxrt is not installed, or the design is not linked yet.
-        UsageError: FX703, the project has no weights.
+        UsageError: FX703, there is no project, it has no weights, or is one stage of two that take turns.
     """
 
     def __init__(self, project: Path | str, xclbin: Path | str | None = None, device: int = 0) -> None:
         self._design = CardDesign(Path(project), Path(xclbin) if xclbin else None)
+        top = self._design.manifest["top"]
+        if top != "generate":
+            hint = "name the folder above, which has both"
+            raise UsageError("FX703", f"{project} is the {top} of two designs that take turns", hint=hint)
         self._checkpoint = self._design.checkpoint()
         xrt = pyxrt()
         self._design.check_linked()
@@ -65,14 +69,10 @@ class XrtSession(TextSession):
         of the prefill is in `tokens_per_second`.
 
         Raises:
-            UsageError: FX701, the prompt is empty or longer than the context.
+            UsageError: FX701, the prompt is empty or longer than the context; FX703, a token outside the
+                vocabulary, or one of `sampling` out of range.
         """
-        if not 1 <= len(prompt_tokens) <= self.max_seq_len:
-            raise UsageError(
-                "FX701",
-                f"the prompt has {len(prompt_tokens)} tokens",
-                hint=f"1 to {self.max_seq_len} tokens fit this design",
-            )
+        check_prompt(prompt_tokens, self.max_seq_len, self.config.vocab_size)
         how = Sampling(**sampling).arguments()
         self._design.write("prompt", np.array(prompt_tokens, np.int32))
         start = time.perf_counter()

@@ -6,9 +6,13 @@ there the compiler reads what it made of them before.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -22,6 +26,7 @@ HEADERS = "".join(f"#include <{name}>\n" for name in (*INCLUDES, "flexllm_numeri
 WORTHWHILE = 2
 """Programs with the same flags from which on it pays: to compile the headers takes three times as long."""
 
+_PREFIX = "flexllm-compiled-headers-"
 _NAME = "headers.h"
 _lock = Lock()
 _seen: dict[tuple[str, ...], int] = {}
@@ -44,15 +49,34 @@ def precompiled(compiler: Tool, flags: Sequence[str]) -> list[str]:
 
 
 def _make(key: tuple[str, ...]) -> None:
-    folder = tempfile.TemporaryDirectory(prefix="flexllm-headers-")
-    path = Path(folder.name)
     try:
+        _clear()
+        folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    except OSError:
+        return
+    path = Path(folder.name)
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # until the process ends, however it does
         (path / _NAME).write_text(HEADERS)
         run_tool([*key, "-x", "c++-header", _NAME, "-o", f"{_NAME}.gch"], path, "headers.log")
     except (ToolError, OSError):  # no room, say; what is wrong with the headers the kernel itself will tell
+        os.close(lock)
         folder.cleanup()
         return
     _made[key] = folder
+
+
+def _clear() -> None:
+    """Remove what processes that were killed have left: complete folders that none has locked."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_NAME}.gch"):
+        with suppress(OSError):  # in use, or somebody else's
+            lock = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 __all__ = ["precompiled"]
