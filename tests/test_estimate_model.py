@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flexllm_allo import cli
-from flexllm_allo.errors import EstimateError, UsageError
+from flexllm_allo.errors import EstimateError, ModelError, UsageError
 from flexllm_allo.estimate.phases import decode_points
 from flexllm_allo.estimate.result import Estimate
 from flexllm_allo.models import architecture
@@ -128,6 +128,10 @@ def test_runs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError) as refused:
         estimate_model(TINY, preset="defualt")
     assert refused.value.hint == 'did you mean "default"?'
+    with pytest.raises(ModelError) as unknown:
+        estimate_model(Path("lama-3.2-1b"))
+    assert unknown.value.message == "there is neither a folder nor an architecture lama-3.2-1b"
+    assert unknown.value.hint == 'did you mean "llama-3.2-1b" or "llama-3.2-3b"?'
 
 
 @pytest.mark.parametrize("mhz", [0.0, -5.0, math.inf, math.nan])

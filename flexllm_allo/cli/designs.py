@@ -77,7 +77,9 @@ def show_estimate(
     preset: Annotated[str, typer.Option(help="Which design: a name, or a file that tune wrote.")] = "default",
     clock: Clock = None,
     recipe: Recipe = None,
-    max_seq_len: MaxSeqLen = None,
+    max_seq_len: Annotated[
+        int | None, typer.Option(min=1, help="Positions of the KV cache. Default: those of the run.")
+    ] = None,
     nearest: Annotated[
         bool, typer.Option(help="Of a preset that does not fit: search the nearest setting that does.")
     ] = True,

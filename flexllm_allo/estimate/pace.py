@@ -6,14 +6,14 @@ first nor the last token shows it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-MOST = 8
+MOST = 16
 """Pieces that are told apart; of more, neighbours are taken together."""
 STRAIGHT = 1.0
 """Cycles by which two pieces may differ from one."""
@@ -69,12 +69,12 @@ def together(*paces: Pace) -> Pace:
             found[-1] = _joined([found[-1], stretch])
         else:
             found.append(stretch)
-    while len(found) > 1:
-        bends = [_bend(a, b) for a, b in pairwise(found)]
-        least = min(range(len(bends)), key=bends.__getitem__)
-        if len(found) <= MOST and bends[least] > STRAIGHT:
-            break
-        found[least : least + 2] = [_joined(found[least : least + 2])]
+    bends = [_bend(a, b) for a, b in pairwise(found)]
+    while bends and (len(found) > MOST or min(bends) <= STRAIGHT):
+        n = bends.index(min(bends))
+        found[n : n + 2] = [_joined(found[n : n + 2])]
+        around = range(max(0, n - 1), min(n + 1, len(found) - 1))
+        bends[max(0, n - 1) : n + 2] = [_bend(found[i], found[i + 1]) for i in around]
     return tuple(found)
 
 
@@ -165,10 +165,9 @@ def _line(pace: Pace) -> list[Point]:
 
 def _at(line: Sequence[Point], x: float, side: int) -> float:
     """The value of a line in front of (0) or behind (1) a place; at an end there is only one."""
-    here = [y for at, y in line if at == x]
-    if here:
-        return here[0] if side == 0 or len(here) == 1 else here[-1]
-    after = bisect_right(line, (x, inf))
+    here, after = bisect_left(line, (x, -inf)), bisect_right(line, (x, inf))
+    if here < after:
+        return line[here][1] if side == 0 else line[after - 1][1]
     (a, low), (b, high) = line[after - 1], line[after]
     return low + (high - low) * (x - a) / (b - a)
 

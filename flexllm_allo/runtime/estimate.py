@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendError, UsageError
+from ..errors import BackendError, ModelError, UsageError, did_you_mean
 from ..estimate.fit import Fit
 from ..estimate.result import Estimate
 from ..hardware.devices import Device, check_clock
@@ -70,6 +70,7 @@ def open_model(
 
     Raises:
         UsageError: FX703, the run does not fit the context.
+        ModelError: FX601, there is none.
     """
     length = max_seq_len or prompt + new_tokens
     if prompt < 1 or new_tokens < 1 or prompt + new_tokens > length:
@@ -80,6 +81,9 @@ def open_model(
         )
     if _is_named(directory):
         return architecture(str(directory), recipe, length)
+    if not directory.exists():
+        hint = did_you_mean(str(directory), ARCHITECTURES)
+        raise ModelError("FX601", f"there is neither a folder nor an architecture {directory}", hint=hint)
     return load(directory, recipe, length)
 
 

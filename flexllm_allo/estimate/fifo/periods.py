@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FEW = 4  # rounds before a state is looked at
 MOST = 4096  # tokens and places in a state that is written down
+SHARE = 1  # tokens that are looked at for one that moves: full FIFOs are not looked at every round
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Periods:
     def __init__(self, region: Region) -> None:
         self.region = region
         self.rounds = 0
+        self.looked = 0
         self.seen: dict[Any, _Record] = {}
         self.inner: dict[Any, _Record] = {}
 
@@ -48,8 +50,10 @@ class Periods:
             return
         processes = list(_alive(self.region))
         fifos = list(_fifos(self.region, processes))
-        if sum(len(f.tokens) + len(f.places) for f in fifos) > MOST:
+        size = sum(len(f.tokens) + len(f.places) for f in fifos)
+        if size > MOST or self.looked > SHARE * (simulator.moved + FEW):
             return
+        self.looked += size
         floors = [p.floor() for p in processes]
         floor_of = dict(zip(map(id, processes), floors, strict=True))
         state = (
