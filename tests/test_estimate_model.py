@@ -17,7 +17,7 @@ from flexllm_allo.estimate.result import Estimate
 from flexllm_allo.models import architecture
 from flexllm_allo.runtime.build import WORD_ROWS, build_project, hardware_top
 from flexllm_allo.runtime.estimate import estimate_model
-from flexllm_allo.runtime.tune import tune
+from flexllm_allo.runtime.search.tune import tune
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 PROMPT, TOKENS = 64, 33

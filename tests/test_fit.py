@@ -17,10 +17,10 @@ from flexllm_allo.hardware.devices import Caps, device
 from flexllm_allo.ir.types import float32, int32
 from flexllm_allo.report.estimate import estimate_page
 from flexllm_allo.report.terminal import estimate_text
-from flexllm_allo.runtime.candidates import shared_candidates
 from flexllm_allo.runtime.estimate import estimate_model, estimate_preset, open_model
-from flexllm_allo.runtime.nearest import estimate_advised, nearest_preset
 from flexllm_allo.runtime.preset import PLAIN, Preset, StagePreset, get_preset
+from flexllm_allo.runtime.search.candidates import shared_candidates
+from flexllm_allo.runtime.search.nearest import estimate_advised, nearest_preset
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 PRESETS = Path(__file__).parent / "presets"

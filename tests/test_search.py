@@ -15,10 +15,10 @@ from flexllm_allo import cli
 from flexllm_allo.errors import EstimateError, UsageError
 from flexllm_allo.estimate.search import GAIN, Candidate, Parameters, climb, last_that_fits, pareto
 from flexllm_allo.hardware.devices import Resources
-from flexllm_allo.runtime import tune as tuning
 from flexllm_allo.runtime.estimate import estimate_model
 from flexllm_allo.runtime.preset import get_preset
-from flexllm_allo.runtime.tune import Tuned, tune, tune_rows
+from flexllm_allo.runtime.search import tune as tuning
+from flexllm_allo.runtime.search.tune import Tuned, tune, tune_rows
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 NONE = Resources(0, 0, 0, 0, 0)

@@ -19,14 +19,14 @@ from flexllm_allo.estimate.need import fullest
 from flexllm_allo.estimate.search import Candidate, pareto
 from flexllm_allo.hardware.devices import Caps, Device, Resources, device
 from flexllm_allo.models import Model
-from flexllm_allo.runtime import tune as tuning
 from flexllm_allo.runtime.build import build_project
-from flexllm_allo.runtime.candidates import candidate
 from flexllm_allo.runtime.estimate import open_model
-from flexllm_allo.runtime.pairs import Pair
 from flexllm_allo.runtime.preset import Preset, StagePreset, get_preset, preset_to_toml, preset_top
-from flexllm_allo.runtime.space import Climb, Space
-from flexllm_allo.runtime.tune import Search, tune
+from flexllm_allo.runtime.search import tune as tuning
+from flexllm_allo.runtime.search.candidates import candidate
+from flexllm_allo.runtime.search.pairs import Pair
+from flexllm_allo.runtime.search.space import Climb, Space
+from flexllm_allo.runtime.search.tune import Search, tune
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 

@@ -90,8 +90,8 @@ def show_estimate(
     from ..report.estimate import estimate_page
     from ..report.terminal import estimate_text
     from ..runtime.estimate import estimate_model
-    from ..runtime.nearest import estimate_advised
     from ..runtime.preset import DEFAULT, presets
+    from ..runtime.search.nearest import estimate_advised
 
     result_file = output(json_file) if json_file else None
     page_file = output(html) if html else None
@@ -135,7 +135,7 @@ def tune_design(
     """Search the parameters of the schedules for a card, and write the best design as a preset."""
     from ..report.terminal import estimate_text
     from ..runtime.preset import preset_to_toml
-    from ..runtime.tune import tune, tune_rows
+    from ..runtime.search.tune import tune, tune_rows
 
     preset_file, result_file = (output(path) if path else None for path in (out, json_file))
     with progress("stages estimated") as advance:

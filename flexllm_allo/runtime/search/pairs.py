@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import EstimateError
-from ..estimate.need import together
-from ..estimate.power import power
-from ..estimate.search import Candidate
-from ..hardware.devices import Resources
+from ...errors import EstimateError
+from ...estimate.need import together
+from ...estimate.power import power
+from ...estimate.search import Candidate
+from ...hardware.devices import Resources
 from .space import Space
 
 Objective = Literal["latency", "throughput", "energy"]

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..estimate.estimator import estimate
-from ..estimate.result import Estimate
-from ..estimate.search import Candidate
-from ..hardware.devices import Device, Resources
-from ..ir import nodes as ir
-from ..models import Model
-from ..schedules.common import ELEMENTWISE
-from .estimate import placement
-from .preset import Preset, StagePreset, preset_top, stage_bitstream
+from ...estimate.estimator import estimate
+from ...estimate.result import Estimate
+from ...estimate.search import Candidate
+from ...hardware.devices import Device, Resources
+from ...ir import nodes as ir
+from ...models import Model
+from ...schedules.common import ELEMENTWISE
+from ..estimate import placement
+from ..preset import Preset, StagePreset, preset_top, stage_bitstream
 
 KNOBS = {
     **dict.fromkeys(("linear", "engine"), "linear"),

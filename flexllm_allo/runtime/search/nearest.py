@@ -12,18 +12,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..errors import FlexError
-from ..estimate.limits import NOTHING, nearest, total
-from ..estimate.need import holds, together
-from ..estimate.result import Estimate
-from ..estimate.search import Candidate
-from ..hardware.devices import Device, Resources
-from ..hardware.devices import device as find_device
-from ..hybrid import Mode
-from ..models import Model
+from ...errors import FlexError
+from ...estimate.limits import NOTHING, nearest, total
+from ...estimate.need import holds, together
+from ...estimate.result import Estimate
+from ...estimate.search import Candidate
+from ...hardware.devices import Device, Resources
+from ...hardware.devices import device as find_device
+from ...hybrid import Mode
+from ...models import Model
+from ..estimate import DESIGNS, estimate_model, estimate_preset, open_model
+from ..preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset
 from .candidates import candidate, shared_candidates
-from .estimate import DESIGNS, estimate_model, estimate_preset, open_model
-from .preset import ALONE, DEFAULT, SCHEDULES, Preset, StagePreset, get_preset
 
 OnStep = Callable[[int, int | None], None]
 Setting = Mapping[str, int]

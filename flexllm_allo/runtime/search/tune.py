@@ -9,18 +9,18 @@ from itertools import product
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from ..errors import UsageError, did_you_mean
-from ..estimate.limits import Demand, check_fits
-from ..estimate.need import fullest, holds
-from ..estimate.result import Estimate, Module
-from ..estimate.search import Candidate, Parameters, climb, pareto
-from ..hardware.devices import RESOURCES, Resources, check_clock
-from ..hardware.devices import device as find_device
-from ..hybrid import Mode
+from ...errors import UsageError, did_you_mean
+from ...estimate.limits import Demand, check_fits
+from ...estimate.need import fullest, holds
+from ...estimate.result import Estimate, Module
+from ...estimate.search import Candidate, Parameters, climb, pareto
+from ...hardware.devices import RESOURCES, Resources, check_clock
+from ...hardware.devices import device as find_device
+from ...hybrid import Mode
+from ..estimate import estimate_preset, open_model
+from ..preset import Preset, StagePreset
 from .candidates import candidate, shared_candidates
-from .estimate import estimate_preset, open_model
 from .pairs import Objective, Pair, pair
-from .preset import Preset, StagePreset
 from .space import Climb, Space
 
 Name = TypeVar("Name", bound=str)

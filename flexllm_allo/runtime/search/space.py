@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 
-from ..errors import UsageError
-from ..estimate.search import Between, Knobs, Parameters, nothing_between
-from ..hardware.devices import Device
-from ..hybrid import Mode
-from ..models import Model
-from ..models.engine_model import Decode
-from .preset import PLAIN, Preset, StagePreset
-from .storage import Storage
-from .words import WORD_ROWS
+from ...errors import UsageError
+from ...estimate.search import Between, Knobs, Parameters, nothing_between
+from ...hardware.devices import Device
+from ...hybrid import Mode
+from ...models import Model
+from ...models.engine_model import Decode
+from ..preset import PLAIN, Preset, StagePreset
+from ..storage import Storage
+from ..words import WORD_ROWS
 
 STORAGE: Mapping[Mode, Storage] = {
     "resident": Storage(4096), "shared": Storage(4096), "reconfigured": Storage(16384, 2048)
