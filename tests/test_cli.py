@@ -154,7 +154,7 @@ def test_build_and_demo_pass_their_options(flexllm, monkeypatch, tmp_path):
     ]
     result = flexllm("build", "m", *options)
     assert result.exit_code == 0
-    assert result.stdout == "the report of out\nout\n"
+    assert result.stdout == "C simulation: PASS (csim.log)\nthe report of out\nout\n"
     arguments, keywords = calls[0]
     assert arguments == (Path("m"), Path("o"))
     keywords.pop("on_step")
