@@ -179,6 +179,16 @@ def test_more_channels_than_the_device_has():
     assert not near.estimate.fit.unplaced
 
 
+def test_a_parameter_is_not_halved_below_what_others_need():
+    """Terms of eight channels lie side by side, so an engine of two ports is none."""
+    found = estimate_advised(Path("llama-3.2-1b"), "u55c", 112, 16, preset="u280-best")
+    assert found.fit.nearest == {"decode.ports": 16}
+    assert "34 memory ports, 2 more than AMD Alveo U55C has (32)" in found.fit.unplaced[0]
+    assert found.fit.advice.startswith(
+        "the nearest setting that fits: decode.ports = 16 (not 32): prefill 0.153"
+    )
+
+
 def test_shared_engines_are_halved_once():
     """Of a design whose decode runs on the engines of prefill, these are halved, and counted once."""
     stages = {"prefill": StagePreset(schedule="temporal", token_parallel=4), "decode": PLAIN}

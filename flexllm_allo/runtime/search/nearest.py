@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ...errors import FlexError
+from ...errors import FlexError, UsageError
 from ...estimate.limits import NOTHING, nearest, total
 from ...estimate.need import holds, together
 from ...estimate.result import Estimate
@@ -164,11 +164,11 @@ class _Search:
     def _nearest(self, preset: Preset, on_card: Stages) -> Preset | None:
         """The nearest setting of what is on the card together."""
         asked = {f"{stage}.{name}": n for stage in SCHEDULES for name, n in _of(preset, stage).items()}
-        choices = {
-            name: list(values)
-            for name, n in asked.items()
-            if name.startswith(on_card) and (values := _choices(name, n))
+        mine = {name: n for name, n in asked.items() if name.startswith(on_card)}
+        possible = {
+            name: [v for v in _choices(name, n) if _exists(preset, name, v)] for name, n in mine.items()
         }
+        choices = {name: values for name, values in possible.items() if len(values) > 1}
         smallest = {name: values[-1] for name, values in choices.items()}
         if self._fits(preset, asked, on_card):
             return preset
@@ -258,7 +258,18 @@ def _choices(name: str, value: int) -> list[int]:
     found = [value]
     while len(found) <= HALVINGS and found[-1] % 2 == 0 and found[-1] // 2 >= LEAST.get(parameter, 1):
         found.append(found[-1] // 2)
-    return found if len(found) > 1 else []
+    return found
+
+
+def _exists(preset: Preset, name: str, value: int) -> bool:
+    """Whether the schedule of a stage takes a value beside its other parameters."""
+    stage, _, parameter = name.partition(".")
+    chosen: StagePreset = getattr(preset, stage)
+    try:
+        SCHEDULES[stage][chosen.schedule](**{**chosen.parameters, parameter: value})
+    except UsageError:
+        return False
+    return True
 
 
 def _way(name: str, asked: int, value: int, least: int) -> float:
