@@ -189,6 +189,12 @@ def test_a_parameter_is_not_halved_below_what_others_need():
     )
 
 
+def test_a_design_without_a_place_is_searched_from_the_most_ports_that_have_one():
+    """And then in everything else: the engine of the larger card takes too much of this one, too."""
+    found = estimate_advised(Path("llama-3.2-1b"), "u280", 128, 16, preset="v80-best")
+    assert found.fit.nearest == {"decode.ports": 32, "decode.block": 32, "decode.vector": 8}
+
+
 def test_shared_engines_are_halved_once():
     """Of a design whose decode runs on the engines of prefill, these are halved, and counted once."""
     stages = {"prefill": StagePreset(schedule="temporal", token_parallel=4), "decode": PLAIN}

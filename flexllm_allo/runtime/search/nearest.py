@@ -174,9 +174,11 @@ class _Search:
             return preset
         if not self._fits(preset, {**asked, **smallest}, on_card):
             return None
-        if any(self._need(preset, stage, asked) is None for stage in on_card):  # it has too many ports
-            choices = {name: values for name, values in choices.items() if name.endswith(".ports")}
-            smallest = {name: values[-1] for name, values in choices.items()}
+        asked = self._placed(preset, asked, choices, on_card)
+        choices = {
+            n: values for n, every in choices.items() if len(values := every[every.index(asked[n]) :]) > 1
+        }
+        smallest = {name: values[-1] for name, values in choices.items()}
         models = {stage: self._interpolated(preset, stage, asked, smallest) for stage in on_card}
         scale = dict.fromkeys(models, (1.0,) * 5)
 
@@ -194,6 +196,19 @@ class _Search:
 
         found = nearest(asked, choices, fits, TRIES)
         return _with(preset, found) if found else None
+
+    def _placed(
+        self, preset: Preset, asked: Setting, choices: Mapping[str, list[int]], on_card: Stages
+    ) -> Setting:
+        """The setting with as many ports as there is a place for: what has none cannot be estimated."""
+        settings = [asked]
+        for name, values in choices.items():
+            if name.endswith(".ports"):
+                settings += [{**asked, name: n} for n in values[1:]]
+        for setting in settings:
+            if all(self._need(preset, stage, setting) is not None for stage in on_card):
+                return setting
+        return settings[-1]
 
     def _interpolated(
         self, preset: Preset, stage: str, asked: Setting, smallest: Setting
