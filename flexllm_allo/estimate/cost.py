@@ -84,8 +84,9 @@ class Cost:
         for name, (read, written) in other.words.items():
             before = self.words.get(name, (0, 0))
             self.words[name] = before[0] + read * times, before[1] + written * times
-        own = {n: shifted(repeated(p, times, other.cycles), begin) for n, p in other.tokens.items()}
-        for name, pace in (own if tokens is None else tokens).items():
+        if tokens is None:
+            tokens = {n: shifted(repeated(p, times, other.cycles), begin) for n, p in other.tokens.items()}
+        for name, pace in tokens.items():
             self.tokens[name] = together(self.tokens.get(name, ()), pace)
         if at is None:
             self.wait(other, times)
