@@ -103,7 +103,7 @@ class Space:
         if self.mode != "reconfigured":
             return False
         try:
-            Decode(block=ENGINE_LANES[-1], key=0).check(self.model)
+            Decode(**_engine_lanes(ENGINE_LANES[-1]), key=0).check(self.model)
         except UsageError:
             return False
         return True
@@ -201,7 +201,7 @@ class Space:
         return {
             "linear": [{"ports": n, "group": TERMS, "split": split} for n, split in ports],
             "attention": [{"key_ports": n} for n in (1, 2)],
-            "lanes": [{"block": n, "vector": n // 2} for n in ENGINE_LANES],
+            "lanes": [_engine_lanes(n) for n in ENGINE_LANES],
         }
 
     def _decode_knobs(self) -> Knobs:
@@ -222,6 +222,11 @@ class Space:
 
 def _budget(rows: int, cycles: int) -> Parameters:
     return {"weight_parallel": rows, "cycles": cycles}
+
+
+def _engine_lanes(block: int) -> dict[str, int]:
+    """Elements at once in front of an engine, and in other operators."""
+    return {"block": block, "vector": block // 2}
 
 
 def _powers(most: int) -> list[int]:
